@@ -1,0 +1,71 @@
+"""Arrays to batches, without per-sample Python and without any state to save.
+
+Batch ``i`` is a function of (seed, i) alone: which rows, in which order, under which augmentation. A
+resumed run therefore asks for batch ``i`` and gets what the uninterrupted run would have got.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unlabeled.core.seeds import derive, generator
+
+Transform = Callable[[tuple[Tensor, ...], torch.Generator], tuple[Tensor, ...]]
+
+
+class Batches:
+    """Shuffled batches of rows drawn in step from several arrays.
+
+    Args:
+        arrays: same first length N; NumPy arrays (memory-mapped ones too) or CPU tensors.
+        batch_size: rows a batch over all processes together; at most N is used.
+        seed: fixes order and augmentation.
+        transform: whole-batch augmentation, ``transform(batch, generator) -> batch``.
+    """
+
+    def __init__(
+        self,
+        *arrays: np.ndarray | Tensor,
+        batch_size: int,
+        seed: int = 0,
+        transform: Transform | None = None,
+    ) -> None:
+        if not arrays or any(len(array) != len(arrays[0]) for array in arrays):
+            raise ValueError(f"arrays must have one length, got {[len(array) for array in arrays]}")
+        if not len(arrays[0]):
+            raise ValueError("there is nothing to draw batches from: the arrays are empty")
+        self.arrays, self.seed, self.transform = arrays, seed, transform
+        self.rows = len(arrays[0])
+        self.batch_size = min(batch_size, self.rows)
+        self.per_epoch = self.rows // self.batch_size
+        self._epoch = -1
+        self._order = np.empty(0, dtype=np.int64)
+
+    def rows_at(self, step: int) -> np.ndarray:
+        """Row numbers of batch ``step`` (sorted, so that a memory-mapped file is read forwards)."""
+        epoch, within = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            draw = generator(self.seed, "order", epoch)
+            self._order, self._epoch = torch.randperm(self.rows, generator=draw).numpy(), epoch
+        return np.sort(self._order[within * self.batch_size : (within + 1) * self.batch_size])
+
+    def at(self, step: int, *, rank: int = 0, world: int = 1) -> tuple[Tensor, ...]:
+        """This process's share of batch ``step``."""
+        rows = self.rows_at(step)[rank::world]
+        batch = tuple(_select(array, rows) for array in self.arrays)
+        if self.transform is None:
+            return batch
+        return self.transform(batch, torch.Generator().manual_seed(derive(self.seed, "augment", step, rank)))
+
+
+def _select(array: np.ndarray | Tensor, rows: np.ndarray) -> Tensor:
+    if isinstance(array, Tensor):
+        return array.index_select(0, torch.from_numpy(rows))
+    return torch.from_numpy(np.ascontiguousarray(array[rows]))
+
+
+def chunks(total: int, size: int) -> Sequence[slice]:
+    """Consecutive slices that cover ``range(total)``."""
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]

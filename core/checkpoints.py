@@ -1,0 +1,146 @@
+"""Models on disk: a folder with safetensors weights, a JSON manifest, and nothing that can run code."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unlabeled import __version__
+from unlabeled.core.errors import CheckpointError
+
+FORMAT = "unlabeled/1"
+WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
+
+
+def save(
+    folder: str | Path,
+    *,
+    kind: str,
+    tensors: Mapping[str, Tensor],
+    manifest: Mapping[str, Any],
+    files: Mapping[str, str] | None = None,
+) -> Path:
+    """Writes a model folder so that a reader sees the old one or the new one, never half of either.
+
+    Args:
+        folder: where; replaced when it exists.
+        kind: what it is, e.g. ``medical.PneumoniaModel``; :func:`load` checks it.
+        tensors: weights by name.
+        manifest: anything JSON can hold (architecture, preprocessing, data fingerprint, licence...).
+        files: further text files by plain name (a LightGBM model, say).
+
+    Raises:
+        CheckpointError: the folder exists and holds something else than a model.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).exists())):
+        raise CheckpointError(f"{folder} exists and is not a model of ours: name another folder")
+    with replacing(folder) as new:
+        # A copy, because safetensors refuses tensors that share memory.
+        save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, str(new / WEIGHTS))
+        for name, text in (files or {}).items():
+            if Path(name).name != name:
+                raise ValueError(f"a file in a model folder has a plain name, got {name!r}")
+            (new / name).write_text(text, encoding="utf-8")
+        content = {
+            "format": FORMAT,
+            "kind": kind,
+            "version": __version__,
+            **manifest,
+            "sha256": {name: _sha256(new / name) for name in (WEIGHTS, *(files or {}))},
+        }
+        (new / MANIFEST).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return folder
+
+
+def read_manifest(folder: str | Path, *, kind: str | None = None) -> dict[str, Any]:
+    """The manifest alone, checked for format and kind."""
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(f"{folder} holds no model ({MANIFEST} is missing): give the folder that was saved to")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged ({error}): restore the folder or train again") from None
+    if manifest.get("format") != FORMAT:
+        raise CheckpointError(f"{folder} has format {manifest.get('format')!r}; this version reads {FORMAT!r}")
+    if kind is not None and manifest.get("kind") != kind:
+        raise CheckpointError(f"{folder} is a {manifest.get('kind')}, but a {kind} is needed here")
+    return manifest
+
+
+def load(folder: str | Path, *, kind: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights by name and the manifest.
+
+    Raises:
+        CheckpointError: missing, damaged (checksums), of another format or kind.
+    """
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    manifest = read_manifest(folder, kind=kind)
+    for name, expected in manifest["sha256"].items():
+        path = folder / Path(name).name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing: restore the folder or train again")
+        if _sha256(path) != expected:
+            raise CheckpointError(f"{path} is damaged (its checksum differs from the manifest's): train again")
+    return load_file(str(folder / WEIGHTS)), manifest
+
+
+def check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, what: str) -> None:
+    """Raises a CheckpointError that lists every entry in which two descriptions differ."""
+    names = sorted(set(saved) | set(wanted))
+    gone = object()
+    differ = [
+        f"{n}: saved {saved.get(n)!r}, now {wanted.get(n)!r}"
+        for n in names
+        if saved.get(n, gone) != wanted.get(n, gone)
+    ]
+    if differ:
+        raise CheckpointError(f"{what} does not fit: " + "; ".join(differ))
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder that takes the place of ``folder`` if the block ends well, and vanishes if not."""
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
+    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        if old.exists() and folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        elif old.exists():
+            os.replace(old, folder)
+
+
+def write_atomically(path: str | Path, text: str) -> Path:
+    """Writes a text file so that a reader sees all of it or the one before."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new-{os.getpid()}")
+    new.write_text(text, encoding="utf-8")
+    os.replace(new, path)
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

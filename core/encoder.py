@@ -1,0 +1,117 @@
+"""The one transformer encoder, and the backbone that joins it to a tokenizer.
+
+Shape suffixes: b batch, t token, d model width, h head, e width of one head.
+"""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unlabeled.core.tokens import Tokenizer, Tokens
+
+Pool = Literal["mean", "last"]
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block (Dosovitskiy et al., 2021): attention, then a two-layer GELU network."""
+
+    def __init__(self, *, dim: int, heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"heads={heads} does not divide dim={dim}")
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        hidden = int(dim * mlp_ratio)
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+    def forward(self, x_btd: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        b, t, d = x_btd.shape
+        q, k, v = self.qkv(self.norm1(x_btd)).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        x_btd = x_btd + self.proj(read.transpose(1, 2).reshape(b, t, d))
+        return x_btd + self.mlp(self.norm2(x_btd))
+
+
+class Encoder(nn.Module):
+    """Transformer encoder over exactly the tokens it is given; it neither adds nor drops any.
+
+    Args:
+        dim: model width.
+        depth: number of blocks.
+        heads: attention heads; must divide ``dim``.
+        mlp_ratio: hidden width of each block's network over ``dim``.
+        causal: token ``i`` reads tokens ``0..i`` only. Histories must then be padded on the right.
+    """
+
+    def __init__(
+        self, *, dim: int = 128, depth: int = 4, heads: int = 4, mlp_ratio: float = 4.0, causal: bool = False
+    ) -> None:
+        super().__init__()
+        self.dim, self.depth, self.heads, self.mlp_ratio, self.causal = dim, depth, heads, mlp_ratio, causal
+        self.blocks = nn.ModuleList([Block(dim=dim, heads=heads, mlp_ratio=mlp_ratio) for _ in range(depth)])
+        self.norm = nn.LayerNorm(dim)
+        self.apply(_initialise)
+
+    def config(self) -> dict[str, Any]:
+        names = ("dim", "depth", "heads", "mlp_ratio", "causal")
+        return {name: getattr(self, name) for name in names}
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Tokens -> (B, T, D)."""
+        x = tokens.x + tokens.position
+        mask = None
+        if tokens.pad is not None and not self.causal:
+            mask = ~tokens.pad[:, None, None, :]
+        # With right padding a causal encoder cannot reach padding from a real token: no mask is needed.
+        for block in self.blocks:
+            x = block(x, mask=mask, causal=self.causal)
+        return self.norm(x)
+
+    def embed(self, tokens: Tokens, pool: Pool | None = None) -> Tensor:
+        """One vector a sequence, (B, D): the mean of the real tokens, or the last one (default if causal)."""
+        return pool_tokens(self(tokens), tokens.pad, pool or ("last" if self.causal else "mean"))
+
+
+class Backbone(nn.Module):
+    """A tokenizer and an encoder: from a raw batch to features. This is what is pretrained, saved and fine-tuned."""
+
+    def __init__(self, tokenizer: nn.Module, encoder: Encoder) -> None:
+        super().__init__()
+        self.tokenizer, self.encoder = tokenizer, encoder
+        if tokenizer.dim != encoder.dim:
+            raise ValueError(f"the tokenizer's width {tokenizer.dim} differs from the encoder's {encoder.dim}")
+
+    def tokens(self, batch: Tensor) -> Tokens:
+        tokenizer: Tokenizer = self.tokenizer  # type: ignore[assignment]
+        return tokenizer(batch)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Raw batch -> (B, T, D)."""
+        return self.encoder(self.tokens(batch))
+
+    def embed(self, batch: Tensor, pool: Pool | None = None) -> Tensor:
+        """Raw batch -> (B, D)."""
+        return self.encoder.embed(self.tokens(batch), pool)
+
+
+def pool_tokens(x_btd: Tensor, pad: Tensor | None, pool: Pool) -> Tensor:
+    """(B, T, D) -> (B, D) over the tokens that are not padding."""
+    if pool == "mean":
+        if pad is None:
+            return x_btd.mean(dim=1)
+        real = (~pad).to(x_btd.dtype)[..., None]
+        return (x_btd * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+    if pad is None:
+        return x_btd[:, -1]
+    last = (~pad).sum(dim=1) - 1
+    return x_btd[torch.arange(len(x_btd), device=x_btd.device), last]
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,25 @@
+"""What a user can mend: each message says what was expected, what came, and what to do."""
+
+
+class UnlabeledError(ValueError):
+    """Base of every error that reaches the command line as one plain line."""
+
+
+class DataError(UnlabeledError):
+    """The input cannot be used as it is."""
+
+
+class GateError(UnlabeledError):
+    """The data or the model failed a check that must not be passed over (a leaking split, say)."""
+
+
+class CheckpointError(UnlabeledError):
+    """A saved model cannot be used here: damaged, of another kind, or made for other data."""
+
+
+class TrainingError(UnlabeledError):
+    """Training cannot go on, for instance because the loss is no longer a number."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Stopped by the user; what was done is saved and the same command goes on from there."""

@@ -1,0 +1,141 @@
+"""Metrics with intervals, computed the same way for ours and for every baseline."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Metric = Callable[..., float]
+
+
+class Estimate(NamedTuple):
+    """A number and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def bootstrap(
+    metric: Metric,
+    *arrays: ArrayLike,
+    groups: ArrayLike | None = None,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """``metric(*arrays)`` with a percentile interval (Efron, 1979), resampling whole groups where given.
+
+    Give both models' scores and a metric that returns a difference for a paired interval. Draws in which
+    the metric is undefined (one class only, say) are left out.
+
+    Args:
+        metric: ``metric(*arrays) -> float``.
+        arrays: same length N.
+        groups: (N,) who belongs together (patients); rows are resampled one by one without it.
+    """
+    columns = [np.asarray(array) for array in arrays]
+    rng = np.random.default_rng(seed)
+    n = len(columns[0])
+    if groups is None:
+        rows_of: Sequence[NDArray] | None = None
+        count = n
+    else:
+        _, inverse = np.unique(np.asarray(groups), return_inverse=True)
+        order = np.argsort(inverse, kind="stable")
+        rows_of = np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1)
+        count = len(rows_of)
+    values = []
+    for _ in range(samples):
+        drawn = rng.integers(0, count, count)
+        rows = drawn if rows_of is None else np.concatenate([rows_of[i] for i in drawn])
+        try:
+            value = float(metric(*(column[rows] for column in columns)))
+        except ValueError:
+            continue
+        if np.isfinite(value):
+            values.append(value)
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if values else (np.nan, np.nan)
+    return Estimate(float(metric(*columns)), float(low), float(high))
+
+
+def over_runs(values: ArrayLike, *, level: float = 0.95) -> Estimate:
+    """Mean over seeds or label draws with Student's t interval (nan bounds for a single run)."""
+    from scipy import stats
+
+    runs = np.asarray(values, dtype=float)
+    mean = float(runs.mean())
+    if len(runs) < 2:
+        return Estimate(mean, float("nan"), float("nan"))
+    half = float(stats.t.ppf((1 + level) / 2, len(runs) - 1) * runs.std(ddof=1) / np.sqrt(len(runs)))
+    return Estimate(mean, mean - half, mean + half)
+
+
+def roc_auc(y: ArrayLike, score: ArrayLike) -> float:
+    """Area under the ROC curve; raises ValueError with one class only."""
+    from sklearn.metrics import roc_auc_score
+
+    if len(np.unique(np.asarray(y))) < 2:
+        raise ValueError("the area under the ROC curve needs both classes")
+    return float(roc_auc_score(y, score))
+
+
+def average_precision(y: ArrayLike, score: ArrayLike) -> float:
+    """Area under the precision-recall steps; raises ValueError without positives."""
+    from sklearn.metrics import average_precision_score
+
+    if not np.any(np.asarray(y)):
+        raise ValueError("average precision needs at least one positive")
+    return float(average_precision_score(y, score))
+
+
+def accuracy(y: ArrayLike, predicted: ArrayLike) -> float:
+    return float(np.mean(np.asarray(y) == np.asarray(predicted)))
+
+
+def balanced_accuracy(y: ArrayLike, predicted: ArrayLike) -> float:
+    """Mean of sensitivity and specificity."""
+    return float(np.mean(sensitivity_specificity(y, predicted)))
+
+
+def sensitivity_specificity(y: ArrayLike, predicted: ArrayLike) -> tuple[float, float]:
+    """Share of positives called positive, share of negatives called negative."""
+    truth, called = np.asarray(y).astype(bool), np.asarray(predicted).astype(bool)
+    if truth.all() or not truth.any():
+        raise ValueError("sensitivity and specificity need both classes")
+    return float(called[truth].mean()), float((~called[~truth]).mean())
+
+
+def expected_calibration_error(y: ArrayLike, probability: ArrayLike, *, bins: int = 15) -> float:
+    """Mean gap between stated probability and frequency over equal-width bins (Naeini et al., 2015)."""
+    truth, p = np.asarray(y, dtype=float), np.asarray(probability, dtype=float)
+    bin_of = np.clip((p * bins).astype(int), 0, bins - 1)
+    gaps = [abs(truth[bin_of == b].mean() - p[bin_of == b].mean()) * np.mean(bin_of == b) for b in np.unique(bin_of)]
+    return float(np.sum(gaps))
+
+
+def precision_at(y: ArrayLike, score: ArrayLike, *, top: int) -> float:
+    """Share of positives among the ``top`` highest scores."""
+    return float(np.asarray(y)[np.argsort(-np.asarray(score), kind="stable")[:top]].mean())
+
+
+def false_alarms_at_recall(y: ArrayLike, score: ArrayLike, *, recall: float) -> int:
+    """Negatives scored at or above the threshold at which ``recall`` of the positives is first found."""
+    truth, s = np.asarray(y).astype(bool), np.asarray(score, dtype=float)
+    positive = np.sort(s[truth])[::-1]
+    if not len(positive):
+        raise ValueError("recall needs at least one positive")
+    threshold = positive[int(np.ceil(recall * len(positive))) - 1]
+    return int((s[~truth] >= threshold).sum())
+
+
+def recall_at_false_positive_rate(y: ArrayLike, score: ArrayLike, *, rate: float) -> float:
+    """Share of positives found while at most ``rate`` of the negatives raise an alarm."""
+    truth, s = np.asarray(y).astype(bool), np.asarray(score, dtype=float)
+    negative = np.sort(s[~truth])[::-1]
+    allowed = int(np.floor(rate * len(negative)))
+    return float((s[truth] > negative[allowed]).mean()) if allowed < len(negative) else 1.0

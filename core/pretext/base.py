@@ -1,0 +1,38 @@
+"""The contract of a pretext task."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from unlabeled.core.encoder import Backbone
+
+
+class Loss(NamedTuple):
+    """A scalar to minimise, and the named scalars that it is made of (detached, for the curves)."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class Pretext(nn.Module, ABC):
+    """A question whose answer is already in the data.
+
+    A task owns its prediction head (its parameters), reads the backbone that it teaches, and draws all
+    of its randomness from ``step`` and a seed, so that a resumed run repeats what an uninterrupted one does.
+    """
+
+    @abstractmethod
+    def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
+        """The loss of one batch at one step."""
+
+
+class Pretraining(nn.Module):
+    """A backbone and its pretext task as one trainable module: ``forward(batch, step) -> Loss``."""
+
+    def __init__(self, backbone: Backbone, pretext: Pretext) -> None:
+        super().__init__()
+        self.backbone, self.pretext = backbone, pretext
+
+    def forward(self, batch: tuple[Tensor, ...], step: int) -> Loss:
+        return self.pretext.loss(self.backbone, batch[0], step)

@@ -1,0 +1,79 @@
+"""Masked reconstruction: encode the visible patches only, predict the hidden ones.
+
+Source: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022.
+
+Shape suffixes: b batch, t token, k kept, m masked, d width, p numbers in a patch.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from unlabeled.core.encoder import Backbone, Encoder
+from unlabeled.core.masking import RandomMask
+from unlabeled.core.pretext.base import Loss, Pretext
+from unlabeled.core.tokens import GridPatches, Tokens, sincos_2d, take
+
+
+class MaskedReconstruction(Pretext):
+    """Mean squared error on the masked patches, ``mean((prediction - target)^2)``.
+
+    The target is each patch standardised by its own mean and standard deviation when ``normalise`` is
+    set (the paper's better variant), the raw numbers otherwise. The decoder is a small encoder over all
+    tokens; masked places hold one learned vector plus their position.
+
+    Args:
+        tokenizer: the backbone's own patch tokenizer (for targets and shapes).
+        mask: which tokens to hide; 0.75 is the paper's ratio for images.
+        dim, depth, heads: the decoder's size.
+        normalise: standardise each target patch.
+    """
+
+    def __init__(
+        self,
+        tokenizer: GridPatches,
+        *,
+        mask: RandomMask,
+        dim: int = 64,
+        depth: int = 2,
+        heads: int = 4,
+        normalise: bool = True,
+    ) -> None:
+        super().__init__()
+        self.mask, self.normalise = mask, normalise
+        self.enter = nn.Linear(tokenizer.dim, dim)
+        self.hidden = nn.Parameter(torch.zeros(1, 1, dim))
+        nn.init.normal_(self.hidden, std=0.02)
+        self.decoder = Encoder(dim=dim, depth=depth, heads=heads)
+        self.predict = nn.Linear(dim, tokenizer.numbers)
+        row, column = torch.meshgrid(torch.arange(tokenizer.rows), torch.arange(tokenizer.columns), indexing="ij")
+        position = sincos_2d(row.reshape(-1), column.reshape(-1), dim=dim)
+        self.register_buffer("position", position[None], persistent=False)
+
+    def target(self, tokenizer: GridPatches, batch: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, T, P)."""
+        patches = tokenizer.patches(batch)
+        if not self.normalise:
+            return patches
+        # The floor keeps empty patches (background, silence) from turning rounding noise into a target.
+        return (patches - patches.mean(dim=-1, keepdim=True)) / (patches.var(dim=-1, keepdim=True) + 1e-4).sqrt()
+
+    def reconstruct(self, backbone: Backbone, batch: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Predicted patches (B, M, P) and the masked indices (B, M)."""
+        tokens = backbone.tokens(batch)
+        kept, masked = self.mask(tokens, step)
+        seen = self.enter(backbone.encoder(tokens.take(kept)))
+        b, d = seen.shape[0], seen.shape[2]
+        blanks = self.hidden.expand(b, masked.shape[1], d)
+        # Back to the original order by a lookup, not a scatter.
+        back = torch.cat([kept, masked], dim=1).argsort(dim=1)
+        x = take(torch.cat([seen, blanks], dim=1), back)
+        decoded = self.decoder(Tokens(x, self.get_buffer("position")))
+        return self.predict(take(decoded, masked)), masked
+
+    def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
+        tokenizer = backbone.tokenizer
+        assert isinstance(tokenizer, GridPatches)
+        prediction, masked = self.reconstruct(backbone, batch, step)
+        target = take(self.target(tokenizer, batch), masked)
+        total = (prediction - target).square().mean()
+        return Loss(total, {"masked_mse": total.detach()})

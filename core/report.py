@@ -1,0 +1,145 @@
+"""One self-contained HTML page: a verdict, numbers beside their baselines, plots, what to watch out for."""
+
+import base64
+import io
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from unlabeled import __version__
+from unlabeled.core.checkpoints import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Tone = Literal["good", "bad", "flat", "plain"]
+
+# Colour-blind safe (Okabe and Ito, 2008): ours first, then baselines.
+OURS, OTHERS, ALARM = "#0072B2", ("#E69F00", "#7f7f7f", "#CC79A7", "#009E73"), "#D55E00"
+
+
+class Verdict(NamedTuple):
+    """The one sentence that a reader takes away, and how it is coloured."""
+
+    text: str
+    tone: Tone = "plain"
+
+
+@dataclass
+class Part:
+    kind: Literal["text", "note", "table", "figure"]
+    text: str = ""
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    ours: frozenset[int] = frozenset()
+    alt: str = ""
+    data: str = ""
+
+
+@dataclass
+class Section:
+    """A heading and what stands under it, in order."""
+
+    heading: str
+    parts: list[Part] = field(default_factory=list)
+
+    def text(self, text: str) -> "Section":
+        self.parts.append(Part("text", text))
+        return self
+
+    def note(self, text: str) -> "Section":
+        self.parts.append(Part("note", text))
+        return self
+
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, ours: Sequence[int] = (), note: str = ""
+    ) -> "Section":
+        """Rows of anything that prints; ``ours`` are the row numbers to set off."""
+        cells = [[_cell(value) for value in row] for row in rows]
+        self.parts.append(Part("table", note, columns=list(columns), rows=cells, ours=frozenset(ours)))
+        return self
+
+    def figure(self, figure: "Figure", alt: str) -> "Section":
+        """A plot; ``alt`` says in words what it shows and is printed below it."""
+        self.parts.append(Part("figure", alt=alt, data=_png(figure)))
+        return self
+
+
+@dataclass
+class Report:
+    """What :meth:`write` turns into a page.
+
+    Attributes:
+        title, subtitle: what was done, on what.
+        verdict: the first thing read.
+        facts: three to six figures under the verdict, by name.
+        synthetic: puts a plain notice on top.
+        run_id: the tracked run this belongs to.
+    """
+
+    title: str
+    subtitle: str
+    verdict: Verdict
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    sections: list[Section] = field(default_factory=list)
+    synthetic: bool = False
+    run_id: str | None = None
+
+    def section(self, heading: str) -> Section:
+        self.sections.append(Section(heading))
+        return self.sections[-1]
+
+    def html(self) -> str:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
+        loader = PackageLoader("unlabeled.core", ".")
+        page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+        shown = {name: _cell(value) for name, value in self.facts.items()}
+        made = time.strftime("%Y-%m-%d %H:%M")
+        return page.get_template("report.html.j2").render(
+            report={**self.__dict__, "facts": shown}, version=__version__, made=made
+        )
+
+    def write(self, path: str | Path) -> Path:
+        return write_atomically(path, self.html())
+
+
+def new_figure(
+    *, width: float = 9.0, height: float = 3.4, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple["Figure", Any]:
+    """A figure outside pyplot's global state, and its axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, **options)
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def plot_curves(curves: Mapping[str, Sequence[tuple[int, float]]], *, ylabel: str = "loss") -> "Figure":
+    """Training curves by name."""
+    figure, axis = new_figure(height=2.6)
+    for name, points in curves.items():
+        axis.plot([step for step, _ in points], [value for _, value in points], label=name)
+    axis.set(xlabel="step", ylabel=ylabel)
+    axis.legend(frameon=False)
+    return figure
+
+
+def _png(figure: "Figure") -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "-" if value != value else f"{value:.3f}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)

@@ -1,0 +1,213 @@
+"""Experiment tracking: the only file that knows MLflow's API.
+
+A run is opened and closed in one place, :func:`run`. Metrics are collected and sent in batches by a thread
+of their own, so that training never waits for a store. When the store cannot be reached, the run goes on,
+everything is kept in a JSON-lines file in the working folder, and the user is told where.
+"""
+
+import json
+import math
+import os
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from unlabeled import __version__
+from unlabeled.core.hardware import describe_hardware
+from unlabeled.core.progress import say
+
+OFFLINE = Path("unlabeled-runs")
+_FLUSH_SECONDS = 2.0
+_LOCAL = ("sqlite:", "file:")
+
+
+def uri() -> str:
+    """Where runs go: ``MLFLOW_TRACKING_URI``, or a SQLite file in the working folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+class Run:
+    """What a job does with its run. Every method returns at once and never raises for want of a store."""
+
+    def __init__(self, name: str, run_id: str, client: Any, offline: Path) -> None:
+        self.name, self.run_id = name, run_id
+        self._client, self._offline = client, offline
+        self._queue: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
+        self._lost = client is None
+        self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
+        self._thread.start()
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Points of curves (or single numbers, at step 0). Values that are not finite are left out."""
+        now = int(time.time() * 1000)
+        for name, value in values.items():
+            if math.isfinite(value):
+                self._queue.put(("metric", (name, float(value), now, step)))
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        self._queue.put(("params", {name: str(value)[:6000] for name, value in values.items()}))
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        self._queue.put(("tags", {name: str(value)[:5000] for name, value in values.items()}))
+
+    def artifact(self, path: str | Path, folder: str | None = None) -> None:
+        """A file, or a whole folder, as it is when the run is closed or the queue gets to it."""
+        self._queue.put(("artifact", (str(path), folder)))
+
+    def close(self, status: str) -> None:
+        """Sends what is left and ends the run."""
+        self._queue.put(("status", status))
+        self._queue.put(None)
+        self._thread.join()
+        if self._lost:
+            say(f"tracking: {uri_shown()} could not be reached; this run's record is in {self._offline}")
+
+    def _work(self) -> None:
+        """The sending thread: waits for something, lets more gather, sends it all."""
+        going = True
+        while going:
+            items: list[tuple[str, Any]] = []
+            deadline = None
+            while deadline is None or time.monotonic() < deadline:
+                try:
+                    item = self._queue.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+                except queue.Empty:
+                    break
+                if item is None:
+                    going = False
+                    break
+                items.append(item)
+                deadline = deadline or time.monotonic() + _FLUSH_SECONDS
+            self._send(items)
+
+    def _send(self, items: list[tuple[str, Any]]) -> None:
+        if self._client is not None and not self._lost:
+            try:
+                _send(self._client, self.run_id, items)
+            except Exception as error:  # whatever a store, a network or a disk comes up with must not end a training
+                self._lost = True
+                say(f"tracking: {uri_shown()} stopped answering ({type(error).__name__}); the run goes on without it")
+            else:
+                return
+        self._keep(items)
+
+    def _keep(self, items: list[tuple[str, Any]]) -> None:
+        """The same record, on disk; artifacts are copied beside it."""
+        self._offline.mkdir(parents=True, exist_ok=True)
+        with (self._offline / "record.jsonl").open("a", encoding="utf-8") as stream:
+            for kind, content in items:
+                stream.write(json.dumps({"kind": kind, "content": content}) + "\n")
+                if kind == "artifact":
+                    source, target = Path(content[0]), self._offline / "artifacts" / (content[1] or "")
+                    target.mkdir(parents=True, exist_ok=True)
+                    if source.is_dir():
+                        shutil.copytree(source, target / source.name, dirs_exist_ok=True)
+                    elif source.exists():
+                        shutil.copy2(source, target)
+
+
+@contextmanager
+def run(
+    experiment: str,
+    name: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    parent: str | None = None,
+) -> Iterator[Run]:
+    """Opens a run, closes it as FINISHED, KILLED (Ctrl-C) or FAILED.
+
+    Args:
+        experiment: e.g. ``unlabeled/medical``.
+        name: what the user sees in the list.
+        params: settings; the hardware and the version are added.
+        tags: e.g. data and split fingerprints.
+        parent: id of the pretraining run that this one starts from.
+    """
+    origin = {"unlabeled.version": __version__}
+    if parent:
+        origin["unlabeled.pretraining_run"] = parent
+    client, run_id = _open(experiment, name, {**origin, **(tags or {})})
+    offline_id = run_id or f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{name.replace('/', '-').replace(' ', '-')}"
+    opened = Run(name, offline_id, client, OFFLINE / offline_id)
+    opened.params({**describe_hardware(), **(params or {})})
+    try:
+        yield opened
+    except KeyboardInterrupt:
+        opened.close("KILLED")
+        raise
+    except BaseException:
+        opened.close("FAILED")
+        raise
+    opened.close("FINISHED")
+
+
+def prepare() -> None:
+    """Settings that must be in the environment before MLflow is imported: no telemetry, and short waits, so
+    that a server that is away costs seconds."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+
+
+def uri_shown() -> str:
+    """The store's address without a password."""
+    address = uri()
+    if "@" not in address:
+        return address
+    scheme, _, rest = address.partition("://")
+    return f"{scheme}://...@{rest.rpartition('@')[2]}"
+
+
+def _open(experiment: str, name: str, tags: Mapping[str, str]) -> tuple[Any, str | None]:
+    prepare()
+    try:
+        import logging
+
+        from mlflow import MlflowClient
+
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        client = MlflowClient(tracking_uri=uri())
+        found = client.get_experiment_by_name(experiment)
+        where = None if found else _artifacts()
+        number = found.experiment_id if found else client.create_experiment(experiment, artifact_location=where)
+        return client, client.create_run(number, run_name=name, tags=dict(tags)).info.run_id
+    except Exception as error:  # no store: say so once and go on
+        say(f"tracking: {uri_shown()} cannot be reached ({type(error).__name__}); the run goes on without it")
+        return None, None
+
+
+def _artifacts() -> str | None:
+    """A local store keeps its artifacts beside its database, wherever a later command is run from."""
+    address = uri()
+    if not address.startswith("sqlite:///"):
+        return None
+    return (Path(address.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
+
+
+def _send(client: Any, run_id: str, items: list[tuple[str, Any]]) -> None:
+    from mlflow.entities import Metric, Param, RunTag
+
+    metrics = [Metric(*content) for kind, content in items if kind == "metric"]
+    params = [Param(k, v) for kind, content in items if kind == "params" for k, v in content.items()]
+    tags = [RunTag(k, v) for kind, content in items if kind == "tags" for k, v in content.items()]
+    for start in range(0, len(metrics), 900):
+        client.log_batch(run_id, metrics=metrics[start : start + 900])
+    for start in range(0, max(len(params), len(tags)), 90):
+        client.log_batch(run_id, params=params[start : start + 90], tags=tags[start : start + 90])
+    for kind, content in items:
+        if kind == "artifact":
+            path, folder = content
+            if Path(path).is_dir():
+                client.log_artifacts(run_id, path, artifact_path=folder or Path(path).name)
+            else:
+                client.log_artifact(run_id, path, artifact_path=folder)
+        elif kind == "status":
+            client.set_terminated(run_id, status=content)

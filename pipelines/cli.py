@@ -1,0 +1,139 @@
+"""The command line: ``unlabeled <vertical> <verb> INPUT [options]``.
+
+Nothing heavy is imported here; each command imports its job when it is called.
+"""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from unlabeled.pipelines import cli_fraud, cli_medical, cli_sensors
+from unlabeled.pipelines.jobs import Comparison, Outcome
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+EVERYWHERE = ("--debug", "--quiet", "--json")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Detectors for chest X-rays, vibration and card payments, learnt mostly from data nobody labelled.",
+    epilog="Everywhere: --quiet (no progress), --json (the result as JSON on standard output), --debug (tracebacks). "
+    "Exit codes: 0 done, 1 the data or the model failed a check, 2 wrong usage, 130 interrupted (run the same "
+    "command again to go on).",
+)
+app.add_typer(cli_medical.app, name="medical")
+app.add_typer(cli_sensors.app, name="sensors")
+app.add_typer(cli_fraud.app, name="fraud")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for models, reports and tracked runs.")] = Path("unlabeled-demo"),
+    seed: Annotated[int, typer.Option(help="Fixes the simulated data and the training.")] = 0,
+) -> Outcome:
+    """Run all three verticals on data made on the spot (under three minutes on two cores)."""
+    from unlabeled.pipelines import demo as job
+
+    return job.run(out, seed=seed)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
+    store: Annotated[Path | None, typer.Option(help="Folder with an mlflow.db (default: this one).")] = None,
+) -> None:
+    """Show the tracked runs in a browser (MLflow, on this machine only)."""
+    from unlabeled.pipelines import ui as job
+
+    job.serve(port=port, store=store)
+
+
+@app.command()
+def version() -> None:
+    """Print the installed version."""
+    from unlabeled import __version__
+
+    typer.echo(__version__)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point; ends the process with the exit codes above."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug, silent, as_json = (flag in given for flag in EVERYWHERE)
+    sys.exit(_run([a for a in given if a not in EVERYWHERE], debug=debug, silent=silent or as_json, as_json=as_json))
+
+
+def _run(arguments: list[str], *, debug: bool, silent: bool, as_json: bool) -> int:
+    from unlabeled.core import progress
+
+    progress.quiet(silent)
+    try:
+        result = app(arguments, standalone_mode=False, prog_name="unlabeled")
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return USAGE
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except (KeyboardInterrupt, click.Abort) as error:
+        _complain(str(error) or "interrupted")
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        _complain(_explain(error))
+        return FAILED
+    if isinstance(result, Outcome):
+        _show(result, as_json=as_json)
+        return DONE if result.passed else FAILED
+    return result if isinstance(result, int) else DONE
+
+
+def _explain(error: Exception) -> str:
+    from unlabeled.core.errors import UnlabeledError
+
+    if isinstance(error, UnlabeledError | OSError):
+        return str(error)
+    return f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)"
+
+
+def _complain(text: str) -> None:
+    print(f"unlabeled: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _show(outcome: Outcome, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(outcome.to_json(), allow_nan=False))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if outcome.comparisons:
+        console.print(comparison_table(outcome.comparisons))
+    console.print(outcome.headline, markup=False, soft_wrap=True)
+    for name, path in outcome.files.items():
+        console.print(f"  {name}: {path}", markup=False, soft_wrap=True)
+
+
+def comparison_table(comparisons: list[Comparison]) -> object:
+    """Ours beside each baseline, and what was gained over the strongest of them."""
+    from rich.table import Table
+
+    table = Table(show_edge=False)
+    for name in ("", "ours", "baselines", "gain over the best"):
+        table.add_column(name, overflow="fold")
+    for c in comparisons:
+        name, gain = c.gain()
+        others = "\n".join(f"{other} {_text(value)}" for other, value in c.baselines.items())
+        table.add_row(c.metric, _text(c.ours), others, f"{gain:+.3f} ({name})")
+    return table
+
+
+def _text(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

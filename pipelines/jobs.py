@@ -1,0 +1,85 @@
+"""What every job hands back: one sentence, the comparison with its baselines, and where to look."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unlabeled.core.evaluation import Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One number of ours beside the baselines' on the same unseen data.
+
+    Attributes:
+        metric: name with unit, e.g. ``AUROC`` or ``lead time (h)``.
+        ours: our value, with its interval where there is one.
+        baselines: by name.
+        higher_is_better: which direction is a gain.
+    """
+
+    metric: str
+    ours: Estimate | float
+    baselines: Mapping[str, Estimate | float]
+    higher_is_better: bool = True
+
+    def gain(self) -> tuple[str, float]:
+        """The strongest baseline's name, and ours minus it (positive is better)."""
+        sign = 1.0 if self.higher_is_better else -1.0
+        name = max(self.baselines, key=lambda n: sign * number(self.baselines[n]))
+        return name, sign * (number(self.ours) - number(self.baselines[name]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The end of a job.
+
+    Attributes:
+        headline: one plain sentence: what was done and what came out, good or bad.
+        comparisons: ours beside the baselines; empty where a job compares nothing (a pretraining).
+        files: what was written, by name (``report``, ``model``, ``scores``...).
+        run_id: the tracked run.
+        details: further figures for ``--json``; plain JSON values.
+        passed: ``False`` when the data or the model failed a gate (exit code 1).
+    """
+
+    headline: str
+    comparisons: list[Comparison] = field(default_factory=list)
+    files: dict[str, Path] = field(default_factory=dict)
+    run_id: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    passed: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "headline": self.headline,
+            "passed": self.passed,
+            "comparisons": [
+                {
+                    "metric": c.metric,
+                    "ours": _plain(c.ours),
+                    "baselines": {name: _plain(value) for name, value in c.baselines.items()},
+                    "higher_is_better": c.higher_is_better,
+                }
+                for c in self.comparisons
+            ],
+            "files": {name: str(path) for name, path in self.files.items()},
+            "run_id": self.run_id,
+            **self.details,
+        }
+
+
+def number(value: Estimate | float) -> float:
+    return value.value if isinstance(value, Estimate) else float(value)
+
+
+def _plain(value: Estimate | float) -> Any:
+    """JSON has no nan: an absent bound is null."""
+
+    def finite(x: float) -> float | None:
+        return x if x == x and abs(x) != float("inf") else None
+
+    if isinstance(value, Estimate):
+        return {"value": finite(value.value), "low": finite(value.low), "high": finite(value.high)}
+    return finite(float(value))
