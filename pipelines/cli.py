@@ -9,7 +9,6 @@ import traceback
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from unlabeled.pipelines import cli_fraud, cli_medical, cli_sensors
@@ -75,13 +74,11 @@ def _run(arguments: list[str], *, debug: bool, silent: bool, as_json: bool) -> i
     progress.quiet(silent)
     try:
         result = app(arguments, standalone_mode=False, prog_name="unlabeled")
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
+    except typer.TyperException as error:
+        show = getattr(error, "show", None)  # usage errors know how to print themselves
+        show() if show else _complain(str(error))
         return USAGE
-    except click.ClickException as error:
-        error.show()
-        return USAGE
-    except (KeyboardInterrupt, click.Abort) as error:
+    except (KeyboardInterrupt, typer.Abort) as error:
         _complain(str(error) or "interrupted")
         return INTERRUPTED
     except Exception as error:
