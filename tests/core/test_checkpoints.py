@@ -1,0 +1,90 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from unlabeled.core import checkpoints
+from unlabeled.core.errors import CheckpointError
+
+
+def save(folder: Path, value: float = 1.0, **extra: object) -> Path:
+    tensors = {"a": torch.full((2, 3), value)}
+    return checkpoints.save(
+        folder, kind="test.Thing", tensors=tensors, manifest={"x": [1, 2], **extra}, files={"t.txt": "hi"}
+    )
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    tensors, manifest = checkpoints.load(save(tmp_path / "model"), kind="test.Thing")
+    assert torch.equal(tensors["a"], torch.ones(2, 3))
+    assert manifest["x"] == [1, 2]
+    assert (tmp_path / "model" / "t.txt").read_text() == "hi"
+
+
+def test_tensors_that_share_memory_are_saved(tmp_path: Path) -> None:
+    a = torch.arange(4.0)
+    checkpoints.save(tmp_path / "m", kind="k", tensors={"a": a, "b": a[:2]}, manifest={})
+    assert checkpoints.load(tmp_path / "m")[0]["b"].tolist() == [0, 1]
+
+
+def test_another_kind_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is a test\.Thing, but a other\.Thing is needed"):
+        checkpoints.load(save(tmp_path / "model"), kind="other.Thing")
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "t.txt"])
+def test_a_changed_file_is_noticed(tmp_path: Path, name: str) -> None:
+    folder = save(tmp_path / "model")
+    (folder / name).write_bytes((folder / name).read_bytes()[:-1] + b"!")
+    with pytest.raises(CheckpointError, match=rf"{name} is damaged"):
+        checkpoints.load(folder)
+
+
+def test_a_missing_file_and_a_missing_model_are_told_apart(tmp_path: Path) -> None:
+    folder = save(tmp_path / "model")
+    (folder / "t.txt").unlink()
+    with pytest.raises(CheckpointError, match=r"t\.txt is missing"):
+        checkpoints.load(folder)
+    with pytest.raises(CheckpointError, match="holds no model"):
+        checkpoints.load(tmp_path)
+
+
+def test_a_manifest_of_another_format_is_refused(tmp_path: Path) -> None:
+    folder = save(tmp_path / "model")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": "unlabeled/99"}))
+    with pytest.raises(CheckpointError, match=r"format 'unlabeled/99'; this version reads 'unlabeled/1'"):
+        checkpoints.load(folder)
+
+
+def test_a_save_that_fails_leaves_the_old_model_and_no_litter(tmp_path: Path) -> None:
+    folder = save(tmp_path / "model", 1.0)
+    with pytest.raises(TypeError):
+        save(folder, 2.0, unserialisable=object())
+    assert checkpoints.load(folder)[0]["a"][0, 0] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_save_replaces_the_model_before(tmp_path: Path) -> None:
+    save(tmp_path / "model", 1.0)
+    assert checkpoints.load(save(tmp_path / "model", 2.0))[0]["a"][0, 0] == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_is_no_model_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(CheckpointError, match="is not a model of ours"):
+        save(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_a_file_name_cannot_leave_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="plain name"):
+        checkpoints.save(tmp_path / "m", kind="k", tensors={}, manifest={}, files={"../evil.txt": ""})
+    assert not (tmp_path / "evil.txt").exists()
+
+
+def test_differences_are_listed() -> None:
+    with pytest.raises(CheckpointError, match="the model does not fit: dim: saved 3, now 4; size: saved None, now 64"):
+        checkpoints.check_same({"dim": 3, "same": 1}, {"dim": 4, "same": 1, "size": 64}, what="the model")

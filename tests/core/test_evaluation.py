@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score
+
+from unlabeled.core import calibration, evaluation
+
+Y = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+S = np.array([0.1, 0.4, 0.35, 0.8, 0.3, 0.6, 0.9, 0.95])
+
+
+def test_metrics_by_hand() -> None:
+    # Of 16 pairs, the positive is higher in: .3 beats .1 (1), .6 beats 3, .9 and .95 beat 4 each.
+    assert evaluation.roc_auc(Y, S) == pytest.approx(12 / 16)
+    # Precision at each positive, from the top: 1/1, 2/2, 3/4, 4/7.
+    assert evaluation.average_precision(Y, S) == pytest.approx((1 + 1 + 3 / 4 + 4 / 7) / 4)
+    assert evaluation.sensitivity_specificity(Y, S >= 0.6) == (0.75, 0.75)
+    assert evaluation.precision_at(Y, S, top=3) == pytest.approx(2 / 3)
+    # Half of the positives are found at .9, without a negative; three at .6 with .8 above it.
+    assert evaluation.false_alarms_at_recall(Y, S, recall=0.5) == 0
+    assert evaluation.false_alarms_at_recall(Y, S, recall=0.75) == 1
+    assert evaluation.recall_at_false_positive_rate(Y, S, rate=0.25) == 0.75
+    assert evaluation.recall_at_false_positive_rate(Y, S, rate=0.0) == 0.5
+
+
+def test_balanced_accuracy_agrees_with_scikit_learn() -> None:
+    draw = np.random.default_rng(0)
+    y, called = draw.integers(0, 2, 200), draw.integers(0, 2, 200)
+    assert evaluation.balanced_accuracy(y, called) == pytest.approx(balanced_accuracy_score(y, called))
+
+
+def test_calibration_error_by_hand() -> None:
+    # Two bins of ten: p = .95 with 3 of 4 true, p = .05 with 0 of 4 true.
+    y, p = [1, 1, 1, 0, 0, 0, 0, 0], [0.95] * 4 + [0.05] * 4
+    assert evaluation.expected_calibration_error(y, p, bins=10) == pytest.approx(0.5 * 0.2 + 0.5 * 0.05)
+
+
+def test_metrics_that_need_both_classes_say_so() -> None:
+    with pytest.raises(ValueError, match="both classes"):
+        evaluation.roc_auc([1, 1], [0.1, 0.2])
+    with pytest.raises(ValueError, match="at least one positive"):
+        evaluation.average_precision([0, 0], [0.1, 0.2])
+
+
+def test_a_bootstrap_interval_of_a_mean_has_the_textbook_width() -> None:
+    x = np.random.default_rng(1).normal(size=400)
+    value, low, high = evaluation.bootstrap(lambda v: float(np.mean(v)), x, samples=3000)
+    half = 1.96 * x.std() / 20
+    assert value == pytest.approx(x.mean())
+    assert (high - low) / 2 == pytest.approx(half, rel=0.08)
+
+
+def test_patients_are_drawn_whole() -> None:
+    """Ten copies of each of 20 values carry the information of 20, not of 200."""
+    x = np.random.default_rng(2).normal(size=20)
+    copies, patient = np.repeat(x, 10), np.repeat(np.arange(20), 10)
+    mean = lambda v: float(np.mean(v))  # noqa: E731
+    whole = evaluation.bootstrap(mean, copies, groups=patient, samples=2000)
+    single = evaluation.bootstrap(mean, copies, samples=2000)
+    assert (whole.high - whole.low) == pytest.approx(np.sqrt(10) * (single.high - single.low), rel=0.15)
+
+
+def test_an_interval_over_runs_is_student_s() -> None:
+    value, low, high = evaluation.over_runs([1.0, 2.0, 3.0])
+    assert value == 2
+    assert high - value == pytest.approx(4.3027 / np.sqrt(3), rel=1e-4)
+    assert low == pytest.approx(2 * value - high)
+    assert np.isnan(evaluation.over_runs([1.0]).low)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    positive=st.lists(st.floats(-5, 5), min_size=1, max_size=40),
+    negative=st.lists(st.floats(-5, 5), max_size=40),
+    sensitivity=st.floats(0.05, 1),
+)
+def test_a_threshold_at_a_sensitivity_keeps_it_and_a_higher_one_does_not(
+    positive: list[float], negative: list[float], sensitivity: float
+) -> None:
+    y = np.array([1] * len(positive) + [0] * len(negative))
+    score = np.array(positive + negative)
+    threshold = calibration.threshold_at_sensitivity(y, score, sensitivity)
+    found = score[y == 1]
+    assert (found >= threshold).mean() >= sensitivity - 1e-12
+    assert (found > threshold).mean() < sensitivity
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 8)), min_size=2, max_size=30))
+def test_no_other_threshold_has_a_higher_balanced_accuracy(cases: list[tuple[bool, int]]) -> None:
+    y, score = np.array([c[0] for c in cases]), np.array([float(c[1]) for c in cases])
+    if y.all() or not y.any():
+        with pytest.raises(ValueError, match="both classes"):
+            calibration.threshold_for_balanced_accuracy(y, score)
+        return
+    threshold = calibration.threshold_for_balanced_accuracy(y, score)
+    best = max(evaluation.balanced_accuracy(y, score >= t) for t in np.arange(-0.5, 9))
+    assert evaluation.balanced_accuracy(y, score >= threshold) == pytest.approx(best)
+
+
+def test_the_conformal_threshold_by_hand() -> None:
+    scores = np.arange(1, 100)  # 99 held-out normal scores
+    assert calibration.threshold_at_false_alarm_rate(scores, 0.05) == 95
+    assert calibration.threshold_at_false_alarm_rate(scores, 0.01) == 99
+    assert calibration.threshold_at_false_alarm_rate(scores, 0.009) == np.inf
+
+
+def test_the_stated_false_alarm_rate_is_kept_on_average() -> None:
+    draw = np.random.default_rng(0)
+    rates = []
+    for _ in range(400):
+        threshold = calibration.threshold_at_false_alarm_rate(draw.normal(size=60), 0.1)
+        rates.append((draw.normal(size=500) > threshold).mean())
+    assert np.mean(rates) <= 0.1 + 0.005
+    assert np.mean(rates) > 0.08
+
+
+def test_conformal_p_values_by_hand() -> None:
+    assert calibration.p_values([1, 2, 3, 4], [0, 2.5, 4, 9]).tolist() == [1.0, 0.6, 0.4, 0.2]
+
+
+def test_temperature_undoes_overconfidence() -> None:
+    draw = np.random.default_rng(0)
+    logit = draw.normal(size=20_000) * 2
+    y = draw.random(20_000) < 1 / (1 + np.exp(-logit))
+    assert calibration.temperature(y, 3 * logit) == pytest.approx(3, rel=0.05)

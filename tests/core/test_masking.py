@@ -1,0 +1,65 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unlabeled.core.masking import RandomMask, random_fields
+from unlabeled.core.tokens import Tokens
+
+
+def tokens_of(b: int, t: int) -> Tokens:
+    return Tokens(torch.zeros(b, t, 4), torch.zeros(1, t, 4))
+
+
+@settings(max_examples=50, deadline=None)
+@given(t=st.integers(4, 80), ratio=st.floats(0.2, 0.8), step=st.integers(0, 10**6))
+def test_every_token_is_kept_or_masked_once(t: int, ratio: float, step: int) -> None:
+    kept, masked = RandomMask(ratio)(tokens_of(3, t), step)
+    assert masked.shape == (3, round(t * ratio))
+    together = torch.cat([kept, masked], dim=1).sort(dim=1).values
+    assert torch.equal(together, torch.arange(t).expand(3, -1))
+
+
+def test_a_draw_is_a_function_of_seed_and_step_alone() -> None:
+    mask = RandomMask(0.5, seed=3)
+    first = mask(tokens_of(4, 16), 7).masked
+    torch.manual_seed(123)
+    mask(tokens_of(4, 16), 8)
+    assert torch.equal(mask(tokens_of(4, 16), 7).masked, first)
+    assert not torch.equal(mask(tokens_of(4, 16), 8).masked, first)
+    assert not torch.equal(RandomMask(0.5, seed=4)(tokens_of(4, 16), 7).masked, first)
+
+
+def test_without_a_prior_all_tokens_are_masked_equally_often() -> None:
+    counts = torch.bincount(RandomMask(0.75)(tokens_of(20_000, 8), 0).masked.flatten(), minlength=8) / 20_000
+    assert torch.allclose(counts, torch.full((8,), 0.75), atol=0.02)
+
+
+def test_a_prior_draws_in_proportion_to_its_weights() -> None:
+    # One of four is masked: the share of each is then exactly its weight.
+    prior = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    counts = torch.bincount(RandomMask(0.25, prior=prior)(tokens_of(40_000, 4), 0).masked.flatten(), minlength=4)
+    assert torch.allclose(counts / 40_000, prior / 10, atol=0.01)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1])
+def test_a_ratio_outside_the_open_interval_is_refused(ratio: float) -> None:
+    with pytest.raises(ValueError, match="strictly between 0 and 1"):
+        RandomMask(ratio)
+
+
+def test_a_ratio_that_leaves_no_token_is_refused() -> None:
+    with pytest.raises(ValueError, match="hides 4 of 4 tokens"):
+        RandomMask(0.95)(tokens_of(1, 4), 0)
+
+
+def test_a_prior_that_never_hides_a_token_is_refused() -> None:
+    with pytest.raises(ValueError, match="positive everywhere"):
+        RandomMask(0.5, prior=torch.tensor([1.0, 0.0]))
+
+
+def test_visible_fields_are_never_all_of_them_and_every_count_is_equally_likely() -> None:
+    visible = random_fields(torch.Size([30_000, 4]), seed=0, step=0)
+    counts = torch.bincount(visible.sum(dim=1), minlength=5) / 30_000
+    assert torch.allclose(counts, torch.tensor([0.25, 0.25, 0.25, 0.25, 0.0]), atol=0.01)
+    assert torch.allclose(visible.float().mean(dim=0), torch.full((4,), 1.5 / 4), atol=0.01)

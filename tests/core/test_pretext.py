@@ -1,0 +1,111 @@
+import math
+
+import numpy as np
+import torch
+
+from unlabeled.core.batches import Batches
+from unlabeled.core.encoder import Backbone, Encoder
+from unlabeled.core.masking import RandomMask
+from unlabeled.core.pretext import EventModelling, MaskedReconstruction, Pretraining
+from unlabeled.core.tokens import EventFields, GridPatches
+from unlabeled.core.training import TrainingSettings, fit
+
+
+def image_task(*, normalise: bool = True, channels: int = 1) -> tuple[Backbone, MaskedReconstruction]:
+    torch.manual_seed(0)
+    tokenizer = GridPatches(grid=(16, 16), patch=(4, 4), dim=32, channels=channels)
+    pretext = MaskedReconstruction(tokenizer, mask=RandomMask(0.75), dim=16, depth=1, heads=2, normalise=normalise)
+    return Backbone(tokenizer, Encoder(dim=32, depth=2, heads=2)), pretext
+
+
+def event_task(sizes: tuple[int, ...] = (5, 7), length: int = 8) -> tuple[Backbone, EventModelling]:
+    torch.manual_seed(0)
+    tokenizer = EventFields(sizes=sizes, dim=32, length=length)
+    return Backbone(tokenizer, Encoder(dim=32, depth=2, heads=2, causal=True)), EventModelling(tokenizer, hidden=32)
+
+
+def test_the_reconstruction_never_reads_what_it_has_to_predict() -> None:
+    backbone, pretext = image_task()
+    x = torch.randn(2, 1, 16, 16)
+    prediction, masked = pretext.reconstruct(backbone, x, step=3)
+    tokenizer = backbone.tokenizer
+    assert isinstance(tokenizer, GridPatches)
+    patches = tokenizer.patches(x)
+    patches = patches.scatter(1, masked[..., None].expand(-1, -1, 16), 99.0)
+    again, same = pretext.reconstruct(backbone, tokenizer.unpatch(patches), step=3)
+    assert torch.equal(masked, same)
+    assert torch.equal(prediction, again)
+
+
+def test_the_target_is_each_patch_standardised() -> None:
+    backbone, pretext = image_task()
+    x = torch.randn(2, 1, 16, 16) * 5 + 3
+    patch = x[0, 0, 4:8, 8:12].numpy().reshape(-1).astype(float)
+    expected = (patch - patch.mean()) / np.sqrt(patch.var(ddof=1) + 1e-4)
+    np.testing.assert_allclose(pretext.target(backbone.tokenizer, x)[0, 6].numpy(), expected, rtol=1e-4)  # type: ignore[arg-type]
+
+
+def test_the_loss_is_the_mean_square_over_masked_patches_only() -> None:
+    backbone, pretext = image_task(normalise=False, channels=2)
+    x = torch.randn(3, 2, 16, 16)
+    with torch.no_grad():
+        pretext.predict.weight.zero_()
+        pretext.predict.bias.fill_(0.5)
+    tokenizer = backbone.tokenizer
+    assert isinstance(tokenizer, GridPatches)
+    masked = pretext.mask(backbone.tokens(x), 0).masked
+    patches = tokenizer.patches(x)
+    chosen = torch.stack([patches[i, masked[i]] for i in range(3)])
+    expected = (chosen - 0.5).square().mean()
+    assert torch.isclose(pretext.loss(backbone, x, 0).total, expected)
+
+
+def test_an_untrained_uniform_head_is_surprised_by_the_log_of_the_number_of_codes() -> None:
+    backbone, pretext = event_task()
+    with torch.no_grad():
+        for parameter in pretext.heads.parameters():
+            parameter.zero_()
+    codes = torch.tensor([[1, 2], [4, 6]])
+    ahead, rest = pretext.surprisal(backbone, torch.randn(2, 32), codes)
+    expected = torch.tensor([[math.log(5), math.log(7)]] * 2)
+    assert torch.allclose(ahead, expected)
+    assert torch.allclose(rest, expected)
+
+
+def test_padding_adds_nothing_to_the_loss() -> None:
+    backbone, pretext = event_task()
+    codes = torch.randint(1, 5, (4, 6, 2))
+    padded = torch.cat([codes, torch.zeros(4, 2, 2, dtype=torch.long)], dim=1)
+    assert torch.isclose(pretext.loss(backbone, codes, 0).total, pretext.loss(backbone, padded, 0).total, atol=1e-6)
+
+
+def test_the_surprisal_given_the_other_fields_does_not_read_the_field_itself() -> None:
+    backbone, pretext = event_task(sizes=(5, 7, 3))
+    history = torch.randn(1, 32)
+    whole = pretext.surprisal(backbone, history, torch.tensor([[1, 2, 1]]))[1]
+    # -log p over all codes of one field must be a distribution: the probabilities sum to one.
+    probabilities = [
+        pretext.surprisal(backbone, history, torch.tensor([[1, code, 1]]))[1][0, 1].neg().exp() for code in range(7)
+    ]
+    assert torch.isclose(torch.stack(probabilities).sum(), torch.tensor(1.0), atol=1e-5)
+    assert whole.shape == (1, 3)
+
+
+def test_event_modelling_learns_what_follows_from_the_past_and_from_the_other_fields() -> None:
+    """Field 0 counts 1, 2, 3, 1, 2, 3 (known from the past); field 1 is a coin (log 2 from the past alone);
+    field 2 repeats the coin (known from the other field)."""
+    backbone, pretext = event_task(sizes=(4, 3, 3), length=9)
+    draw = np.random.default_rng(0)
+    coin = draw.integers(1, 3, (512, 9, 1))
+    count = (np.arange(9)[None, :, None] + draw.integers(0, 3, (512, 1, 1))) % 3 + 1
+    codes = np.concatenate([count, coin, coin], axis=2)
+    task = Pretraining(backbone, pretext)
+    fit(task, Batches(codes, batch_size=64), settings=TrainingSettings(steps=250, lr=3e-3, weight_decay=0.0))
+    with torch.no_grad():
+        batch = torch.from_numpy(codes[:64])
+        history = backbone(batch)[:, 4]  # has read events 0..3
+        ahead, rest = pretext.surprisal(backbone, history, batch[:, 4])
+    log2 = math.log(2)
+    assert ahead[:, 0].mean() < 0.1
+    assert 0.8 * log2 < ahead[:, 1].mean() < 1.3 * log2
+    assert rest[:, 2].mean() < 0.1

@@ -1,0 +1,55 @@
+import re
+from pathlib import Path
+
+from unlabeled.core.report import Report, Verdict, new_figure, plot_curves
+
+
+def a_report() -> Report:
+    report = Report(
+        "A <b>title</b>", "On 3 things", Verdict("It got worse", "bad"), facts={"AUROC": 0.91234, "images": 12345}
+    )
+    section = report.section("Numbers").text("Plain & simple")
+    section.table(["method", "value"], [["ours", 0.5], ["theirs", float("nan")]], ours=[0])
+    section.figure(plot_curves({"loss": [(1, 2.0), (2, 1.0)]}), "The loss falls from 2 to 1")
+    return report
+
+
+def test_what_users_put_in_is_text_never_markup() -> None:
+    page = a_report().html()
+    assert "A &lt;b&gt;title&lt;/b&gt;" in page
+    assert "<b>title</b>" not in page
+    assert "Plain &amp; simple" in page
+
+
+def test_the_page_needs_nothing_from_anywhere() -> None:
+    page = a_report().html()
+    assert re.findall(r'(?:src|href)="(?!data:)', page) == []
+    assert "<script" not in page
+    assert "url(" not in page
+
+
+def test_numbers_are_shown_as_a_reader_expects() -> None:
+    page = a_report().html()
+    assert "<b>0.912</b>" in page
+    assert "<b>12,345</b>" in page
+    assert '<tr class="ours"><td>ours</td><td>0.500</td></tr>' in page
+    assert "<td>theirs</td><td>-</td>" in page
+
+
+def test_only_synthetic_data_is_called_synthetic() -> None:
+    report = a_report()
+    assert "Synthetic data" not in report.html()
+    report.synthetic = True
+    assert "Synthetic data" in report.html()
+
+
+def test_every_figure_says_in_words_what_it_shows(tmp_path: Path) -> None:
+    page = a_report().write(tmp_path / "deep" / "report.html").read_text()
+    assert page.count('alt="The loss falls from 2 to 1"') == page.count("<img") == 1
+
+
+def test_figures_stay_out_of_pyplot_s_global_state() -> None:
+    import matplotlib.pyplot as plt
+
+    new_figure()
+    assert plt.get_fignums() == []

@@ -1,0 +1,205 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from unlabeled.core.batches import Batches
+from unlabeled.core.encoder import Backbone, Encoder
+from unlabeled.core.errors import CheckpointError, TrainingError
+from unlabeled.core.heads import Classifier
+from unlabeled.core.pretext import Loss
+from unlabeled.core.tokens import GridPatches
+from unlabeled.core.training import TrainingSettings, fit, learning_rate, parameter_groups
+
+SCRIPT = Path(__file__).parent / "train_script.py"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+class Line(nn.Module):
+    """y = w x, squared error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, batch: tuple[torch.Tensor, ...], step: int) -> Loss:
+        return Loss((self.weight * batch[0] - batch[1]).square().mean(), {})
+
+
+def line_batches(n: int = 32) -> Batches:
+    x = np.linspace(-1, 1, n, dtype="float32")
+    return Batches(x, 3 * x, batch_size=8)
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *map(str, arguments)], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+
+
+def result(process: subprocess.Popen[str]) -> dict[str, Any]:
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    return json.loads(out.splitlines()[-1])
+
+
+def wait_for(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdout is not None
+    for came in process.stdout:
+        if came.strip() == line:
+            return
+    raise AssertionError(f"the process ended before it printed {line!r}")
+
+
+def test_learning_rate_by_hand() -> None:
+    settings = TrainingSettings(steps=110, lr=1.0, warmup=10 / 110)
+    assert learning_rate(0, settings) == pytest.approx(0.1)
+    assert learning_rate(9, settings) == pytest.approx(1.0)
+    assert learning_rate(10, settings) == pytest.approx(1.0)
+    assert learning_rate(60, settings) == pytest.approx(0.5)
+    assert learning_rate(109, settings) == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.99)))
+
+
+def test_training_finds_the_slope() -> None:
+    module = Line()
+    history = fit(module, line_batches(), settings=TrainingSettings(steps=300, lr=0.1))
+    assert module.weight.item() == pytest.approx(3, abs=1e-3)
+    assert history.curves["loss"][0][1] > 100 * history.curves["loss"][-1][1]
+
+
+def test_weight_decay_spares_biases_norms_and_single_rows() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    decayed, spared = parameter_groups(module, 0.05)
+    assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3)]
+    assert len(spared["params"]) == 3
+    assert spared["weight_decay"] == 0
+
+
+def test_the_best_validated_weights_are_put_back_and_patience_ends_it() -> None:
+    module = Line()
+    seen: list[float] = []
+
+    def closeness_to_one() -> float:
+        seen.append(module.weight.item())
+        return -abs(module.weight.item() - 1)
+
+    history = fit(
+        module,
+        line_batches(),
+        settings=TrainingSettings(steps=500, lr=0.05),
+        validate=closeness_to_one,
+        validate_every=5,
+        patience=3,
+    )
+    best = min(seen, key=lambda w: abs(w - 1))
+    assert module.weight.item() == best
+    assert history.steps == history.best_step + 15  # type: ignore[operator]
+    assert history.steps < 500
+
+
+def test_a_loss_that_is_no_number_stops_with_the_step() -> None:
+    batches = line_batches()
+    batches.arrays[0][batches.rows_at(13)[0]] = np.nan  # type: ignore[index]
+    first = min(step for step in range(14) if np.isnan(batches.arrays[0][batches.rows_at(step)]).any())  # type: ignore[index]
+    with pytest.raises(TrainingError, match=f"the loss was nan at step {first}"):
+        fit(Line(), batches, settings=TrainingSettings(steps=100))
+
+
+def test_training_leaves_the_global_random_state_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit(Line(), line_batches(), settings=TrainingSettings(steps=3))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_killed_run_goes_through_the_same_losses_when_started_again(tmp_path: Path) -> None:
+    whole = result(start(tmp_path / "whole", 40))
+    cut = start(tmp_path / "cut", 40, 0.05)
+    wait_for(cut, "step 27")
+    cut.send_signal(signal.SIGKILL)
+    cut.communicate()
+    again = result(start(tmp_path / "cut", 40))
+    assert again["from"] == 20
+    assert again["curve"] == whole["curve"]
+    assert again["weights"] == whole["weights"]
+    assert not (tmp_path / "cut").exists()
+
+
+def test_ctrl_c_saves_where_it_is_even_between_two_points_of_the_curve(tmp_path: Path) -> None:
+    whole = result(start(tmp_path / "whole", 30))
+    cut = start(tmp_path / "cut", 30, 0.2)
+    wait_for(cut, "step 13")
+    cut.send_signal(signal.SIGINT)
+    cut.communicate()
+    assert cut.returncode != 0
+    again = result(start(tmp_path / "cut", 30))
+    assert again["from"] == 14
+    assert again["curve"] == whole["curve"]
+    assert again["weights"] == whole["weights"]
+
+
+def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    cut = start(tmp_path / "cut", 40, 0.05)
+    wait_for(cut, "step 35")
+    cut.send_signal(signal.SIGKILL)
+    cut.communicate()
+    newest = max((tmp_path / "cut").glob("step-*"))
+    weights = newest / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    again = result(start(tmp_path / "cut", 40))
+    assert again["from"] == int(newest.name.removeprefix("step-")) - 10
+
+
+def test_the_state_of_another_run_is_refused_with_the_difference(tmp_path: Path) -> None:
+    cut = start(tmp_path / "cut", 40, 0.05)
+    wait_for(cut, "step 15")
+    cut.send_signal(signal.SIGKILL)
+    cut.communicate()
+    with pytest.raises(CheckpointError, match=r"settings: saved .*'steps': 40.*now .*'steps': 41.* Delete"):
+        fit(Line(), line_batches(), settings=TrainingSettings(steps=41), state=tmp_path / "cut")
+
+
+def test_two_processes_under_torchrun_end_with_the_same_weights(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(SCRIPT)]
+    done = subprocess.run(
+        [*command, str(tmp_path / "state"), "20"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ended = {
+        entry["rank"]: entry for entry in map(json.loads, (x for x in done.stdout.splitlines() if x.startswith("{")))
+    }
+    assert set(ended) == {0, 1}
+    assert ended[0]["weights"] == ended[1]["weights"]
+    assert ended[0]["curve"][-1][1] < ended[0]["curve"][0][1]
+
+
+def test_shares_of_a_batch_make_up_the_batch() -> None:
+    batches = Batches(np.arange(40), batch_size=10, seed=1)
+    whole = batches.at(5)[0]
+    shares = [batches.at(5, rank=r, world=3)[0] for r in range(3)]
+    assert sorted(torch.cat(shares).tolist()) == whole.tolist()
+
+
+def test_class_weights_enter_the_classifier_s_loss_as_in_the_formula() -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(GridPatches(grid=(8, 8), patch=(4, 4), dim=16), Encoder(dim=16, depth=1, heads=2))
+    model = Classifier(backbone, class_weights=torch.tensor([3.0, 1.0])).eval()
+    x, y = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 1, 1])
+    p = model.logits(x).softmax(dim=1)
+    by_hand = -(3 * p[0, 0].log() + p[1, 1].log() + p[2, 1].log() + p[3, 1].log()) / 6
+    assert torch.isclose(model((x, y), 0).total, by_hand)

@@ -1,0 +1,55 @@
+"""A small pretraining that a test can start, kill and start again: ``train_script.py STATE STEPS [SECONDS_A_STEP]``.
+
+Prints a line a step, so that the test knows when to strike, and the loss curve as JSON when it is done.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from unlabeled.core.batches import Batches
+from unlabeled.core.encoder import Backbone, Encoder
+from unlabeled.core.masking import RandomMask
+from unlabeled.core.pretext import Loss, MaskedReconstruction, Pretraining
+from unlabeled.core.tokens import GridPatches
+from unlabeled.core.training import TrainingSettings, fit
+
+
+def jitter(batch: tuple[torch.Tensor, ...], draw: torch.Generator) -> tuple[torch.Tensor, ...]:
+    return (batch[0] + 0.1 * torch.randn(batch[0].shape, generator=draw),)
+
+
+class Announced(Pretraining):
+    """Says which step it is at, then waits, so that a signal can arrive in the middle of the run."""
+
+    wait = 0.0
+
+    def forward(self, batch: tuple[torch.Tensor, ...], step: int) -> Loss:
+        print(f"step {step}", flush=True)
+        time.sleep(self.wait)
+        return super().forward(batch, step)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    state, steps = Path(sys.argv[1]), int(sys.argv[2])
+    Announced.wait = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
+    images = np.random.default_rng(0).normal(size=(64, 1, 16, 16)).astype("float32")
+    tokenizer = GridPatches(grid=(16, 16), patch=(4, 4), dim=32)
+    backbone = Backbone(tokenizer, Encoder(dim=32, depth=2, heads=2))
+    task = Announced(backbone, MaskedReconstruction(tokenizer, mask=RandomMask(0.75), dim=16, depth=1, heads=2))
+    settings = TrainingSettings(steps=steps, log_every=4, checkpoint_every=10)
+    history = fit(task, Batches(images, batch_size=16, transform=jitter), settings=settings, state=state)
+    weights = float(sum(p.double().abs().sum() for p in task.parameters()))
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    print(json.dumps({"rank": rank, "curve": history.curves["loss"], "from": history.resumed_from, "weights": weights}))
+
+
+if __name__ == "__main__":
+    main()
