@@ -1,0 +1,56 @@
+"""What is installed, what is imported, and what it costs."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOMS = ("core", "medical", "sensors", "fraud", "pipelines")
+REPOSITORY = Path(__file__).parents[1]
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Top-level modules in a fresh interpreter after one statement."""
+    code = f"import sys; {statement}; print(' '.join(name for name in sys.modules if '.' not in name))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    return set(done.stdout.split())
+
+
+def test_the_command_line_starts_without_anything_heavy() -> None:
+    loaded = loaded_after("import unlabeled.pipelines.cli")
+    assert loaded & {"torch", "pandas", "sklearn", "monai", "mlflow", "pyod", "lightgbm", "matplotlib"} == set()
+
+
+@pytest.mark.parametrize("room", ["core", "medical", "sensors", "fraud"])
+def test_importing_a_room_loads_no_library_that_it_may_not_need(room: str) -> None:
+    loaded = loaded_after(f"import unlabeled.{room}")
+    assert loaded & {"monai", "mlflow", "pyod", "lightgbm", "matplotlib"} == set()
+
+
+@pytest.mark.integration
+def test_the_wheel_holds_every_module_once_and_the_report_s_template(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        str(tmp_path),
+        str(REPOSITORY),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = [name for name in zipfile.ZipFile(wheel).namelist() if "dist-info" not in name]
+    expected = {
+        f"unlabeled/{path.relative_to(REPOSITORY)}"
+        for room in ROOMS
+        for path in (REPOSITORY / room).rglob("*.py")
+        if "__pycache__" not in path.parts
+    }
+    expected |= {"unlabeled/__init__.py", "unlabeled/py.typed", "unlabeled/core/report.html.j2"}
+    assert sorted(held) == sorted(expected)
