@@ -75,7 +75,8 @@ def main() -> None:
     (RESULTS / "tracking.json").write_text(json.dumps(record, indent=1) + "\n")
     (RESULTS / "tracking.md").write_text(
         f"# What tracking costs\n\n{TURNS} turns of {STEPS} pretraining steps (64 px, batch 64), with and without a "
-        f"tracked run, in turns; SQLite store; {record['hardware.processor']}, {record['hardware.threads']} threads.\n\n"
+        f"tracked run, in turns; SQLite store; {record['hardware.processor']}, "
+        f"{record['hardware.threads']} threads.\n\n"
         f"| | median seconds of training |\n|---|---|\n| without | {statistics.median(without):.2f} |\n"
         f"| tracked | {statistics.median(tracked):.2f} |\n| ratio | {ratio:.3f} |\n\n"
         f"Opening a run, sending {STEPS // 10} points of two curves and closing it takes {wall:.2f} s "
