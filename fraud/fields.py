@@ -24,6 +24,7 @@ _VISITS = (0.5, 1.5, 3.5, 7.5, 15.5, 31.5)
 _MOST_WORDS, _BUCKETS = 1_000, 256
 _RARE = 3  # values seen less often in training share the code of the unknown, which is so learnt too
 _CONSTANT = 0.98
+_WEEKS_NEEDED = 2
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ class FieldCodes:
             seen = column[training]
             if groups is not None and _constant(seen, groups.code[training]):
                 continue  # says who it is, not what they did: nothing to predict
+            if name == "weekday" and np.ptp(table.time[training]) < _WEEKS_NEEDED * 7 * DAY:
+                continue  # a weekday that training never saw would look like news
             self.fields_.append(_fitted(name, seen))
         return self
 

@@ -52,18 +52,19 @@ class Groups:
         shifted = np.concatenate([[empty], sorted_values[:-1]])[self.place]
         return np.where(self.rank == 0, empty, shifted)
 
-    def first_since(self, time: NDArray[np.float64], since: NDArray[np.float64], *, rows: Ints | None = None) -> Ints:
-        """The first place in each row's group with a time *after* ``since``, for all rows or some.
+    def first_since(self, time: NDArray[np.float64], since: NDArray[np.float64]) -> Ints:
+        """The first place in each row's group with a time *after* ``since``, (N,).
 
         With ``since = time - W``, rows from there to the row itself are the window ``(time - W, time]``.
         """
-        rows = np.arange(len(self.code)) if rows is None else rows
         low, high = time.min(), time.max()
         span = high - low + 2.0
-        # One number that sorts by group, then time: a single binary search serves all groups.
-        key = self.code[self.order] * span + (time[self.order] - low + 1.0)
-        wanted = self.code[rows] * span + (np.clip(since, low - 1.0, high) - low + 1.0)
-        return np.searchsorted(key, wanted, side="right")
+        # One number that sorts by group, then time: a single binary search serves all groups. Asked in sorted
+        # order, so that neighbouring questions read neighbouring memory.
+        base = self.code[self.order] * span
+        key = base + (time[self.order] - low + 1.0)
+        wanted = base + (np.clip(since[self.order], low - 1.0, high) - low + 1.0)
+        return np.searchsorted(key, wanted, side="right")[self.place]
 
 
 @dataclass(frozen=True)

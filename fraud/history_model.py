@@ -1,0 +1,268 @@
+"""What the encoder knows about one kind of history: a card's, a merchant's, or payments that stand alone.
+
+Shape suffixes: n row, f field, d width.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unlabeled.core.batches import Batches, chunks
+from unlabeled.core.encoder import Backbone, Encoder
+from unlabeled.core.pretext import EventModelling, Pretraining
+from unlabeled.core.seeds import derive
+from unlabeled.core.tokens import EventFields
+from unlabeled.core.training import History, TrainingSettings, fit
+from unlabeled.fraud.fields import FieldCodes, Part
+from unlabeled.fraud.histories import Groups, gather, windows_for, with_previous
+from unlabeled.fraud.readers import DAY, Transactions
+
+Floats = NDArray[np.float32]
+_MOST_WINDOWS = 60_000
+_CHUNK_EVENTS = 16_384
+_CLIP = 10.0  # nats: beyond 1 in 22,000 it makes no difference how rare
+_RECENT, _LONGER = 5, 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large the encoder is and how long it learns.
+
+    Attributes:
+        dim, depth, heads: of the encoder.
+        length: events a window, even; half of them is the least history of a row, where there is as much.
+        steps, batch_size, lr: of pretraining (batch in windows).
+    """
+
+    dim: int = 64
+    depth: int = 2
+    heads: int = 4
+    length: int = 64
+    steps: int = 400
+    batch_size: int = 64
+    lr: float = 2e-3
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the encoder says about some rows.
+
+    Attributes:
+        rows: which, sorted, (R,).
+        ahead: ``-log p(field | history)``, (R, F), nats.
+        rest: ``-log p(field | history, the payment's other fields)``, (R, F).
+        lagged: ``-log p(field | history up to a day before)``, (R, F).
+        state: the encoder's output after the row, (R, D).
+    """
+
+    rows: NDArray[np.int64]
+    ahead: Floats
+    rest: Floats
+    lagged: Floats
+    state: Floats
+
+
+class HistoryModel:
+    """One causal encoder over one kind of history.
+
+    Args:
+        part: whose history; ``None`` for payments that stand alone.
+        size: see :class:`Size`.
+        seed: fixes weights, batches and masks.
+    """
+
+    def __init__(self, part: Part | None, *, size: Size, seed: int) -> None:
+        self.part, self.size, self.seed = part, size, seed
+        self.fields = FieldCodes(part)
+
+    def pretrain(
+        self,
+        table: Transactions,
+        training: NDArray[np.bool_],
+        *,
+        state: Path | None = None,
+        log: Callable[[dict[str, float], int], None] | None = None,
+        label: str = "pretraining",
+    ) -> History:
+        """Learns from the rows marked as training, without labels."""
+        groups = self._groups(table)
+        self.fields.fit(table, training, groups)
+        self._build()
+        # Only training rows are in the order, so that no window can reach past the training period.
+        part = table.take(training)
+        windows = self._windows(self.fields.codes(part, self._groups(part)), self._groups(part))
+        batches = Batches(windows, batch_size=self._batch_size(), seed=derive(self.seed, self.part or "alone", "order"))
+        settings = TrainingSettings(
+            steps=self.size.steps, lr=self.size.lr, device="cpu", log_every=20, checkpoint_every=50
+        )
+        return fit(
+            Pretraining(self.backbone, self.pretext),
+            batches,
+            settings=settings,
+            seed=derive(self.seed, self.part or "alone"),
+            state=None if state is None else state / (self.part or "alone"),
+            describe={"data": part.fingerprint(), "fields": self.fields.to_json(), "size": vars(self.size)},
+            log=log,
+            label=label,
+        )
+
+    def read(self, table: Transactions, rows: NDArray[np.int64]) -> Reading:
+        """What the encoder says about ``rows`` (sorted positions), each from its own past alone."""
+        groups = self._groups(table)
+        codes = self.fields.codes(table, groups)
+        if groups is None:
+            groups = Groups.of(np.arange(len(table)))
+            remembered = np.full(len(rows), -1)
+            wanted = rows
+        else:
+            remembered = last_before(groups, table.time, lag=DAY)[rows]
+            wanted = np.union1d(rows, remembered[remembered >= 0])
+        before, after, start = self._states(codes, groups, wanted)
+        at = np.searchsorted(wanted, rows)
+        old = torch.where(
+            torch.from_numpy(remembered >= 0)[:, None],
+            after[torch.from_numpy(np.searchsorted(wanted, np.maximum(remembered, 0)).clip(max=len(wanted) - 1))],
+            start,
+        )
+        event = torch.from_numpy(codes[rows].astype(np.int64))
+        ahead, rest = self._surprisal(before[torch.from_numpy(at)], event)
+        lagged = ahead if self.part is None else self._surprisal(old, event, rest=False)[0]
+        return Reading(rows, ahead, rest, lagged, after[torch.from_numpy(at)].numpy())
+
+    def features(self, table: Transactions, rows: NDArray[np.int64]) -> tuple[dict[str, Floats], Reading]:
+        """Features by name for ``rows``, and the reading of those rows."""
+        groups = self._groups(table)
+        name = {"entity": "card", "counterparty": "merchant", None: "alone"}[self.part]
+        wide = self.read(table, rows if groups is None else with_previous(groups, rows, count=_LONGER - 1))
+        keep = np.searchsorted(wide.rows, rows)
+        reading = Reading(rows, wide.ahead[keep], wide.rest[keep], wide.lagged[keep], wide.state[keep])
+        made: dict[str, Floats] = {}
+        for kind in ("ahead", "rest", "lagged"):
+            if kind == "lagged" and groups is None:
+                continue
+            values = getattr(reading, kind)
+            made |= {f"{name} {kind} {field}": values[:, i] for i, field in enumerate(self.fields.names)}
+            made[f"{name} {kind} total"] = values.sum(axis=1)
+        if groups is not None:
+            for kind, values in (("ahead", wide.ahead), ("lagged", wide.lagged)):
+                for count in (_RECENT, _LONGER):
+                    means = running_mean(groups, wide.rows, values.sum(axis=1), count=count)
+                    made[f"{name} {kind} mean of {count}"] = means[keep]
+            for i, field in enumerate(self.fields.names):
+                means = running_mean(groups, wide.rows, wide.ahead[:, i], count=_RECENT)
+                made[f"{name} ahead {field} mean of {_RECENT}"] = means[keep]
+        return made, reading
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"backbone.{k}": v for k, v in self.backbone.state_dict().items()} | {
+            f"pretext.{k}": v for k, v in self.pretext.state_dict().items()
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return {"part": self.part, "size": vars(self.size), "seed": self.seed, "fields": self.fields.to_json()}
+
+    @staticmethod
+    def from_saved(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "HistoryModel":
+        made = HistoryModel(content["part"], size=Size(**content["size"]), seed=content["seed"])
+        made.fields = FieldCodes.from_json(content["fields"])
+        made._build()
+        for name, module in (("backbone.", made.backbone), ("pretext.", made.pretext)):
+            module.load_state_dict({k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)})
+        made.backbone.eval()
+        made.pretext.eval()
+        return made
+
+    def _build(self) -> None:
+        size = self.size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self.seed, self.part or "alone", "weights"))
+            tokenizer = EventFields(sizes=self.fields.sizes, dim=size.dim, length=size.length)
+            encoder = Encoder(dim=size.dim, depth=size.depth, heads=size.heads, causal=True)
+            self.backbone = Backbone(tokenizer, encoder)
+            self.pretext = EventModelling(tokenizer, seed=derive(self.seed, "visible"))
+
+    def _groups(self, table: Transactions) -> Groups | None:
+        code = None if self.part is None else table.codes(self.part)
+        return None if code is None else Groups.of(code)
+
+    def _batch_size(self) -> int:
+        return self.size.batch_size if self.part else self.size.batch_size * self.size.length // 4
+
+    def _windows(self, codes: NDArray[np.int16], groups: Groups | None) -> NDArray[np.int64]:
+        """Training windows (W, L, F); the latest ones when there are very many."""
+        if groups is None:
+            return codes[:, None].astype(np.int64)
+        plan = windows_for(groups, np.arange(len(codes)), length=self.size.length)
+        chosen = np.arange(len(plan.start))
+        if len(chosen) > _MOST_WINDOWS:
+            newest = groups.order[plan.start + plan.size - 1]
+            chosen = np.sort(np.argsort(newest, kind="stable")[-_MOST_WINDOWS:])
+        return gather(codes, groups, start=plan.start[chosen], size=plan.size[chosen])
+
+    @torch.no_grad()
+    def _states(
+        self, codes: NDArray[np.int16], groups: Groups, rows: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """States before and after each of ``rows``, (R, D) each, and the one of an empty history, (1, D)."""
+        plan = windows_for(groups, rows, length=self.size.length)
+        before, after = (torch.empty(len(rows), self.size.dim) for _ in range(2))
+        by_size = np.argsort(plan.size, kind="stable")
+        by_window = np.argsort(plan.window, kind="stable")
+        edges = np.searchsorted(plan.window[by_window], np.arange(len(plan.start) + 1))
+        per_chunk = max(1, _CHUNK_EVENTS // (int(plan.size.max(initial=1)) + 1))
+        for some in chunks(len(by_size), per_chunk):
+            chosen = np.sort(by_size[some])
+            out = self.backbone(
+                torch.from_numpy(gather(codes, groups, start=plan.start[chosen], size=plan.size[chosen]))
+            )
+            counts = edges[chosen + 1] - edges[chosen]
+            line = np.repeat(np.arange(len(chosen)), counts)
+            within = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts)
+            here = by_window[np.repeat(edges[chosen], counts) + within]
+            target, offset = torch.from_numpy(here), torch.from_numpy(plan.offset[here])
+            before[target] = out[torch.from_numpy(line), offset]
+            after[target] = out[torch.from_numpy(line), offset + 1]
+        empty = self.backbone(torch.zeros(1, 1, codes.shape[1], dtype=torch.int64))[:, 0]
+        return before, after, empty
+
+    @torch.no_grad()
+    def _surprisal(self, state: Tensor, event: Tensor, *, rest: bool = True) -> tuple[Floats, Floats]:
+        parts = []
+        for some in chunks(len(event), 8_192):
+            if rest:
+                parts.append(self.pretext.surprisal(self.backbone, state[some], event[some]))
+            else:
+                from unlabeled.core.pretext.event_modelling import field_surprisal
+
+                parts.append((field_surprisal(self.pretext.logits(state[some]), event[some]),) * 2)
+        ahead, others = (torch.cat(side).clamp(max=_CLIP).numpy() for side in zip(*parts, strict=True))
+        return ahead, others
+
+
+def last_before(groups: Groups, time: NDArray[np.float64], *, lag: float) -> NDArray[np.int64]:
+    """For each row, its group's last row at least ``lag`` seconds earlier; -1 where there is none."""
+    place = np.minimum(groups.first_since(time, time - lag), groups.place) - 1
+    found = groups.order[np.maximum(place, 0)]
+    return np.where(place >= groups.start[groups.code], found, -1)
+
+
+def running_mean(groups: Groups, rows: NDArray[np.int64], values: NDArray, *, count: int) -> Floats:
+    """Mean over the row and up to ``count - 1`` rows before it in its group.
+
+    ``rows`` must hold those rows for each row that is asked for. Whole-number sums: exact, so that a row does
+    not depend on what other groups hold.
+    """
+    place = np.sort(groups.place[rows])
+    at = np.searchsorted(place, groups.place[rows])
+    whole = np.zeros(len(rows), dtype=np.int64)
+    whole[at] = np.round(np.asarray(values, dtype=float) * 1e4).astype(np.int64)
+    total = np.concatenate([[0], np.cumsum(whole)])
+    taken = np.minimum(groups.rank[rows] + 1, count)
+    first = np.maximum(at + 1 - taken, 0)
+    return ((total[at + 1] - total[first]) / 1e4 / taken).astype(np.float32)
