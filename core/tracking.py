@@ -32,32 +32,38 @@ def uri() -> str:
 
 
 class Run:
-    """What a job does with its run. Every method returns at once and never raises for want of a store."""
+    """What a job does with its run. Every method returns at once and never raises for want of a store.
 
-    def __init__(self, name: str, run_id: str, client: Any, offline: Path) -> None:
+    Args:
+        client: MLflow's, or ``None`` when there is no store.
+        offline: where the record goes without a store; ``None`` for a run that keeps nothing.
+    """
+
+    def __init__(self, name: str, run_id: str, client: Any, offline: Path | None) -> None:
         self.name, self.run_id = name, run_id
         self._client, self._offline = client, offline
         self._queue: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
         self._lost = client is None
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
-        self._thread.start()
+        if offline is not None:
+            self._thread.start()
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Points of curves (or single numbers, at step 0). Values that are not finite are left out."""
         now = int(time.time() * 1000)
         for name, value in values.items():
             if math.isfinite(value):
-                self._queue.put(("metric", (name, float(value), now, step)))
+                self._put("metric", (name, float(value), now, step))
 
     def params(self, values: Mapping[str, Any]) -> None:
-        self._queue.put(("params", {name: str(value)[:6000] for name, value in values.items()}))
+        self._put("params", {name: str(value)[:6000] for name, value in values.items()})
 
     def tags(self, values: Mapping[str, Any]) -> None:
-        self._queue.put(("tags", {name: str(value)[:5000] for name, value in values.items()}))
+        self._put("tags", {name: str(value)[:5000] for name, value in values.items()})
 
     def artifact(self, path: str | Path, folder: str | None = None) -> None:
         """A file, or a whole folder, as it is when the run is closed or the queue gets to it."""
-        self._queue.put(("artifact", (str(path), folder)))
+        self._put("artifact", (str(path), folder))
 
     def close(self, status: str) -> None:
         """Sends what is left and ends the run."""
@@ -66,6 +72,10 @@ class Run:
         self._thread.join()
         if self._lost:
             say(f"tracking: {uri_shown()} could not be reached; this run's record is in {self._offline}")
+
+    def _put(self, kind: str, content: Any) -> None:
+        if self._offline is not None:
+            self._queue.put((kind, content))
 
     def _work(self) -> None:
         """The sending thread: waits for something, lets more gather, sends it all."""
@@ -98,6 +108,7 @@ class Run:
 
     def _keep(self, items: list[tuple[str, Any]]) -> None:
         """The same record, on disk; artifacts are copied beside it."""
+        assert self._offline is not None
         self._offline.mkdir(parents=True, exist_ok=True)
         with (self._offline / "record.jsonl").open("a", encoding="utf-8") as stream:
             for kind, content in items:
@@ -129,6 +140,9 @@ def run(
         tags: e.g. data and split fingerprints.
         parent: id of the pretraining run that this one starts from.
     """
+    if os.environ.get("RANK", "0") != "0":  # under torchrun the leading process speaks for all
+        yield Run(name, "", None, None)
+        return
     origin = {"unlabeled.version": __version__}
     if parent:
         origin["unlabeled.pretraining_run"] = parent
