@@ -1,0 +1,126 @@
+"""From labels to classifiers, and from held-out predictions to a calibrated decision."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unlabeled.core.batches import Batches
+from unlabeled.core.calibration import temperature, threshold_at_sensitivity, threshold_for_balanced_accuracy
+from unlabeled.core.encoder import Backbone
+from unlabeled.core.evaluation import roc_auc
+from unlabeled.core.heads import Classifier
+from unlabeled.core.seeds import derive
+from unlabeled.core.training import History, TrainingSettings, fit
+from unlabeled.medical._network import positive_logits
+from unlabeled.medical.transforms import Augment
+
+SENSITIVITY = 0.95
+Log = Callable[[dict[str, float], int], None]
+
+
+class Labelled(NamedTuple):
+    """Pictures (N, S, S) 8-bit and labels (N,) of 0 and 1."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """How log odds become a probability and a call; chosen on held-out predictions only.
+
+    Attributes:
+        temperature: divisor of the log odds.
+        threshold: probability at or above which a picture is called pneumonia (best balanced accuracy).
+        sensitive_threshold: the same, for 95 % sensitivity.
+        prevalence: share of pneumonia among the pictures it was chosen on.
+        chosen_on: their number.
+    """
+
+    temperature: float
+    threshold: float
+    sensitive_threshold: float
+    prevalence: float
+    chosen_on: int
+
+    def probability(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        return 1 / (1 + np.exp(-np.clip(logits / self.temperature, -700, 700)))
+
+
+def decide(labels: NDArray[np.int64], logits: NDArray[np.float64]) -> Decision:
+    """Temperature and thresholds from predictions on pictures that the network was not fitted to."""
+    scale = temperature(labels, logits)
+    raw = Decision(
+        temperature=scale,
+        threshold=0.5,
+        sensitive_threshold=0.5,
+        prevalence=float(labels.mean()),
+        chosen_on=len(labels),
+    )
+    probability = raw.probability(logits)
+    return Decision(
+        temperature=scale,
+        threshold=threshold_for_balanced_accuracy(labels, probability),
+        sensitive_threshold=threshold_at_sensitivity(labels, probability, SENSITIVITY),
+        prevalence=raw.prevalence,
+        chosen_on=raw.chosen_on,
+    )
+
+
+def train_classifier(
+    backbone: Backbone,
+    data: Labelled,
+    *,
+    settings: TrainingSettings,
+    batch_size: int,
+    seed: int,
+    validation: Labelled | None = None,
+    log: Log | None = None,
+    label: str = "fine-tuning",
+) -> tuple[Classifier, History]:
+    """A copy of ``backbone`` and a linear layer, trained together on ``data``.
+
+    Each class weighs the same in the loss. With ``validation`` the weights with the best AUROC on it are kept;
+    without it training runs its fixed number of steps.
+    """
+    counts = np.bincount(data.labels, minlength=2)
+    weights = torch.tensor(len(data.labels) / (2 * counts), dtype=torch.float32)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "head"))
+        classifier = Classifier(copy.deepcopy(backbone), class_weights=weights)
+    batches = Batches(*_filled(data, batch_size), batch_size=batch_size, seed=seed, transform=Augment())
+
+    def validate() -> float:
+        assert validation is not None
+        return roc_auc(validation.labels, positive_logits(classifier, validation.images))
+
+    history = fit(
+        classifier,
+        batches,
+        settings=settings,
+        seed=seed,
+        validate=validate if validation is not None else None,
+        validate_every=max(1, settings.steps // 6),
+        log=log,
+        label=label,
+    )
+    return classifier, history
+
+
+def prior_logit(labels: NDArray[np.int64]) -> float:
+    """Log odds of pneumonia among the training labels: undoes the equal weighting of the classes, so that
+    temperature alone can make probabilities honest where prevalence is the same."""
+    share = np.clip(labels.mean(), 1e-3, 1 - 1e-3)
+    return float(np.log(share / (1 - share)))
+
+
+def _filled(data: Labelled, batch_size: int) -> tuple[NDArray[np.uint8], torch.Tensor]:
+    """Fewer labels than a batch are repeated to fill it: each copy gets an augmentation of its own."""
+    times = -(-batch_size // len(data.labels))
+    images = np.concatenate([data.images] * times) if times > 1 else data.images
+    return images, torch.from_numpy(np.tile(data.labels, times).astype(np.int64))

@@ -1,0 +1,187 @@
+"""One DICOM file to one picture, in the order that the standard prescribes, or a reason why not.
+
+Order (DICOM PS3.4 N.2): modality LUT or rescale, then VOI LUT or window, then the inversion of MONOCHROME1.
+Inverting first, or windowing stored values, gives another picture.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+RADIOGRAPHY = ("CR", "DX", "RG")
+CHEST = ("CHEST", "THORAX", "LUNG")
+FRONTAL = ("PA", "AP")
+LATERAL = ("LL", "RL", "LAT", "LATERAL", "LLD", "RLD")
+# Share of the darkest and of the brightest pixels that saturate when a file brings no window of its own.
+TAIL = 0.5
+
+
+class Refused(Exception):
+    """This file is left out; the message is the one-line reason."""
+
+
+class Radiograph(NamedTuple):
+    """``pixels`` (H, W) from 0 to 1, bone bright; ``patient`` a pseudonym, or ``None`` when the file names nobody."""
+
+    pixels: NDArray[np.float32]
+    patient: str | None
+
+
+def pseudonym(patient_id: str) -> str:
+    """A stable stand-in for a patient's id, so that splits can be made and repeated without it.
+
+    A keyed hash hides the id from a reader, not from somebody who can guess ids and try them: it is kept in
+    memory and in messages, and is written nowhere.
+    """
+    return "P-" + hashlib.blake2b(patient_id.strip().encode(), digest_size=5, key=b"unlabeled.medical").hexdigest()
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether the first 132 bytes are those of a DICOM file, with its preamble or (old archives) without."""
+    return head[128:132] == b"DICM" or head[:4] in (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
+
+
+def read(path: Path) -> Radiograph:
+    """Reads, checks and converts one file.
+
+    Raises:
+        Refused: it is damaged, no frontal chest radiograph by its tags, not decodable here, or empty of contrast.
+    """
+    import pydicom
+
+    try:
+        file = pydicom.dcmread(path, force=True)
+        check_tags(file)
+    except Refused:
+        raise
+    except Exception as error:  # pydicom raises most builtin errors on damaged files
+        raise Refused(f"damaged DICOM: {_short(error)}") from None
+    return Radiograph(to_picture(file, decode(file)), _patient(file))
+
+
+def check_tags(file: "Dataset") -> None:
+    """What can be told without decoding.
+
+    Raises:
+        Refused: with the tag, what it holds and what was expected.
+    """
+    if "DirectoryRecordSequence" in file:
+        raise Refused("not an image: a DICOM directory")
+    if "Rows" not in file or not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(file.dir()):
+        # A file cut before its pixels looks the same as one that never had any, but for its class.
+        declared = getattr(getattr(file, "file_meta", None), "MediaStorageSOPClassUID", file.get("SOPClassUID"))
+        kind = getattr(declared, "name", None)
+        if "Image Storage" in str(kind):
+            raise Refused(f"truncated: no pixels in a file that says it is a {kind}")
+        raise Refused(f"not an image: {kind or 'no pixels'}")
+    modality = _text(file, "Modality")
+    if modality not in RADIOGRAPHY:
+        raise Refused(
+            f"not a radiograph: Modality is {modality or 'missing'}, expected one of {', '.join(RADIOGRAPHY)}"
+        )
+    if int(file.get("NumberOfFrames") or 1) > 1:
+        raise Refused(f"multi-frame: NumberOfFrames is {file.NumberOfFrames}, expected 1")
+    if _text(file, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+        raise Refused(f"not greyscale: PhotometricInterpretation is {_text(file, 'PhotometricInterpretation')}")
+    _check_body_part(file)
+    _check_view(file)
+
+
+def _check_body_part(file: "Dataset") -> None:
+    part = _text(file, "BodyPartExamined")
+    if part:
+        if not part.startswith(CHEST):
+            raise Refused(f"not a chest: BodyPartExamined is {part}")
+        return
+    described = " ".join(_text(file, name) for name in ("StudyDescription", "SeriesDescription", "ProtocolName"))
+    if not any(word in described for word in (*CHEST, "CXR")):
+        raise Refused("body part unknown: BodyPartExamined is missing and no description says chest or thorax")
+
+
+def _check_view(file: "Dataset") -> None:
+    """ViewPosition; else PatientPosition, where some archives keep PA and AP; else how rows run across the body."""
+    for tag in ("ViewPosition", "PatientPosition"):
+        view = _text(file, tag)
+        if view in FRONTAL:
+            return
+        if view in LATERAL:
+            raise Refused(f"lateral view: {tag} is {view}, expected PA or AP")
+        if view:
+            raise Refused(f"view unknown: {tag} is {view}, expected PA or AP")
+    across = str((file.get("PatientOrientation") or [""])[0]).upper()[:1]
+    if across in ("A", "P"):
+        raise Refused(f"lateral view: rows run along {across} (PatientOrientation)")
+    if across not in ("L", "R"):
+        raise Refused("view unknown: ViewPosition, PatientPosition and PatientOrientation are missing")
+
+
+def decode(file: "Dataset") -> NDArray[np.generic]:
+    """Stored values (H, W).
+
+    Raises:
+        Refused: truncated, damaged, or compressed in a way that nothing installed can decode.
+    """
+    try:
+        stored = file.pixel_array
+    except Exception as error:  # decoders raise whatever their libraries do
+        syntax = getattr(getattr(file, "file_meta", None), "TransferSyntaxUID", None)
+        reason = str(error)
+        if "missing dependencies" in reason or "does not support" in reason:
+            name = getattr(syntax, "name", "an unknown transfer syntax")
+            hint = "pylibjpeg-libjpeg or python-gdcm may"
+            raise Refused(f"no decoder: nothing installed reads {name} ({hint})") from None
+        if any(sign in reason for sign in ("length of the pixel data", "less than expected", "unexpected end")):
+            raise Refused(f"truncated: {_short(error)}") from None
+        raise Refused(f"damaged pixels: {_short(error)}") from None
+    if stored.ndim != 2:
+        raise Refused(f"not a picture: pixels have shape {stored.shape}, expected rows x columns")
+    return stored
+
+
+def to_picture(file: "Dataset", stored: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Stored values to 0..1: modality LUT or rescale, VOI LUT or first window, scaling, inversion of MONOCHROME1.
+
+    With a window (or VOI LUT) of its own, the windowed picture is scaled from its lowest to its highest value;
+    without one, from its 0.5th to its 99.5th percentile, so that burnt-in markers do not squeeze the lungs.
+
+    Raises:
+        Refused: nothing but one grey is left.
+    """
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    try:
+        values = apply_modality_lut(stored, file)
+        values = np.asarray(apply_voi_lut(values, file), dtype=np.float64)
+    except Exception as error:  # LUTs and windows come as people wrote them
+        raise Refused(f"unusable window or LUT: {_short(error)}") from None
+    windowed = "VOILUTSequence" in file or ("WindowCenter" in file and "WindowWidth" in file)
+    low, high = (values.min(), values.max()) if windowed else np.percentile(values, [TAIL, 100 - TAIL])
+    if not np.isfinite([low, high]).all() or high <= low:
+        low, high = values.min(), values.max()
+    if not high > low:
+        raise Refused("constant image: every pixel has the same value" + (" after its window" if windowed else ""))
+    picture = np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
+    return 1 - picture if _text(file, "PhotometricInterpretation") == "MONOCHROME1" else picture
+
+
+def _patient(file: "Dataset") -> str | None:
+    identity = str(file.get("PatientID") or "").strip()
+    issuer = str(file.get("IssuerOfPatientID") or "").strip()
+    return pseudonym(f"{issuer}\\{identity}" if issuer else identity) if identity else None
+
+
+def _text(file: "Dataset | Mapping[str, object]", tag: str) -> str:
+    value = file.get(tag)
+    return "" if value is None else str(value).strip().upper()
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 110 else text[:107] + "..."

@@ -1,0 +1,107 @@
+"""What every reader hands on: pictures of one size, who they belong to, and what was left out and why."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlabeled.core import fingerprint
+from unlabeled.core.errors import DataError
+
+UNLABELLED = -1
+
+
+class Skip(NamedTuple):
+    """An input that was left out: which, and why in one line."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """Pictures in memory.
+
+    Attributes:
+        images: (N, S, S) 8-bit, 0 black to 255 white, bone bright.
+        ids: (N,) path below the folder that was read, or the table's own id.
+        patients: (N,) who is on the picture: a pseudonym for DICOM, the user's own id where a table gives one,
+            the picture's id where nothing is known.
+        labels: (N,) 1 pneumonia, 0 not, -1 unknown; ``None`` when nothing is labelled.
+        splits: (N,) name of the part that a table assigns, or ``None``.
+        order: (N,) rank in which a table wants its labels used (-1: never), or ``None``.
+        skipped: inputs left out.
+        notes: what a reader of the report should know about the intake.
+    """
+
+    images: NDArray[np.uint8]
+    ids: NDArray[np.str_]
+    patients: NDArray[np.str_]
+    labels: NDArray[np.int64] | None = None
+    splits: NDArray[np.str_] | None = None
+    order: NDArray[np.int64] | None = None
+    skipped: tuple[Skip, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        columns = (self.ids, self.patients, self.labels, self.splits, self.order)
+        lengths = {len(column) for column in (self.images, *columns) if column is not None}
+        if len(lengths) != 1:
+            raise ValueError(f"every column of an image set has one length, got {sorted(lengths)}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def fingerprint(self) -> str:
+        """Over pixels and ids, in order; patients are left out of it on purpose."""
+        return fingerprint.of_names([fingerprint.of_array(self.images), *self.ids])
+
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_] | Sequence[int]) -> "ImageSet":
+        """These rows, in this order; the record of what was skipped stays."""
+
+        index = np.asarray(rows)
+        return replace(
+            self,
+            images=self.images[index],
+            ids=self.ids[index],
+            patients=self.patients[index],
+            labels=None if self.labels is None else self.labels[index],
+            splits=None if self.splits is None else self.splits[index],
+            order=None if self.order is None else self.order[index],
+        )
+
+    def part(self, name: str) -> "ImageSet":
+        """The rows whose split is ``name``.
+
+        Raises:
+            DataError: there is no split column, or nothing carries that name.
+        """
+        if self.splits is None:
+            raise DataError(f"split {name!r} was asked for, but the input has no column of splits")
+        rows = self.splits == name
+        if not rows.any():
+            raise DataError(f"no picture is in split {name!r}; there are {', '.join(sorted(set(self.splits)))}")
+        return self.take(rows)
+
+    def labelled(self) -> "ImageSet":
+        """The rows with a label.
+
+        Raises:
+            DataError: there are none.
+        """
+        if self.labels is None or not (self.labels != UNLABELLED).any():
+            raise DataError("no picture has a label: give a CSV with --labels, or a table with a label column")
+        return self.take(self.labels != UNLABELLED)
+
+
+def skip_summary(skipped: Sequence[Skip]) -> list[tuple[str, int, str]]:
+    """(reason, count, first example) by falling count; figures inside a reason do not split it."""
+    counts = Counter(skip.reason.partition(":")[0] for skip in skipped)
+    example = {skip.reason.partition(":")[0]: skip for skip in reversed(skipped)}
+    return [
+        (reason, count, f"{example[reason].source} ({example[reason].reason})")
+        for reason, count in counts.most_common()
+    ]

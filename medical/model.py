@@ -1,0 +1,331 @@
+"""The estimator: pretrained on radiographs without labels, fine-tuned on few with, one number a picture."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from torch import Tensor
+
+from unlabeled.core import checkpoints, fingerprint
+from unlabeled.core.batches import Batches
+from unlabeled.core.errors import CheckpointError, DataError
+from unlabeled.core.heads import Classifier
+from unlabeled.core.pretext import Pretraining
+from unlabeled.core.seeds import derive
+from unlabeled.core.training import History, TrainingSettings, fit
+from unlabeled.medical import _finetuning as finetuning
+from unlabeled.medical import _network as network
+from unlabeled.medical._finetuning import Decision, Labelled, Log
+from unlabeled.medical.images import ImageSet
+from unlabeled.medical.splits import digests, patient_folds
+from unlabeled.medical.transforms import Augment
+
+KIND = "medical.PneumoniaModel"
+PRETRAIN_BATCH, FINETUNE_BATCH = 128, 32
+PREPROCESSING = "area-averaged to a square, each picture standardised by its own mean and standard deviation"
+
+
+class PneumoniaModel(BaseEstimator):
+    """Pneumonia on frontal chest radiographs: a masked autoencoder, then a classifier on few labels.
+
+    Not a medical device: for research only.
+
+    Args:
+        image_size: rows and columns of the pictures it takes (:func:`~unlabeled.medical.readers.read_images`).
+        patch: rows and columns of a patch; must divide ``image_size``.
+        dim, depth, heads: the encoder's size.
+        mask_ratio: share of the patches hidden in pretraining.
+        pretrain_epochs: passes over the pictures without labels.
+        finetune_steps: optimiser steps on the labelled pictures (32 a step).
+        folds: networks that vote when no validation pictures are given; each leaves out one fold of the patients.
+        random_state: seed of everything random.
+
+    Attributes:
+        decision_: temperature and thresholds, once fine-tuned.
+        pretraining_: facts about the pretraining (pictures, steps, fingerprint, curves), or ``None``.
+        finetuning_: facts about the fine-tuning, or ``None``.
+        provenance_: what a job wants to remember (run ids), saved with the model.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int = 64,
+        patch: int = 8,
+        dim: int = 128,
+        depth: int = 4,
+        heads: int = 4,
+        mask_ratio: float = 0.75,
+        pretrain_epochs: int = 50,
+        finetune_steps: int = 300,
+        folds: int = 3,
+        random_state: int = 0,
+    ) -> None:
+        self.image_size, self.patch = image_size, patch
+        self.dim, self.depth, self.heads = dim, depth, heads
+        self.mask_ratio, self.pretrain_epochs = mask_ratio, pretrain_epochs
+        self.finetune_steps, self.folds, self.random_state = finetune_steps, folds, random_state
+
+    def pretrain(
+        self, images: ImageSet | NDArray[np.uint8], *, state: Path | None = None, log: Log | None = None
+    ) -> "PneumoniaModel":
+        """Learns what radiographs look like from pictures (N, S, S) alone; labels are not looked at.
+
+        Args:
+            images: without labels (any that there are stay unread).
+            state: folder that keeps an interrupted pretraining; the same call goes on from it.
+            log: receives ``{name: value}, step``.
+        """
+        pixels = self._pixels(images)
+        module = self._fresh()
+        print_ = fingerprint.of_array(pixels)
+        batches = Batches(
+            pixels,
+            batch_size=PRETRAIN_BATCH,
+            seed=derive(self.random_state, "pretrain"),
+            transform=Augment(),
+        )
+        steps = self.pretrain_epochs * batches.per_epoch
+        history = fit(
+            module,
+            batches,
+            settings=TrainingSettings(steps=steps, lr=1e-3, checkpoint_every=max(1, min(200, steps // 10))),
+            seed=self.random_state,
+            state=state,
+            describe={"model": self.get_params(), "images": print_},
+            log=log,
+            label="pretraining",
+        )
+        self.module_ = module
+        self.members_: list[Classifier] = []
+        self.decision_: Decision | None = None
+        self.finetuning_: dict[str, Any] | None = None
+        self.pretraining_: dict[str, Any] | None = {"images": len(pixels), "fingerprint": print_, **_facts(history)}
+        self._remember_nobody()
+        return self
+
+    def finetune(
+        self,
+        images: ImageSet | NDArray[np.uint8],
+        labels: ArrayLike,
+        *,
+        groups: ArrayLike | None = None,
+        validation: tuple[ImageSet | NDArray[np.uint8], ArrayLike] | None = None,
+        log: Log | None = None,
+    ) -> "PneumoniaModel":
+        """Learns to tell pneumonia from labelled pictures; without :meth:`pretrain` before, from scratch.
+
+        With ``validation``, one network is trained; its best weights, its temperature and its thresholds come
+        from those pictures. Without it, one network a fold of the patients is trained for a fixed number of
+        steps, temperature and thresholds come from each network's predictions on the patients it did not see,
+        and the networks vote (mean log odds).
+
+        Args:
+            images: (N, S, S).
+            labels: (N,) 1 pneumonia, 0 not.
+            groups: (N,) patients; pictures of one patient never fall on both sides of a fold.
+            validation: pictures and labels of other patients.
+
+        Raises:
+            DataError: labels that are not 0 and 1, one class only, or too few patients for the folds.
+        """
+        data = Labelled(self._pixels(images), _binary(labels, what="labels"))
+        patients = np.arange(len(data.labels)) if groups is None else np.asarray(groups)
+        if not len(data.images) == len(data.labels) == len(patients):
+            raise DataError(f"{len(data.images)} pictures, {len(data.labels)} labels, {len(patients)} patients")
+        if not hasattr(self, "module_"):
+            self.module_ = self._fresh()
+            self.pretraining_ = None
+            self._remember_nobody()
+        settings = TrainingSettings(steps=self.finetune_steps, lr=5e-4, checkpoint_every=10**9)
+        if validation is not None:
+            held = Labelled(self._pixels(validation[0]), _binary(validation[1], what="validation labels"))
+            parts = [(data, held)]
+            held_labels = held.labels
+        else:
+            fold = patient_folds(patients, data.labels, folds=self.folds, seed=self.random_state)
+            parts = [(_rows(data, fold != f), _rows(data, fold == f)) for f in range(self.folds)]
+            held_labels = np.concatenate([held.labels for _, held in parts])
+        self.members_, logits, histories = [], [], []
+        offset = finetuning.prior_logit(data.labels)
+        for number, (train, held) in enumerate(parts):
+            member, history = finetuning.train_classifier(
+                self.module_.backbone,
+                train,
+                settings=settings,
+                batch_size=FINETUNE_BATCH,
+                seed=derive(self.random_state, "finetune", number),
+                validation=held if validation is not None else None,
+                log=log if number == 0 else None,
+                label="fine-tuning" if len(parts) == 1 else f"fine-tuning {number + 1} of {len(parts)}",
+            )
+            self.members_.append(member)
+            histories.append(history)
+            logits.append(network.positive_logits(member, held.images) + offset)
+        self.prior_ = offset
+        self.decision_ = finetuning.decide(held_labels, np.concatenate(logits))
+        self.finetuning_ = {
+            "images": len(data.labels),
+            "patients": len(np.unique(patients)),
+            "positives": int(data.labels.sum()),
+            "fingerprint": fingerprint.of_array(data.images, data.labels),
+            "decided_on": "validation pictures" if validation is not None else "left-out folds of the patients",
+            "held_out": {"label": held_labels.tolist(), "logit": np.concatenate(logits).tolist()},
+            **_facts(histories[0]),
+        }
+        return self
+
+    def remember(self, patients: Sequence[str] | NDArray[np.str_]) -> None:
+        """Keeps salted digests of patients whose labels were used, so that :meth:`seen` can tell a leak later."""
+        self.digests_: list[str] = sorted({*self.digests_, *digests(patients, salt=self.salt_)})
+
+    def seen(self, patients: Sequence[str] | NDArray[np.str_]) -> NDArray[np.bool_]:
+        """Which of these patients' labels were used in fine-tuning or validation."""
+        return np.isin(np.array(digests(patients, salt=self.salt_)), self.digests_)
+
+    def score(self, images: ImageSet | NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Probability of pneumonia (N,), where prevalence is as it was among the labels."""
+        return self._decision().probability(self._logits(images))
+
+    def predict_proba(self, images: ImageSet | NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(N, 2): not pneumonia, pneumonia."""
+        positive = self.score(images)
+        return np.stack([1 - positive, positive], axis=1)
+
+    def predict(self, images: ImageSet | NDArray[np.uint8]) -> NDArray[np.int64]:
+        """1 where the probability reaches the threshold of best balanced accuracy on held-out pictures."""
+        return (self.score(images) >= self._decision().threshold).astype(np.int64)
+
+    def explain(self, images: ImageSet | NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Heat maps (N, rows, columns) of patches: by how much the log odds fall without them."""
+        self._decision()
+        pixels = self._pixels(images)
+        return np.mean([network.leave_out_map(member, pixels) for member in self.members_], axis=0)
+
+    def reconstruct(self, images: ImageSet | NDArray[np.uint8]) -> network.Reconstruction:
+        """What the pretrained network fills into hidden patches."""
+        if getattr(self, "pretraining_", None) is None:
+            raise DataError("this model was not pretrained: call pretrain first")
+        return network.reconstruct(self.module_, self._pixels(images))
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes weights, thresholds and provenance; no pictures, no patient ids."""
+        if not hasattr(self, "module_"):
+            raise DataError("there is nothing to save yet: call pretrain or finetune first")
+        tensors = {f"pretraining.{name}": value for name, value in self.module_.state_dict().items()}
+        for number, member in enumerate(self.members_):
+            tensors |= {f"member{number}.{name}": value for name, value in member.state_dict().items()}
+        return checkpoints.save(
+            folder,
+            kind=KIND,
+            tensors=tensors,
+            manifest={
+                "parameters": self.get_params(),
+                "preprocessing": PREPROCESSING,
+                "intended_use": "research on frontal chest radiographs; not a medical device",
+                "members": len(self.members_),
+                "prior": getattr(self, "prior_", 0.0),
+                "decision": asdict(self.decision_) if self.decision_ else None,
+                "pretraining": self.pretraining_,
+                "finetuning": self.finetuning_,
+                "provenance": self.provenance_,
+                "salt": self.salt_,
+                "patients": self.digests_,
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "PneumoniaModel":
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: missing, damaged, or of another kind.
+        """
+        tensors, manifest = checkpoints.load(folder, kind=KIND)
+        try:
+            model = cls(**manifest["parameters"])
+            model.module_ = model._fresh()
+            _put(model.module_, tensors, "pretraining.")
+            model.members_ = []
+            for number in range(manifest["members"]):
+                backbone = model._fresh().backbone
+                model.members_.append(Classifier(backbone))
+                _put(model.members_[-1], tensors, f"member{number}.")
+            model.prior_ = manifest["prior"]
+            model.decision_ = Decision(**manifest["decision"]) if manifest["decision"] else None
+            model.pretraining_, model.finetuning_ = manifest["pretraining"], manifest["finetuning"]
+            model.provenance_ = manifest["provenance"]
+            model.salt_, model.digests_ = manifest["salt"], manifest["patients"]
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"{folder} was written by another version ({error}): train again") from None
+        return model
+
+    def _logits(self, images: ImageSet | NDArray[np.uint8]) -> NDArray[np.float64]:
+        self._decision()
+        pixels = self._pixels(images)
+        return np.mean([network.positive_logits(m, pixels) for m in self.members_], axis=0) + self.prior_
+
+    def _decision(self) -> Decision:
+        decision: Decision | None = getattr(self, "decision_", None)
+        if decision is None:
+            raise DataError("this model has not seen labels yet: call finetune first")
+        return decision
+
+    def _fresh(self) -> Pretraining:
+        backbone = network.build_backbone(
+            image_size=self.image_size,
+            patch=self.patch,
+            dim=self.dim,
+            depth=self.depth,
+            heads=self.heads,
+            seed=self.random_state,
+        )
+        return network.build_pretraining(backbone, mask_ratio=self.mask_ratio, seed=self.random_state)
+
+    def _remember_nobody(self) -> None:
+        self.salt_ = secrets.token_hex(16)
+        self.digests_ = []
+        self.provenance_: dict[str, str] = {}
+
+    def _pixels(self, images: ImageSet | NDArray[np.uint8]) -> NDArray[np.uint8]:
+        pixels = images.images if isinstance(images, ImageSet) else np.asarray(images)
+        expected = (self.image_size, self.image_size)
+        if pixels.ndim != 3 or pixels.shape[1:] != expected or pixels.dtype != np.uint8:
+            raise DataError(
+                f"expected 8-bit pictures of shape (N, {expected[0]}, {expected[1]}), got {pixels.dtype} "
+                f"{pixels.shape}: read them with read_images(..., size={self.image_size})"
+            )
+        if not len(pixels):
+            raise DataError("there are no pictures")
+        return pixels
+
+
+def _binary(labels: ArrayLike, *, what: str) -> NDArray[np.int64]:
+    values = np.asarray(labels)
+    if values.ndim != 1 or not np.isin(values, (0, 1)).all():
+        raise DataError(f"{what} must be 0 or 1, one a picture; got {np.unique(values)[:5]}")
+    if len(np.unique(values)) < 2:
+        raise DataError(f"{what} hold one class only ({len(values)} x {values[0] if len(values) else '-'}): give both")
+    return values.astype(np.int64)
+
+
+def _rows(data: Labelled, rows: NDArray[np.bool_]) -> Labelled:
+    return Labelled(data.images[rows], data.labels[rows])
+
+
+def _facts(history: History) -> dict[str, Any]:
+    return {
+        "steps": history.steps,
+        "seconds": round(history.seconds, 1),
+        "best_step": history.best_step,
+        "curves": {name: [list(point) for point in curve] for name, curve in history.curves.items()},
+    }
+
+
+def _put(module: Any, tensors: dict[str, Tensor], prefix: str) -> None:
+    module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})

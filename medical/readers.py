@@ -1,0 +1,226 @@
+"""Folders of DICOM, PNG and JPEG files, Parquet tables and npz archives -> :class:`ImageSet`.
+
+A file that cannot be used is listed with its reason and the rest goes on; only when nothing is left is it an error.
+"""
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlabeled.core import progress
+from unlabeled.core.errors import DataError
+from unlabeled.medical import _pictures
+from unlabeled.medical._pictures import Picture
+from unlabeled.medical._tables import as_label, find
+from unlabeled.medical.dicom import Refused
+from unlabeled.medical.images import UNLABELLED, ImageSet, Skip, skip_summary
+
+PIXELS = ("jpeg", "jpg", "png", "image", "image_bytes", "bytes")
+PARTS = ("train", "val", "test")
+
+
+def read_images(path: str | Path, *, size: int = 64, split_column: str | None = None) -> ImageSet:
+    """Reads whatever ``path`` is.
+
+    Args:
+        path: a folder (walked to its depths; file names need no extension), one picture, a Parquet table with a
+            column of encoded pictures, or an npz archive (``images`` (N, H, W), or MedMNIST's keys).
+        size: rows and columns of the result.
+        split_column: the table's column of splits, where it is not called ``split``.
+
+    Raises:
+        DataError: there is nothing there, or nothing usable.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist: give a folder, a picture, a .parquet table or an .npz archive")
+    with warnings.catch_warnings():
+        # Real files bend the standard; what matters about that becomes a skip with a reason.
+        warnings.simplefilter("ignore")
+        if path.is_dir():
+            found = _read_files(path, sorted(p for p in path.rglob("*") if p.is_file()), size)
+        elif path.suffix == ".parquet":
+            found = _read_parquet(path, size, split_column)
+        elif path.suffix == ".npz":
+            found = _read_npz(path, size)
+        else:
+            found = _read_files(path.parent, [path], size)
+    if not len(found):
+        reasons = "; ".join(f"{count} x {reason}" for reason, count, _ in skip_summary(found.skipped))
+        raise DataError(f"{path} holds no usable picture" + (f": {reasons}" if reasons else " (it is empty)"))
+    return found
+
+
+def _read_files(root: Path, files: list[Path], size: int) -> ImageSet:
+    if not files:
+        raise DataError(f"{root} is empty: expected DICOM, PNG or JPEG files")
+    names = [path.relative_to(root).as_posix() for path in files]
+    return _collect(zip(names, _load_all(files, size), strict=True))
+
+
+def _load_all(files: list[Path], size: int) -> Iterator[Picture | Refused]:
+    """In order, several at once. Threads, not processes: reading and resizing release the interpreter's lock."""
+
+    def load(path: Path) -> Picture | Refused:
+        try:
+            return _pictures.load(path, size)
+        except Refused as refused:
+            return refused
+
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        yield from progress.track(pool.map(load, files), "reading", len(files))
+
+
+def _collect(results: Iterable[tuple[str, Picture | Refused]]) -> ImageSet:
+    images, ids, patients, skipped = [], [], [], []
+    nameless = 0
+    for name, result in results:
+        if isinstance(result, Refused):
+            skipped.append(Skip(name, str(result)))
+            continue
+        images.append(result.pixels)
+        ids.append(name)
+        patients.append(result.patient or name)
+        nameless += result.patient is None
+    note = f"{nameless} pictures name no patient: each counts as a patient of its own unless the labels say who it is"
+    return ImageSet(
+        images=np.stack(images) if images else np.empty((0, 1, 1), dtype=np.uint8),
+        ids=np.array(ids, dtype=np.str_),
+        patients=np.array(patients, dtype=np.str_),
+        skipped=tuple(skipped),
+        notes=(note,) if nameless else (),
+    )
+
+
+def _read_parquet(path: Path, size: int, split_column: str | None) -> ImageSet:
+    """Streams the table, so that the encoded pictures are never all in memory."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} is not a readable Parquet file: {error}") from None
+    names = table.schema_arrow.names
+    binary = [f.name for f in table.schema_arrow if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)]
+    pixels = next((name for name in PIXELS if name in binary), binary[0] if len(binary) == 1 else None)
+    if pixels is None:
+        raise DataError(f"{path} has no column of encoded pictures; expected bytes in one of {', '.join(PIXELS)}")
+    if split_column is not None and split_column not in names:
+        raise DataError(f"{path} has no column {split_column!r}; its columns are {', '.join(names)}")
+    roles = {role: find(names, role) for role in ("id", "patient", "label", "split", "order")}
+    if split_column:
+        roles["split"] = split_column
+    progress.say(
+        "columns: " + ", ".join(f"{role} = {name}" for role, name in {"picture": pixels, **roles}.items() if name)
+    )
+    columns = [name for name in {pixels, *roles.values()} if name]
+    rows: dict[str, list[object]] = {role: [] for role in roles}
+    results: list[Picture | Refused] = []
+    with progress.bar("reading", table.metadata.num_rows) as bar:
+        for batch in table.iter_batches(batch_size=256, columns=columns):
+            for role, name in roles.items():
+                rows[role] += batch.column(name).to_pylist() if name else [None] * len(batch)
+            results += [_load_bytes(content, size) for content in batch.column(pixels).to_pylist()]
+            bar.advance(len(batch))
+    ids = [str(value) if value is not None else f"row {i}" for i, value in enumerate(rows["id"])]
+    kept = [i for i, result in enumerate(results) if not isinstance(result, Refused)]
+    found = _collect(zip(ids, results, strict=True))
+
+    def column(role: str) -> list[object] | None:
+        return [rows[role][i] for i in kept] if roles[role] else None
+
+    return _with_columns(found, column("patient"), column("label"), column("split"), column("order"))
+
+
+def _load_bytes(content: bytes | None, size: int) -> Picture | Refused:
+    try:
+        if not content:
+            raise Refused("no picture in this row: 0 bytes")
+        return Picture(_pictures.to_square(_pictures.from_pillow(content), size), None)
+    except Refused as refused:
+        return refused
+
+
+def _read_npz(path: Path, size: int) -> ImageSet:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path} is not a readable npz archive of plain arrays: {error}") from None
+    if "images" not in arrays and "train_images" in arrays:
+        arrays = _from_medmnist(arrays)
+    images = arrays.get("images")
+    if images is None or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 1):
+        shape = None if images is None else images.shape
+        raise DataError(f"{path}: expected an array 'images' (N, H, W), got {shape}; it holds {', '.join(arrays)}")
+    images = images.reshape(images.shape[:3])
+    if images.dtype != np.uint8 and not (
+        images.dtype.kind == "f" and np.nanmin(images) >= 0 and np.nanmax(images) <= 1
+    ):
+        raise DataError(f"{path}: 'images' must be 8-bit, or floats from 0 to 1; got {images.dtype}")
+    names = list(arrays)
+    roles = {role: find(names, role) for role in ("id", "patient", "label", "split", "order")}
+    for name in roles.values():
+        if name and len(arrays[name]) != len(images):
+            raise DataError(f"{path}: {name!r} has {len(arrays[name])} entries for {len(images)} images")
+    ids = [str(i) for i in arrays[roles["id"]]] if roles["id"] else [f"image {i}" for i in range(len(images))]
+    results = [_load_array(image, size) for image in progress.track(images, "reading", len(images))]
+    kept = [i for i, result in enumerate(results) if not isinstance(result, Refused)]
+    found = _collect(zip(ids, results, strict=True))
+
+    def column(role: str) -> list[object] | None:
+        name = roles[role]
+        return list(arrays[name].reshape(len(images), -1)[kept, 0].tolist()) if name else None
+
+    return _with_columns(found, column("patient"), column("label"), column("split"), column("order"))
+
+
+def _load_array(image: NDArray[np.generic], size: int) -> Picture | Refused:
+    values = image.astype(np.float32) / (255 if image.dtype == np.uint8 else 1)
+    try:
+        if not np.isfinite(values).all():
+            raise Refused("damaged picture: it holds values that are not finite")
+        return Picture(_pictures.to_square(values, size), None)
+    except Refused as refused:
+        return refused
+
+
+def _from_medmnist(arrays: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    """MedMNIST's ``train_images``, ``train_labels``... -> one array each and a column of splits."""
+    parts = [part for part in PARTS if f"{part}_images" in arrays]
+    counts = {part: len(arrays[f"{part}_images"]) for part in parts}
+    joined: dict[str, NDArray[np.generic]] = {
+        "images": np.concatenate([arrays[f"{part}_images"] for part in parts]),
+        "split": np.repeat(parts, list(counts.values())),
+        "id": np.array([f"{part} {i}" for part in parts for i in range(counts[part])]),
+    }
+    if all(f"{part}_labels" in arrays for part in parts):
+        joined["label"] = np.concatenate([arrays[f"{part}_labels"].reshape(-1) for part in parts])
+    return joined
+
+
+def _with_columns(
+    found: ImageSet,
+    patients: list[object] | None,
+    labels: list[object] | None,
+    splits: list[object] | None,
+    order: list[object] | None,
+) -> ImageSet:
+    from dataclasses import replace
+
+    if patients is not None:
+        known = [str(p) if p is not None else name for p, name in zip(patients, found.ids, strict=True)]
+        found = replace(found, patients=np.array(known, dtype=np.str_), notes=())
+    if labels is not None:
+        found = replace(found, labels=np.array([as_label(v, where=n) for v, n in zip(labels, found.ids, strict=True)]))
+    if splits is not None:
+        found = replace(found, splits=np.array(["" if s is None else str(s) for s in splits], dtype=np.str_))
+    if order is not None:
+        found = replace(found, order=np.array([UNLABELLED if o is None else int(str(o)) for o in order]))
+    return found

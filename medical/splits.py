@@ -1,0 +1,120 @@
+"""Parts that share no patient, and the check that refuses parts that do."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from unlabeled.core import fingerprint
+from unlabeled.core.errors import DataError, GateError
+from unlabeled.core.seeds import derive
+from unlabeled.medical.images import ImageSet
+
+SHOWN = 8
+
+
+def patient_folds(patients: ArrayLike, labels: ArrayLike, *, folds: int, seed: int) -> NDArray[np.int64]:
+    """Fold number of each picture (N,): all of a patient's in one, classes spread evenly.
+
+    Patients are dealt out one at a time, in a seeded order and those with most pictures first, each to the fold
+    that has fewest of its class. The result depends on the order of first appearance of patients, not on how
+    they are called.
+
+    Raises:
+        DataError: a class has fewer patients than there are folds.
+    """
+    names, labels = np.asarray(patients), np.asarray(labels)
+    first, patient_of = _numbered(names)
+    positives = np.bincount(patient_of, weights=labels == 1, minlength=len(first))
+    pictures = np.bincount(patient_of, minlength=len(first))
+    # A patient with both kinds counts as positive.
+    positive = positives > 0
+    for kind, count in (("pneumonia", int(positive.sum())), ("no pneumonia", int((~positive).sum()))):
+        if count < folds:
+            raise DataError(
+                f"{folds} parts by patient need at least {folds} labelled patients of each kind; "
+                f"there are {count} with {kind}: give more labels"
+            )
+    rng = np.random.default_rng(derive(seed, "folds") % 2**32)
+    fold_of = np.zeros(len(first), dtype=np.int64)
+    for sick in (True, False):
+        members = rng.permutation(np.flatnonzero(positive == sick))
+        members = members[np.argsort(-pictures[members], kind="stable")]
+        filled = np.zeros(folds)
+        for member in members:
+            fold_of[member] = filled.argmin()
+            filled[filled.argmin()] += pictures[member]
+    return fold_of[patient_of]
+
+
+def hold_out(images: ImageSet, *, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Labelled pictures in two parts by patient: the rest, and about ``share`` of them."""
+    assert images.labels is not None
+    folds = round(1 / share)
+    held = patient_folds(images.patients, images.labels, folds=folds, seed=seed) == 0
+    return images.take(~held), images.take(held)
+
+
+def first_labels(images: ImageSet, count: int, *, seed: int) -> ImageSet:
+    """``count`` labelled pictures: the first by the table's own order, else patient by patient in a seeded order
+    that keeps the share of pneumonia.
+
+    Raises:
+        DataError: there are not so many.
+    """
+    assert images.labels is not None
+    if count > len(images):
+        raise DataError(f"{count} labels were asked for, but only {len(images)} pictures to learn from have one")
+    if images.order is not None:
+        ranked = np.flatnonzero(images.order >= 0)
+        if len(ranked) >= count:
+            return images.take(ranked[np.argsort(images.order[ranked], kind="stable")][:count])
+    first, patient_of = _numbered(images.patients)
+    rng = np.random.default_rng(derive(seed, "labels") % 2**32)
+    rank = np.zeros(len(first))
+    positive = np.bincount(patient_of, weights=images.labels == 1, minlength=len(first)) > 0
+    for kind in (True, False):
+        members = np.flatnonzero(positive == kind)
+        # Both kinds are spread over 0..1, so that every prefix holds about the same share of each.
+        rank[rng.permutation(members)] = (np.arange(len(members)) + rng.random()) / max(1, len(members))
+    return images.take(np.argsort(rank[patient_of], kind="stable")[:count])
+
+
+def check_no_leak(parts: Mapping[str, ImageSet]) -> str:
+    """Refuses parts that share patients; otherwise a fingerprint of who is in which.
+
+    Raises:
+        GateError: names the patients and one picture of each on either side.
+    """
+    names = list(parts)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            shared = sorted(set(parts[one].patients) & set(parts[other].patients))
+            if shared:
+                raise GateError(
+                    f"{len(shared)} patient(s) are in both {one} and {other}: "
+                    + "; ".join(_example(patient, parts[one], parts[other]) for patient in shared[:SHOWN])
+                    + (f"; and {len(shared) - SHOWN} more" if len(shared) > SHOWN else "")
+                    + ". Split by patient, never by picture"
+                )
+    return fingerprint.of_names([name for part in names for name in (f"[{part}]", *parts[part].ids)])
+
+
+def digests(patients: Sequence[str] | NDArray[np.str_], *, salt: str) -> list[str]:
+    """One salted digest a patient, in order: enough to tell later whether somebody was there, not who."""
+    return [hashlib.blake2b(f"{p}".encode(), digest_size=8, key=bytes.fromhex(salt)).hexdigest() for p in patients]
+
+
+def _example(patient: str, one: ImageSet, other: ImageSet) -> str:
+    pictures = [part.ids[np.flatnonzero(part.patients == patient)[0]] for part in (one, other)]
+    return f"{patient} ({pictures[0]}, {pictures[1]})"
+
+
+def _numbered(names: NDArray[np.generic]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row of each patient's first picture, and each picture's patient numbered by first appearance."""
+    _, first, inverse = np.unique(names, return_index=True, return_inverse=True)
+    by_appearance = np.argsort(first, kind="stable")
+    number = np.empty(len(first), dtype=np.int64)
+    number[by_appearance] = np.arange(len(first))
+    return first[by_appearance], number[inverse]
