@@ -1,0 +1,57 @@
+"""Whether recordings and monitors belong together; each failure says what was expected and what came."""
+
+from typing import TYPE_CHECKING
+
+from numpy.typing import NDArray
+
+from unlabeled.core.errors import DataError
+from unlabeled.sensors.recording import Recording
+
+if TYPE_CHECKING:
+    from unlabeled.sensors.monitor import MachineMonitor
+
+
+def alike(one: Recording, other: Recording) -> None:
+    if (
+        one.kind != other.kind
+        or one.values.shape[2:] != other.values.shape[2:]
+        or (one.kind == "trend" and one.names != other.names)
+    ):
+        raise DataError(
+            f"{one.asset} ({one.kind}: {', '.join(one.names)}) and {other.asset} ({other.kind}: "
+            f"{', '.join(other.names)}) are not of one kind: pretrain on machines measured alike"
+        )
+
+
+def grid(monitor: "MachineMonitor", pictures: NDArray) -> None:
+    """The encoder was made for such pictures."""
+    if pictures.shape[1:] != (monitor.channels_, *monitor.grid_):
+        raise DataError(
+            f"the encoder was pretrained on pictures of shape {(monitor.channels_, *monitor.grid_)} "
+            f"(axes or channels, bands or indicators, columns), this machine gives {pictures.shape[1:]}: "
+            "pretrain on machines measured alike"
+        )
+
+
+def fits(monitor: "MachineMonitor", recording: Recording) -> None:
+    """The recording can be scored by this monitor."""
+    if not hasattr(monitor, "threshold_"):
+        raise DataError("this monitor is not fitted yet: call fit on the machine's normal period first")
+    if (
+        recording.kind != monitor.kind_
+        or len(recording.names) != len(monitor.names_)
+        or (monitor.kind_ == "trend" and recording.names != monitor.names_)
+    ):
+        raise DataError(
+            f"fitted on {monitor.kind_} data ({', '.join(monitor.names_)}), {recording.asset} is {recording.kind} data "
+            f"({', '.join(recording.names)}): score the machine that was fitted, or fit anew"
+        )
+    if recording.fs is not None and monitor.fs_ is not None and abs(recording.fs / monitor.fs_ - 1) > 1e-3:
+        raise DataError(
+            f"fitted at {monitor.fs_:g} Hz, {recording.asset} is sampled at {recording.fs:g} Hz: resample or fit anew"
+        )
+    if monitor.samples_ is not None and recording.values.shape[1] != monitor.samples_:
+        raise DataError(
+            f"fitted on snapshots of {monitor.samples_} samples, {recording.asset} has {recording.values.shape[1]}: "
+            "cut them alike or fit anew"
+        )

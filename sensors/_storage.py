@@ -1,0 +1,74 @@
+"""A monitor on disk: weights, constants and the normal period's embeddings; distances are fitted anew on loading."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from unlabeled.core import checkpoints
+from unlabeled.core.errors import CheckpointError
+from unlabeled.core.training import History
+
+if TYPE_CHECKING:
+    from unlabeled.sensors.monitor import MachineMonitor
+
+_SCALING = ("picture_mean", "picture_scale", "indicator_mean", "indicator_scale")
+# Written into the manifest once fitted: plain values only.
+_FITTED = ("asset_", "kind_", "fs_", "samples_", "threshold_", "cut_", "data_fingerprint_")
+
+
+def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str | None) -> Path:
+    from unlabeled.sensors.monitor import KIND
+
+    if not hasattr(monitor, "backbone_"):
+        raise CheckpointError("there is nothing to save yet: call pretrain or fit first")
+    tensors: dict[str, Tensor] = {f"backbone.{k}": v for k, v in monitor.backbone_.state_dict().items()}
+    tensors |= {f"pretext.{k}": v for k, v in monitor.pretext_.state_dict().items()}
+    params = monitor.get_params(deep=False)
+    manifest: dict[str, Any] = {
+        "params": {**params, "rule": monitor.rule.config()},
+        "picture": {"channels": monitor.channels_, "grid": list(monitor.grid_)},
+        "fleet": monitor.fleet_,
+        "curves": monitor.history_.curves,
+        "pretraining_run": pretraining_run,
+        "licence": "as the data that it was fitted on",
+    }
+    if hasattr(monitor, "threshold_"):
+        tensors |= {f"reference.{k}": v for k, v in monitor.reference_.items()}
+        tensors |= {f"scaling.{k}": torch.from_numpy(getattr(monitor.scaling_, k)) for k in _SCALING}
+        manifest["fitted"] = {name: getattr(monitor, name) for name in _FITTED}
+        manifest["fitted"] |= {"names_": list(monitor.names_), "period_": dict(monitor.period_.__dict__)}
+    return checkpoints.save(folder, kind=KIND, tensors=tensors, manifest=manifest)
+
+
+def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
+    from unlabeled.sensors.alarms import AlarmRule
+    from unlabeled.sensors.monitor import KIND, Period
+    from unlabeled.sensors.views import Scaling
+
+    tensors, manifest = checkpoints.load(folder, kind=KIND)
+    params = {**manifest["params"], "rule": AlarmRule(**manifest["params"]["rule"])}
+    monitor = cls(**params)
+    fitted = manifest.get("fitted")
+    grid = tuple(manifest["picture"]["grid"])
+    monitor.build(manifest["picture"]["channels"], (grid[0], grid[1]))
+    monitor.backbone_.load_state_dict(_under("backbone.", tensors))
+    monitor.pretext_.load_state_dict(_under("pretext.", tensors))
+    monitor.backbone_.eval()
+    monitor.pretext_.eval()
+    monitor.fleet_ = manifest["fleet"]
+    monitor.history_ = History(curves={k: [(a, b) for a, b in v] for k, v in manifest["curves"].items()})
+    monitor.pretraining_run_ = manifest["pretraining_run"]
+    if fitted:
+        for name in _FITTED:
+            setattr(monitor, name, fitted[name])
+        monitor.names_, monitor.period_ = tuple(fitted["names_"]), Period(**fitted["period_"])
+        monitor.scaling_ = Scaling(*(tensors[f"scaling.{k}"].numpy() for k in _SCALING))
+        reference = {k: v.numpy() for k, v in _under("reference.", tensors).items()}
+        monitor.set_reference(reference["embedding"], reference["error"], reference["outside"], monitor.cut_)
+    return monitor
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

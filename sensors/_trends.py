@@ -1,0 +1,103 @@
+"""Condition-indicator trends (RMS, kurtosis, temperature...) from Parquet and CSV tables."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from unlabeled.core.errors import DataError
+from unlabeled.sensors import _clock
+from unlabeled.sensors.recording import Recording
+
+ASSET_NAMES = ("asset", "machine", "bearing", "run", "unit", "asset_id", "machine_id")
+NOT_INDICATORS = ("snapshot", "index", "row", "sample", "fs", "id")
+# Prefixes that name a direction or a place of one machine, not a machine.
+DIRECTIONS = {"h", "v", "x", "y", "z", "a", "de", "fe", "ba", "ax", "ay", "az", "horizontal", "vertical", "axial"}
+
+
+def asset_column(table: pd.DataFrame) -> str | None:
+    """The column that names the machine, if there is one."""
+    lower = {str(name).lower(): str(name) for name in table.columns}
+    return next((lower[name] for name in ASSET_NAMES if name in lower), None)
+
+
+def read_table(table: pd.DataFrame, path: Path, *, running_column: str) -> list[Recording]:
+    """One recording a machine.
+
+    Machines are told apart by an asset column, or by prefixes: columns ``B1_rms, B1_kurt, B2_rms, B2_kurt`` are
+    two machines with the same two indicators.
+    """
+    source = str(path)
+    time = _clock.find([str(c) for c in table.columns], source=source)
+    asset = asset_column(table)
+    aside = {time, asset, running_column, *(c for c in table.columns if str(c).lower() in NOT_INDICATORS)}
+    numeric = [str(c) for c in table.columns if c not in aside and pd.api.types.is_numeric_dtype(table[c])]
+    numeric = [c for c in numeric if not pd.api.types.is_bool_dtype(table[c])]
+    texts = [str(c) for c in table.columns if c not in aside and c not in numeric]
+    if not numeric:
+        raise DataError(f"{source}: no numeric column beside the time; add one for each indicator")
+    notes = []
+    if texts:
+        notes.append(f"columns without numbers left out: {', '.join(texts)}")
+    if asset is not None:
+        notes.append(f"machines told apart by column {asset!r}")
+        return [
+            _recording(str(name), group, numeric, numeric, time, source, running_column, notes)
+            for name, group in table.groupby(asset, sort=False)
+        ]
+    wide = _prefixes(numeric)
+    if wide:
+        notes.append(f"machines told apart by the prefixes {', '.join(wide)}")
+        return [
+            _recording(prefix, table, columns, [c[len(prefix) + 1 :] for c in columns], time, source, running_column,
+                       notes)
+            for prefix, columns in wide.items()
+        ]  # fmt: skip
+    return [_recording(path.stem, table, numeric, numeric, time, source, running_column, notes)]
+
+
+def _prefixes(columns: list[str]) -> dict[str, list[str]]:
+    """``{prefix: columns}`` when every column is PREFIX_indicator and all prefixes have the same indicators."""
+    parts = [re.fullmatch(r"([^_]+)_(.+)", column) for column in columns]
+    if not all(parts):
+        return {}
+    groups: dict[str, list[str]] = {}
+    for part in parts:
+        assert part is not None
+        groups.setdefault(part[1], []).append(part[0])
+    kinds = {tuple(c[len(prefix) + 1 :] for c in group) for prefix, group in groups.items()}
+    if len(groups) < 2 or len(kinds) != 1 or {p.lower() for p in groups} & DIRECTIONS:
+        return {}
+    return groups
+
+
+def _recording(
+    asset: str,
+    table: pd.DataFrame,
+    columns: list[str],
+    names: list[str],
+    time: str,
+    source: str,
+    running_column: str,
+    notes: list[str],
+) -> Recording:
+    ordered = _clock.order(table[time].to_numpy(), source=source)
+    rows = ordered.rows
+    values = table[columns].to_numpy(dtype=np.float64)[rows]
+    running = np.ones(len(rows), dtype=bool)
+    if running_column in table:
+        running = table[running_column].fillna(False).to_numpy(dtype=bool)[rows]
+    return Recording(
+        asset=asset,
+        values=values.astype(np.float32),
+        names=tuple(names),
+        hours=ordered.hours,
+        clock=ordered.clock,
+        running=running,
+        flaws=np.full(len(rows), "", dtype="<U120"),
+        skipped=ordered.skipped,
+        notes=(*notes, *ordered.notes),
+        source=source,
+        index=rows,
+    )

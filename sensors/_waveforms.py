@@ -1,0 +1,239 @@
+"""Waveform snapshots from npz and Parquet files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unlabeled.core.errors import DataError
+from unlabeled.sensors import _clock
+from unlabeled.sensors.recording import Recording
+
+SIGNALS = ("acc", "x", "signal", "vibration", "waveform")
+ENDS = ("de", "fe", "ba")  # drive end, fan end, base plate: usual names of single sensors
+PIECE_SECONDS = 0.1
+
+
+def read_npz(path: Path, *, fs: float | None, every: float | None) -> list[Recording]:
+    """One machine from an npz file. Object arrays are never loaded (they could run code)."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            content = {name: stored[name] for name in stored.files if _plain(stored, name)}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as an npz file ({error}); write it again with numpy.savez") from None
+    signal, names = _signal(content, path)
+    rates = _rates(content.get("fs"), fs, count=len(signal) if signal.ndim > 1 else 1, source=str(path))
+    notes: tuple[str, ...] = ()
+    if signal.ndim == 1 or (signal.ndim == 2 and "acc" not in content and names[0] in ENDS):
+        signal, times = _cut(signal, float(rates[0]))
+        rates = np.full(len(signal), rates[0])
+        notes = (f"one continuous record, cut into {len(signal)} snapshots of {PIECE_SECONDS} s",)
+    else:
+        if signal.ndim == 2:
+            signal = signal[:, :, None]
+        times = _times(content, len(signal), every, path)
+    if "axes" in content:
+        names = tuple(str(name) for name in np.atleast_1d(content["axes"]))
+    if len(names) != signal.shape[2]:
+        names = _axis_names(signal.shape[2])
+    failure = content.get("failure_t_s")
+    return [
+        _recording(
+            path.stem,
+            signal,
+            rates,
+            times,
+            names=names,
+            source=str(path),
+            running=content.get("running"),
+            failure_s=None if failure is None else float(failure),
+            notes=notes,
+        )
+    ]
+
+
+def read_table(table: pd.DataFrame, path: Path, *, fs: float | None, every: float | None) -> list[Recording]:
+    """Machines from a table: a list a snapshot in one or more columns, or one sample a row (columns ``snapshot``
+    and ``sample``)."""
+    from unlabeled.sensors._trends import asset_column
+
+    lists = list_columns(table)
+    asset = asset_column(table)
+    recordings = []
+    groups = [(path.stem, table)] if asset is None else [(str(k), g) for k, g in table.groupby(asset, sort=False)]
+    for name, group in groups:
+        if not lists:
+            group = _gather(group, path, skip=asset)
+        columns = list_columns(group)
+        signal, flaws = _stack([group[column].tolist() for column in columns])
+        rates = _rates(
+            group["fs"].to_numpy(dtype=float) if "fs" in group else None, fs, count=len(group), source=str(path)
+        )
+        if every is not None and not set(map(str.lower, group.columns)) & set(_clock.TIME_NAMES):
+            times: NDArray = np.arange(len(group)) * every
+        else:
+            times = group[_clock.find([str(c) for c in group.columns], source=str(path))].to_numpy()
+        running = group["running"].to_numpy(dtype=bool) if "running" in group else None
+        recordings.append(
+            _recording(
+                name, signal, rates, times, names=columns, source=str(path), running=running, failure_s=None, notes=(),
+                flaws=flaws,
+            )
+        )  # fmt: skip
+    return recordings
+
+
+def list_columns(table: pd.DataFrame) -> list[str]:
+    """Columns that hold a sequence of numbers in each row."""
+    found = []
+    for name in table.columns:
+        first = next((v for v in table[name] if v is not None), None) if table[name].dtype == object else None
+        if isinstance(first, list | np.ndarray):
+            found.append(str(name))
+    return found
+
+
+def is_long(table: pd.DataFrame) -> bool:
+    """One sample a row, told by the columns ``snapshot`` and ``sample``."""
+    return {"snapshot", "sample"} <= set(table.columns)
+
+
+def _plain(stored: Any, name: str) -> bool:
+    try:
+        stored[name]
+    except ValueError:
+        return False
+    return True
+
+
+def _signal(content: dict[str, NDArray], path: Path) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    for name in SIGNALS:
+        if name in content:
+            signal = content[name].astype(np.float32)
+            if signal.ndim not in (1, 2, 3):
+                raise DataError(f"{path}: {name} has shape {signal.shape}; expected (snapshots, samples[, axes])")
+            if signal.ndim == 3 and signal.shape[1] < signal.shape[2]:
+                raise DataError(
+                    f"{path}: {name} has shape {signal.shape}, more axes than samples; "
+                    "expected (snapshots, samples, axes)"
+                )
+            names = _axis_names(signal.shape[2]) if signal.ndim == 3 else (name,)
+            return signal, names
+    ends = [name for name in ENDS if name in content and content[name].ndim == 1]
+    if ends:
+        shortest = min(len(content[name]) for name in ends)
+        return np.stack([content[name][:shortest] for name in ends], axis=1).astype(np.float32), tuple(ends)
+    raise DataError(f"{path}: no signal array; name it one of {', '.join((*SIGNALS, *ENDS))} (has {sorted(content)})")
+
+
+def _axis_names(count: int) -> tuple[str, ...]:
+    """Order by convention of the public bearing sets; the file's own ``axes`` array wins."""
+    return ("horizontal", "vertical", "axial")[:count] if count <= 3 else tuple(f"axis {i + 1}" for i in range(count))
+
+
+def _rates(stored: NDArray | None, given: float | None, *, count: int, source: str) -> NDArray[np.float64]:
+    if stored is None and given is None:
+        raise DataError(f"{source} does not say its sampling rate: give it with --fs (in Hz)")
+    rates = np.atleast_1d(np.asarray(stored if stored is not None else given, dtype=float))
+    if len(rates) not in (1, count):
+        raise DataError(f"{source}: {len(rates)} sampling rates for {count} snapshots; give one, or one each")
+    if stored is not None and given is not None and not (rates == given).all():
+        raise DataError(f"{source} says {rates[0]:g} Hz, --fs says {given:g} Hz: leave --fs out, or correct the file")
+    if not (rates > 0).all():
+        raise DataError(f"{source}: a sampling rate must be positive, got {rates.min():g} Hz")
+    return np.broadcast_to(rates, (count,)).copy()
+
+
+def _times(content: dict[str, NDArray], count: int, every: float | None, path: Path) -> NDArray:
+    for name in _clock.TIME_NAMES:
+        if name in content:
+            if len(content[name]) != count:
+                raise DataError(f"{path}: {len(content[name])} times in {name} for {count} snapshots")
+            return content[name]
+    if every is None:
+        raise DataError(f"{path} does not say when its snapshots were taken: add t_s or timestamps, or give --every")
+    return np.arange(count) * every
+
+
+def _cut(signal: NDArray[np.float32], fs: float) -> tuple[NDArray[np.float32], NDArray]:
+    """A continuous record (samples[, axes]) -> snapshots (n, samples, axes) one after another, and their times."""
+    record = signal if signal.ndim == 2 else signal[:, None]
+    samples = round(PIECE_SECONDS * fs)
+    count = max(1, len(record) // samples)
+    pieces = record[: count * samples].reshape(count, -1, record.shape[1])
+    return pieces.astype(np.float32), np.arange(count) * PIECE_SECONDS
+
+
+def _gather(table: pd.DataFrame, path: Path, *, skip: str | None) -> pd.DataFrame:
+    """Long format -> one row a snapshot with lists."""
+    time = _clock.find([str(c) for c in table.columns], source=str(path))
+    fixed = [c for c in (time, "fs", "running", skip) if c in table.columns]
+    signal = [str(c) for c in table.select_dtypes("number").columns if c not in {"snapshot", "sample", *fixed}]
+    if not signal:
+        raise DataError(f"{path}: no signal column beside {[*fixed, 'snapshot', 'sample']}; add one for each axis")
+    grouped = table.sort_values(["snapshot", "sample"]).groupby("snapshot", sort=True)
+    rows = grouped[fixed].first()
+    for name in signal:
+        rows[name] = grouped[name].apply(lambda column: column.to_numpy(dtype=np.float32))
+    return rows.reset_index(drop=True)
+
+
+def _stack(columns: Sequence[Sequence[Any]]) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    """Lists of possibly different lengths -> (n, samples, axes) of the commonest length, and what was wrong."""
+    lengths = np.array([[0 if row is None else len(row) for row in column] for column in columns])
+    usual = int(np.bincount(lengths.reshape(-1)).argmax())
+    n = lengths.shape[1]
+    signal = np.full((n, usual, len(columns)), np.nan, dtype=np.float32)
+    flaws = np.full(n, "", dtype="<U120")
+    for i in range(n):
+        if (lengths[:, i] != usual).any():
+            flaws[i] = f"{lengths[lengths[:, i] != usual, i][0]} samples instead of {usual}"
+            continue
+        for axis, column in enumerate(columns):
+            signal[i, :, axis] = column[i]
+    return signal, flaws
+
+
+def _recording(
+    asset: str,
+    signal: NDArray[np.float32],
+    rates: NDArray[np.float64],
+    times: NDArray,
+    *,
+    names: Sequence[str],
+    source: str,
+    running: NDArray | None,
+    failure_s: float | None,
+    notes: tuple[str, ...],
+    flaws: NDArray[np.str_] | None = None,
+) -> Recording:
+    if signal.shape[1] < 512:
+        raise DataError(
+            f"{source}: {signal.shape[1]} samples a snapshot are too few for a spectrum; expected 512 or more"
+        )
+    values, counts = np.unique(rates, return_counts=True)
+    usual = float(values[counts.argmax()])
+    flaws = np.full(len(signal), "", dtype="<U120") if flaws is None else flaws
+    for i in np.flatnonzero(rates != usual):
+        flaws[i] = f"sampled at {rates[i]:g} Hz instead of {usual:g} Hz"
+    ordered = _clock.order(times, source=source)
+    rows = ordered.rows
+    start = float(times[rows[0]]) if failure_s is not None and ordered.clock is None else 0.0
+    return Recording(
+        asset=asset,
+        values=signal[rows],
+        names=tuple(names),
+        hours=ordered.hours,
+        fs=usual,
+        clock=ordered.clock,
+        running=np.ones(len(rows), dtype=bool) if running is None else np.asarray(running, dtype=bool)[rows],
+        flaws=flaws[rows],
+        skipped=ordered.skipped,
+        notes=notes + ordered.notes,
+        source=source,
+        failure_h=None if failure_s is None else (failure_s - start) / 3600,
+        index=rows,
+    )

@@ -1,0 +1,97 @@
+"""From a score over time to alarms: smoothing, persistence, hysteresis; and the plain rules they are compared with.
+
+Everything here looks back only.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmRule:
+    """One setting for all machines of a kind.
+
+    Attributes:
+        smooth: the score is the median of the last so many.
+        needed, of: an alarm starts when ``needed`` of the last ``of`` smoothed scores lie above the threshold.
+        clear_below: share of the threshold under which a score counts as calm again.
+        clear_after: an alarm ends after so many calm scores in a row.
+    """
+
+    smooth: int = 9
+    needed: int = 5
+    of: int = 6
+    clear_below: float = 0.7
+    clear_after: int = 12
+
+    def config(self) -> dict[str, float]:
+        return dict(self.__dict__)
+
+
+class AlarmState:
+    """The rule applied score by score.
+
+    Args:
+        rule: how.
+        threshold: a smoothed score above it is an exceedance.
+    """
+
+    def __init__(self, rule: AlarmRule, threshold: float) -> None:
+        self.rule, self.threshold, self.on = rule, threshold, False
+        self._scores: deque[float] = deque(maxlen=rule.smooth)
+        self._above: deque[bool] = deque(maxlen=rule.of)
+        self._calm = 0
+
+    def push(self, score: float) -> tuple[float, bool]:
+        """Takes the next score that could be judged; returns the smoothed score and whether the alarm is on."""
+        self._scores.append(score)
+        smoothed = float(np.median(self._scores))
+        self._above.append(smoothed > self.threshold)
+        self._calm = self._calm + 1 if smoothed < self.rule.clear_below * self.threshold else 0
+        if not self.on and sum(self._above) >= self.rule.needed:
+            self.on = True
+        elif self.on and self._calm >= self.rule.clear_after:
+            self.on = False
+            self._above.clear()
+        return smoothed, self.on
+
+
+def alarm_states(scores: ArrayLike, threshold: float, rule: AlarmRule) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Smoothed scores and alarm states of a whole sequence; nan (cannot judge) holds the state as it is."""
+    state = AlarmState(rule, threshold)
+    values = np.asarray(scores, dtype=float)
+    smoothed, on = np.full(len(values), np.nan), np.zeros(len(values), dtype=bool)
+    for i, value in enumerate(values):
+        if np.isfinite(value):
+            smoothed[i], on[i] = state.push(float(value))
+        else:
+            on[i] = state.on
+    return smoothed, on
+
+
+class Episode(NamedTuple):
+    """A stretch of rows ``start..stop-1``."""
+
+    start: int
+    stop: int
+
+
+def episodes(flags: ArrayLike) -> list[Episode]:
+    """Stretches of True."""
+    edges = np.flatnonzero(np.diff(np.r_[False, np.asarray(flags, dtype=bool), False].astype(np.int8)))
+    return [Episode(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def latched(exceeds: ArrayLike) -> int | None:
+    """The row from which on every row exceeds, known only in hindsight; ``None`` when the last one does not."""
+    found = episodes(exceeds)
+    return found[-1].start if found and found[-1].stop == len(np.asarray(exceeds)) else None
+
+
+def sustained(exceeds: ArrayLike, *, rows: int) -> int | None:
+    """The first row of the first ``rows`` exceedances in a row (an alarm is raised at the last of these)."""
+    return next((e.start for e in episodes(exceeds) if e.stop - e.start >= rows), None)

@@ -1,0 +1,116 @@
+"""Why a score is high: its parts, and what rose or fell against the normal period, in numbers and in words."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unlabeled.core.errors import DataError
+from unlabeled.sensors import features
+from unlabeled.sensors.recording import Recording
+from unlabeled.sensors.views import Seen, View, departure
+
+if TYPE_CHECKING:
+    from unlabeled.sensors.monitor import MachineMonitor
+
+PART_WORDS = {
+    "mahalanobis": "its picture as a whole lies off the normal cloud",
+    "nearest": "no normal snapshot looks like it",
+    "reconstruction": "its parts no longer fit together as they used to",
+    "indicators": "physical indicators left their normal range",
+}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What is away from normal over some snapshots.
+
+    Attributes:
+        parts: parts of the fused score (medians), largest first.
+        changes: one row an indicator, largest contribution first: value now, normal mean, distance in normal
+            spreads, and share of the indicators' part of the score.
+        spectrum: (axes, bands) level now in decibels; ``None`` for a trend.
+        normal_spectrum: (axes, bands) in the normal period.
+        words: a few plain sentences.
+    """
+
+    parts: dict[str, float]
+    changes: pd.DataFrame
+    spectrum: NDArray[np.float64] | None
+    normal_spectrum: NDArray[np.float64] | None
+    words: tuple[str, ...]
+
+
+def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Explanation:
+    """Explains the last ``last`` snapshots of a recording that can be judged.
+
+    Raises:
+        DataError: none of its snapshots can be judged.
+    """
+    view = View(monitor.kind_, monitor.names_, monitor.fs_, monitor.window)
+    start = max(0, len(recording) - last - (0 if monitor.kind_ == "waveform" else monitor.window + 50))
+    seen: list[Seen] = []
+    for i in range(start, len(recording)):
+        one = view.push(recording.values[i], flaw=str(recording.flaws[i]), running=bool(recording.running[i]))
+        if isinstance(one, Seen):
+            seen.append(one)
+    if not seen:
+        raise DataError(f"{recording.asset}: none of the snapshots to explain can be judged")
+    seen = seen[-last:]
+    every = []
+    for one in seen:
+        z = monitor.scaling_.indicators(one.indicators)
+        embedding, error = monitor.see(monitor.scaling_.picture(one.picture))
+        every.append(monitor.parts(embedding, error, float(departure(z, monitor.kind_))))
+    parts = {name: float(np.median([p[name] for p in every])) for name in every[0]}
+    parts = dict(sorted(parts.items(), key=lambda item: -item[1]))
+    now = np.median([one.indicators for one in seen], axis=0)
+    changes = _changes(monitor, now, view.indicator_names)
+    spectrum = normal = None
+    if monitor.kind_ == "waveform":
+        spectrum = np.median([one.picture.mean(axis=2) for one in seen], axis=0)
+        normal = monitor.scaling_.picture_mean[:, :, 0]
+    words = (*_words(parts, changes), *_loudest(monitor, spectrum, normal))
+    return Explanation(parts, changes, spectrum, normal, words)
+
+
+def _changes(monitor: "MachineMonitor", now: NDArray[np.float64], names: tuple[str, ...]) -> pd.DataFrame:
+    z = monitor.scaling_.indicators(now)
+    counted = np.maximum(z, 0) if monitor.kind_ == "waveform" else z
+    share = np.square(counted) / max(float(np.square(counted).sum()), 1e-12)
+    table = pd.DataFrame(
+        {"indicator": names, "now": now, "normal": monitor.scaling_.indicator_mean, "z": z, "share": share}
+    )
+    return table.sort_values("share", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _words(parts: dict[str, float], changes: pd.DataFrame, most: int = 4) -> list[str]:
+    leading = [f"{PART_WORDS[name]} ({value:.1f} usual spreads)" for name, value in parts.items() if value > 2]
+    words = ["The score: " + "; ".join(leading) + "."] if leading else ["No part of the score is unusual."]
+    moved = changes[(changes["z"].abs() > 2) & (changes["share"] > 0)].head(most)
+    columns = (moved[name].tolist() for name in ("indicator", "normal", "now", "z"))
+    for name, normal, now, z in zip(*columns, strict=True):
+        direction = "rose" if z > 0 else "fell"
+        words.append(f"{name} {direction} from {normal:.3g} to {now:.3g} ({z:+.1f} normal spreads).")
+    if not len(moved):
+        words.append("No single indicator left its normal range.")
+    return words
+
+
+def _loudest(
+    monitor: "MachineMonitor", spectrum: NDArray[np.float64] | None, normal: NDArray[np.float64] | None
+) -> list[str]:
+    """Where in the spectrum most was added."""
+    if spectrum is None or normal is None or monitor.fs_ is None:
+        return []
+    rise = spectrum - normal
+    axis, band = np.unravel_index(int(np.argmax(rise)), rise.shape)
+    if rise[axis, band] < 3:
+        return []
+    width = monitor.fs_ / 2 / features.BANDS / 1000
+    return [
+        f"Most was added around {band * width:.2f}-{(band + 1) * width:.2f} kHz on the {monitor.names_[axis]} axis "
+        f"({rise[axis, band]:+.1f} dB)."
+    ]

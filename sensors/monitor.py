@@ -1,0 +1,334 @@
+"""The user-facing estimator: what is normal for this machine, and an alarm when it no longer is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from torch import Tensor
+
+from unlabeled.core import fingerprint, progress
+from unlabeled.core.batches import Batches
+from unlabeled.core.encoder import Backbone, Encoder
+from unlabeled.core.errors import DataError
+from unlabeled.core.masking import RandomMask
+from unlabeled.core.normality import Detector, Mahalanobis, NearestNeighbour, NormalModel
+from unlabeled.core.pretext import MaskedReconstruction, Pretraining
+from unlabeled.core.seeds import derive
+from unlabeled.core.tokens import GridPatches, take
+from unlabeled.core.training import History, TrainingSettings, fit
+from unlabeled.sensors import _checks, explain, features
+from unlabeled.sensors.alarms import AlarmRule, AlarmState
+from unlabeled.sensors.recording import NORMAL_SHARE, Recording
+from unlabeled.sensors.views import Scaling, View, departure, look
+
+KIND = "sensors.MachineMonitor"
+PARTS = ("mahalanobis", "nearest", "reconstruction", "indicators")
+CALIBRATION_SHARE = 1 / 3  # of the normal period, its last part
+MIN_REFERENCE, MIN_CALIBRATION = 20, 10
+_DRAWS = 4  # masks over which one snapshot's reconstruction error is averaged
+
+Log = Callable[[dict[str, float], int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Period:
+    """The declared normal period, in row numbers: ``0..calibration-1`` fits, ``calibration..stop-1`` calibrates."""
+
+    calibration: int
+    stop: int
+
+
+class MachineMonitor(BaseEstimator):
+    """Learns a machine's normal state from the start of its record and scores what comes after.
+
+    A small masked autoencoder reads each snapshot's time-frequency picture (or the last rows of a trend). How far
+    the snapshot is from normal is the mean of four parts on one scale: Mahalanobis and nearest-neighbour distance of
+    its embedding, its reconstruction error, and the departure of its physical indicators. Scaling and distances
+    come from the first two thirds of the declared normal period, scale of the parts and threshold from the last
+    third. Nothing after the normal period is looked at, and each score depends on the past alone.
+
+    Args:
+        dim, depth, heads: the encoder's size.
+        mask_ratio: share of the patches hidden in pretraining.
+        steps, batch_size, lr: pretraining.
+        window: rows of a trend that are seen together.
+        neighbours: for the nearest-neighbour distance.
+        sigmas: the threshold is mean + ``sigmas`` standard deviations of the calibration scores.
+        rule: smoothing, persistence and hysteresis of the alarm.
+        random_state: fixes initial weights, batches and masks.
+
+    Attributes:
+        backbone_: the encoder with its tokenizer.
+        threshold_: of the smoothed score.
+        period_: the rows that were declared normal.
+        history_: pretraining curves.
+        pretraining_run_: the tracked run that the encoder came from, where the saved model names one.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int = 64,
+        depth: int = 3,
+        heads: int = 4,
+        mask_ratio: float = 0.6,
+        steps: int = 200,
+        batch_size: int = 64,
+        lr: float = 1e-3,
+        window: int = 16,
+        neighbours: int = 5,
+        sigmas: float = 5.0,
+        rule: AlarmRule = AlarmRule(),  # noqa: B008 - frozen
+        random_state: int = 0,
+    ) -> None:
+        self.dim, self.depth, self.heads = dim, depth, heads
+        self.mask_ratio, self.steps, self.batch_size, self.lr = mask_ratio, steps, batch_size, lr
+        self.window, self.neighbours, self.sigmas, self.rule = window, neighbours, sigmas, rule
+        self.random_state = random_state
+
+    def pretrain(
+        self,
+        fleet: Sequence[Recording],
+        *,
+        normal_share: float = NORMAL_SHARE,
+        normal_until: float | None = None,
+        state: Path | None = None,
+        log: Log | None = None,
+    ) -> "MachineMonitor":
+        """Teaches the encoder from the normal periods of machines of one kind, without labels.
+
+        Args:
+            fleet: recordings with the same axes or indicators; each is scaled by its own normal period.
+            normal_share, normal_until: which rows are normal: the first share, or those up to so many hours.
+            state: folder for resumable training states.
+            log: receives the curve's points.
+
+        Raises:
+            DataError: nothing that can be judged, or machines of different kinds.
+        """
+        if not fleet:
+            raise DataError("pretraining needs at least one recording")
+        pictures = []
+        for recording in fleet:
+            _checks.alike(recording, fleet[0])
+            rows = recording.normal_rows(share=normal_share, until=normal_until)
+            seen = look(recording, rows=rows, window=self.window)
+            if len(seen.rows) >= MIN_REFERENCE:
+                pictures.append(Scaling.of(seen.pictures, seen.indicators).picture(seen.pictures))
+        if not pictures:
+            raise DataError(
+                f"no recording has {MIN_REFERENCE} snapshots in its normal period that can be judged: "
+                "give longer recordings, or a larger --normal-share"
+            )
+        self._learn(np.concatenate(pictures), state=state, log=log)
+        self.fleet_ = [recording.asset for recording in fleet]
+        return self
+
+    def fit(
+        self,
+        recording: Recording,
+        *,
+        normal_share: float = NORMAL_SHARE,
+        normal_until: float | None = None,
+        state: Path | None = None,
+        log: Log | None = None,
+    ) -> "MachineMonitor":
+        """Learns what is normal from the declared normal period of one machine, and calibrates the threshold.
+
+        An encoder that was not pretrained is first trained on the period's first two thirds.
+
+        Raises:
+            DataError: too few snapshots that can be judged, or another kind of data than the pretraining's.
+        """
+        stop = recording.normal_rows(share=normal_share, until=normal_until)
+        seen = look(recording, rows=stop, window=self.window)
+        cut = int(len(seen.rows) * (1 - CALIBRATION_SHARE))
+        if cut < MIN_REFERENCE or len(seen.rows) - cut < MIN_CALIBRATION:
+            raise DataError(
+                f"{recording.asset}: {len(seen.rows)} snapshots of the normal period can be judged, at least "
+                f"{MIN_REFERENCE * 3 // 2} are needed: record longer, or enlarge --normal-share / --normal-until"
+            )
+        self.scaling_ = Scaling.of(seen.pictures[:cut], seen.indicators[:cut])
+        pictures = self.scaling_.picture(seen.pictures)
+        if not hasattr(self, "backbone_"):
+            self._learn(pictures[:cut], state=state, log=log)
+            self.fleet_ = [recording.asset]
+        _checks.grid(self, pictures)
+        self.asset_, self.kind_, self.names_, self.fs_ = recording.asset, recording.kind, recording.names, recording.fs
+        self.samples_ = recording.values.shape[1] if recording.kind == "waveform" else None
+        self.period_ = Period(calibration=int(seen.rows[cut]), stop=stop)
+        self.data_fingerprint_ = fingerprint.of_array(recording.values[:stop])
+        embedding, error = self._encode(pictures)
+        outside = departure(self.scaling_.indicators(seen.indicators), self.kind_)
+        self.set_reference(embedding, error, outside, cut)
+        calibration = np.array([_fuse(self.parts(*one)) for one in zip(embedding, error, outside, strict=True)])[cut:]
+        # Spread of single scores, not of smoothed ones: a few dozen of these hold only a handful of independent values.
+        self.threshold_ = float(calibration.mean() + self.sigmas * calibration.std(ddof=1))
+        return self
+
+    def stream(self) -> "Stream":
+        """Takes snapshots one by one, as they come; :meth:`score` is the same thing over a whole recording."""
+        return Stream(self)
+
+    def score(self, recording: Recording) -> pd.DataFrame:
+        """One row a snapshot: the fused score and its parts, the smoothed score, the state and, where a snapshot
+        cannot be judged, why.
+
+        Raises:
+            DataError: sampling rate, length, axes or indicators differ from those that the monitor was fitted on.
+        """
+        _checks.fits(self, recording)
+        stream = self.stream()
+        rows = []
+        with progress.bar(f"scoring {recording.asset}", len(recording), shown=len(recording) > 500) as bar:
+            for i in range(len(recording)):
+                rows.append(
+                    stream.push(recording.values[i], flaw=str(recording.flaws[i]), running=bool(recording.running[i]))
+                )
+                if i % 50 == 49 or i == len(recording) - 1:
+                    bar.advance(to=i + 1)
+        table = pd.DataFrame(rows)
+        table.insert(0, "asset", recording.asset)
+        table.insert(1, "row", recording.index)
+        table.insert(2, "hours", recording.hours)
+        if recording.clock is not None:
+            table.insert(3, "time", recording.clock)
+        table["threshold"] = self.threshold_
+        return table
+
+    def explain(self, recording: Recording, *, row: int | None = None, last: int = 9) -> "explain.Explanation":
+        """Which part of the score and which bands or indicators are away from normal, in numbers and words.
+
+        Args:
+            recording: as given to :meth:`score`.
+            row: the snapshot to explain; the last one without it.
+            last: the median over so many snapshots up to it is explained.
+        """
+        _checks.fits(self, recording)
+        at = len(recording) - 1 if row is None else row
+        return explain.explain(self, recording.rows(slice(0, at + 1)), last=last)
+
+    def save(self, folder: str | Path, *, pretraining_run: str | None = None) -> Path:
+        """Writes a model folder (see :mod:`unlabeled.core.checkpoints`); an encoder that was only pretrained too."""
+        from unlabeled.sensors import _storage
+
+        return _storage.save(self, folder, pretraining_run=pretraining_run)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "MachineMonitor":
+        """Reads a model folder; distances are fitted anew on the stored normal embeddings.
+
+        Raises:
+            CheckpointError: missing, damaged or of another kind.
+        """
+        from unlabeled.sensors import _storage
+
+        return _storage.load(cls, folder)
+
+    # What follows is shared with the stream and the storage.
+
+    def build(self, channels: int, grid: tuple[int, int]) -> None:
+        """A fresh encoder and pretext task for pictures of this shape."""
+        # Neighbouring bands belong together; indicators are things of different kinds.
+        patch = (8, 4) if grid == (features.BANDS, features.COLUMNS) else (1, 4)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self.random_state, "sensors", "weights"))
+            tokenizer = GridPatches(grid=grid, patch=patch, dim=self.dim, channels=channels)
+            self.backbone_ = Backbone(tokenizer, Encoder(dim=self.dim, depth=self.depth, heads=self.heads))
+            # The level of a patch is what a fault changes: targets keep it.
+            self.pretext_ = MaskedReconstruction(
+                tokenizer,
+                mask=RandomMask(self.mask_ratio, seed=derive(self.random_state, "sensors", "mask")),
+                dim=32,
+                depth=1,
+                normalise=False,
+            )
+        self.grid_, self.channels_ = grid, channels
+
+    def see(self, picture: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
+        """Embedding (D,) and reconstruction error of one scaled picture (C, H, W).
+
+        One picture at a time, in tensors of fixed shape, so that no result depends on what else is scored.
+        """
+        batch = torch.from_numpy(picture.copy())[None]
+        with torch.inference_mode():
+            embedding = self.backbone_.embed(batch)[0].double().numpy()
+            several = batch.expand(_DRAWS, -1, -1, -1).contiguous()
+            prediction, masked = self.pretext_.reconstruct(self.backbone_, several, 0)
+            tokenizer = self.backbone_.tokenizer
+            assert isinstance(tokenizer, GridPatches)
+            target = take(self.pretext_.target(tokenizer, several), masked)
+            error = float((prediction - target).square().mean().sqrt())
+        return embedding, error
+
+    def _learn(self, pictures: NDArray[np.float32], *, state: Path | None, log: Log | None) -> None:
+        channels, *grid = pictures.shape[1:]
+        self.build(channels, (grid[0], grid[1]))
+        self.history_: History = fit(
+            Pretraining(self.backbone_, self.pretext_),
+            Batches(pictures, batch_size=self.batch_size, seed=derive(self.random_state, "sensors", "order")),
+            settings=TrainingSettings(
+                steps=self.steps, lr=self.lr, checkpoint_every=max(1, self.steps // 5), device="cpu"
+            ),
+            seed=self.random_state,
+            state=state,
+            describe={"task": KIND, "data": fingerprint.of_array(pictures), "dim": self.dim, "depth": self.depth},
+            log=log,
+            label="pretraining",
+        )
+
+    def _encode(self, pictures: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        pairs = [self.see(picture) for picture in pictures]
+        return np.stack([p[0] for p in pairs]), np.array([p[1] for p in pairs])
+
+    def set_reference(self, embedding: NDArray, error: NDArray, outside: NDArray, cut: int) -> None:
+        """The normal model from the normal period's embeddings and other scores (also on loading)."""
+        self.reference_: dict[str, Tensor] = {
+            "embedding": torch.from_numpy(np.ascontiguousarray(embedding)),
+            "error": torch.from_numpy(np.ascontiguousarray(error)),
+            "outside": torch.from_numpy(np.ascontiguousarray(outside)),
+        }
+        self.cut_ = cut
+        detectors: dict[str, Detector] = {"mahalanobis": Mahalanobis(), "nearest": NearestNeighbour(self.neighbours)}
+        self.normal_ = NormalModel(detectors).fit(
+            embedding[:cut], embedding[cut:], {"reconstruction": error[cut:], "indicators": outside[cut:]}
+        )
+
+    def parts(self, embedding: NDArray, error: float, outside: float) -> dict[str, float]:
+        """The four parts of one snapshot's score on the common scale."""
+        others = {"reconstruction": [error], "indicators": [outside]}
+        return {name: float(value[0]) for name, value in self.normal_.parts(embedding[None], others).items()}
+
+
+class Stream:
+    """A fitted monitor at work: remembers what smoothing, persistence and trend windows need, nothing else."""
+
+    def __init__(self, monitor: MachineMonitor) -> None:
+        self.monitor = monitor
+        self._view = View(monitor.kind_, monitor.names_, monitor.fs_, monitor.window)
+        self._alarm = AlarmState(monitor.rule, monitor.threshold_)
+
+    def push(self, values: NDArray, *, flaw: str = "", running: bool = True) -> dict[str, Any]:
+        """Judges the next snapshot (samples, axes) or row (indicators,)."""
+        monitor = self.monitor
+        seen = self._view.push(values, flaw=flaw, running=running)
+        if isinstance(seen, str):
+            nothing = dict.fromkeys(("score", "smoothed", *PARTS), float("nan"))
+            return {"state": "cannot judge", "alarm": self._alarm.on, **nothing, "reason": seen}
+        embedding, error = monitor.see(monitor.scaling_.picture(seen.picture))
+        outside = float(departure(monitor.scaling_.indicators(seen.indicators), monitor.kind_))
+        parts = monitor.parts(embedding, error, outside)
+        score = _fuse(parts)
+        smoothed, on = self._alarm.push(score)
+        state = "alarm" if on else "normal"
+        return {"state": state, "alarm": on, "score": score, "smoothed": smoothed, **parts, "reason": ""}
+
+
+def _fuse(parts: Mapping[str, float]) -> float:
+    return sum(parts[name] for name in PARTS) / len(PARTS)

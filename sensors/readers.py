@@ -1,0 +1,82 @@
+"""Files to recordings: waveform snapshots and condition-indicator trends."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from unlabeled.core.errors import DataError
+from unlabeled.sensors import _trends, _waveforms
+from unlabeled.sensors.recording import Recording
+
+SUFFIXES = (".npz", ".parquet", ".csv")
+
+
+def read(
+    *inputs: str | Path,
+    fs: float | None = None,
+    every: float | None = None,
+    running_column: str = "running",
+    assets: Sequence[str] = (),
+) -> list[Recording]:
+    """Reads one recording a machine from files or folders of files.
+
+    An npz file holds one machine's waveforms: ``acc`` (or ``x``, ``signal``, ``de`` and ``fe``) of shape
+    (snapshots, samples[, axes]) with ``fs`` (Hz) and ``t_s`` (seconds) or ``timestamps``; a one-dimensional
+    array is one continuous record and is cut into short snapshots. A Parquet file holds waveforms as lists, or
+    one sample a row with columns ``snapshot`` and ``sample``. Any other Parquet or CSV table with a time column
+    is a trend: its numeric columns are indicators.
+
+    Args:
+        fs: sampling rate in Hz where the file does not say; it is never guessed.
+        every: seconds between snapshots where the file has no times.
+        running_column: column that is false while the machine stands still.
+        assets: only these machines.
+
+    Raises:
+        DataError: what is wrong with which file, and what to do.
+    """
+    recordings = [r for path in _files(inputs) for r in _one(path, fs, every, running_column)]
+    known = [r.asset for r in recordings]
+    if assets:
+        missing = sorted(set(assets) - set(known))
+        if missing:
+            raise DataError(f"no machine {', '.join(missing)} in the input; it has {', '.join(known)}")
+        recordings = [r for r in recordings if r.asset in set(assets)]
+    twice = sorted({name for name in known if known.count(name) > 1})
+    if twice:
+        raise DataError(f"machine {', '.join(twice)} occurs in more than one input: rename, or give one at a time")
+    return recordings
+
+
+def _files(inputs: Sequence[str | Path]) -> list[Path]:
+    found: list[Path] = []
+    for given in map(Path, inputs):
+        if given.is_dir():
+            inside = sorted(p for p in given.iterdir() if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise DataError(f"{given} holds no {', '.join(SUFFIXES)} file")
+            found += inside
+        elif not given.exists():
+            raise DataError(f"{given} does not exist: give a file or a folder of {', '.join(SUFFIXES)} files")
+        elif given.suffix.lower() not in SUFFIXES:
+            raise DataError(f"{given} is of an unknown kind: expected {', '.join(SUFFIXES)}")
+        else:
+            found.append(given)
+    if not found:
+        raise DataError("nothing to read: give a file or a folder")
+    return found
+
+
+def _one(path: Path, fs: float | None, every: float | None, running_column: str) -> list[Recording]:
+    if path.suffix.lower() == ".npz":
+        return _waveforms.read_npz(path, fs=fs, every=every)
+    try:
+        table = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}); write it again") from None
+    if table.empty:
+        raise DataError(f"{path} holds no rows")
+    if _waveforms.is_long(table) or _waveforms.list_columns(table):
+        return _waveforms.read_table(table, path, fs=fs, every=every)
+    return _trends.read_table(table, path, running_column=running_column)

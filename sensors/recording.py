@@ -1,0 +1,111 @@
+"""What every reader hands back: one machine's snapshots in order of time, waveforms or indicator trends."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kind = Literal["waveform", "trend"]
+NORMAL_SHARE = 0.25
+
+
+class Skip(NamedTuple):
+    """A row of the input that could not be placed in time, and why."""
+
+    row: int
+    time: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """One machine (or one bearing), snapshot after snapshot.
+
+    Attributes:
+        asset: its name.
+        values: waveforms (n, samples, axes) or indicators (n, indicators), float32.
+        names: of the axes or the indicators.
+        hours: (n,) since the first snapshot, strictly increasing.
+        fs: sampling rate in Hz; ``None`` for a trend.
+        clock: (n,) date and time of each snapshot where the file has them.
+        running: (n,) whether the machine ran.
+        flaws: (n,) what the reader found wrong with a snapshot; empty when nothing.
+        skipped: rows left out altogether.
+        notes: what the user should know about how the file was read.
+        source: path of the file.
+        failure_h: when it failed, on the scale of ``hours``, where the file says so.
+    """
+
+    asset: str
+    values: NDArray[np.float32]
+    names: tuple[str, ...]
+    hours: NDArray[np.float64]
+    fs: float | None = None
+    clock: NDArray[np.datetime64] | None = None
+    running: NDArray[np.bool_]
+    flaws: NDArray[np.str_]
+    skipped: tuple[Skip, ...] = ()
+    notes: tuple[str, ...] = ()
+    source: str = ""
+    failure_h: float | None = None
+    index: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        if not len(self.index):
+            object.__setattr__(self, "index", np.arange(len(self.values)))
+
+    @property
+    def kind(self) -> Kind:
+        return "trend" if self.fs is None else "waveform"
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, which: slice | NDArray) -> "Recording":
+        """The snapshots ``which``, in order; times still count from the first snapshot of the whole."""
+        clock = None if self.clock is None else self.clock[which]
+        parts = {name: getattr(self, name)[which] for name in ("values", "hours", "running", "flaws", "index")}
+        return replace(self, clock=clock, **parts)
+
+    def normal_rows(self, *, share: float = NORMAL_SHARE, until: float | None = None) -> int:
+        """How many rows the declared normal period has: the first ``share`` of them, or those up to ``until`` hours."""
+        if until is not None:
+            return int(np.searchsorted(self.hours, until, side="right"))
+        return int(len(self) * share)
+
+    def end_row(self) -> int:
+        """One past the last running snapshot before the failure."""
+        alive = self.running if self.failure_h is None else self.running & (self.hours <= self.failure_h)
+        found = np.flatnonzero(alive)
+        return int(found[-1]) + 1 if len(found) else 0
+
+    def when(self, row: int) -> str:
+        """Time of a row as the user knows it."""
+        if self.clock is not None:
+            return str(self.clock[row].astype("datetime64[s]")).replace("T", " ")
+        return f"{self.hours[row]:.3f} h"
+
+
+def make(
+    asset: str,
+    values: NDArray,
+    hours: NDArray,
+    *,
+    names: Sequence[str],
+    fs: float | None = None,
+    failure_h: float | None = None,
+) -> Recording:
+    """A recording from arrays that are known to be in order (simulations, tests, one's own code)."""
+    n = len(values)
+    return Recording(
+        asset=asset,
+        values=np.asarray(values, dtype=np.float32),
+        names=tuple(names),
+        hours=np.asarray(hours, dtype=float),
+        fs=fs,
+        running=np.ones(n, dtype=bool),
+        flaws=np.full(n, "", dtype="<U120"),
+        failure_h=failure_h,
+    )
