@@ -13,18 +13,19 @@ from numpy.typing import NDArray
 
 from unlabeled.fraud.histories import Groups
 from unlabeled.fraud.readers import DAY, Transactions
-from unlabeled.fraud.velocity import visits
+from unlabeled.fraud.velocity import since_last_visit
 
 Part = Literal["entity", "counterparty"]
+
+WHEN = ("gap", "last visit")  # fields that tell when it was used last, not what was done
 
 _BINS = {"amount": 32, "gap": 24}
 _NUMBER_BINS = 20
 _TAILS = (0.001, 0.005, 0.01, 0.99, 0.995, 0.999)
-_VISITS = (0.5, 1.5, 3.5, 7.5, 15.5, 31.5)
+_LAST_VISIT = (3600.0, DAY, 7 * DAY, 30 * DAY)  # stays comparable as histories grow, unlike a number of visits
 _MOST_WORDS, _BUCKETS = 1_000, 256
 _RARE = 3  # values seen less often in training share the code of the unknown, which is so learnt too
 _CONSTANT = 0.98
-_WEEKS_NEEDED = 2
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,11 @@ class FieldCodes:
             seen = column[training]
             if groups is not None and _constant(seen, groups.code[training]):
                 continue  # says who it is, not what they did: nothing to predict
-            if name == "weekday" and np.ptp(table.time[training]) < _WEEKS_NEEDED * 7 * DAY:
-                continue  # a weekday that training never saw would look like news
             self.fields_.append(_fitted(name, seen))
         return self
 
     def codes(self, table: Transactions, groups: Groups | None) -> NDArray[np.int16]:
-        """(N, F)."""
+        """(N, F), in the order of ``names``."""
         values = raw_fields(table, self.part, groups)
         return np.stack([one.codes(values[one.name]) for one in self.fields_], axis=1)
 
@@ -153,14 +152,12 @@ def raw_fields(table: Transactions, part: Part | None, groups: Groups | None) ->
     made: dict[str, Any] = {"amount": table.amount}
     if groups is not None:
         made["gap"] = time - groups.before(time)
+    # No weekday: gap and hour nearly give it, and the encoder would spend its strength on that arithmetic.
     made["hour"] = np.floor(time % DAY / 3600)
-    made["weekday"] = table.day % 7
     if groups is not None:
         other: Sequence[Part] = ("counterparty",) if part == "entity" else ("entity",)
         if other[0] in table.frame:
-            made["visits"] = visits(table, groups, other=other[0])
-            if part == "entity":
-                made["merchant"] = table.frame["counterparty"]
+            made["last visit"] = since_last_visit(table, groups, other=other[0])
     for name in table.roles.categories:
         made[name] = table.frame[f"c:{name}"]
     for column in table.frame.columns:
@@ -170,13 +167,11 @@ def raw_fields(table: Transactions, part: Part | None, groups: Groups | None) ->
 
 
 def _fitted(name: str, seen: Any) -> Field:
-    if name == "visits":
-        return Field(name, "number", edges=_VISITS)
+    if name == "last visit":
+        return Field(name, "number", edges=_LAST_VISIT)
     if name == "hour":
         return Field(name, "number", edges=tuple(float(hour) for hour in range(1, 24)))
-    if name == "weekday":
-        return Field(name, "number", edges=tuple(float(day) for day in range(1, 7)))
-    if pd.api.types.is_numeric_dtype(seen) and name != "merchant":
+    if pd.api.types.is_numeric_dtype(seen):
         return quantile_field(name, np.asarray(seen, dtype=float), bins=_BINS.get(name, _NUMBER_BINS))
     return word_field(name, seen)
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from unlabeled.core.batches import Batches, chunks
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.pretext import EventModelling, Pretraining
+from unlabeled.core.pretext.event_modelling import field_surprisal
 from unlabeled.core.seeds import derive
 from unlabeled.core.tokens import EventFields
 from unlabeled.core.training import History, TrainingSettings, fit
-from unlabeled.fraud.fields import FieldCodes, Part
+from unlabeled.fraud.fields import WHEN, FieldCodes, Part
 from unlabeled.fraud.histories import Groups, gather, windows_for, with_previous
 from unlabeled.fraud.readers import DAY, Transactions
 
@@ -44,9 +45,9 @@ class Size:
     depth: int = 2
     heads: int = 4
     length: int = 64
-    steps: int = 400
-    batch_size: int = 64
-    lr: float = 2e-3
+    steps: int = 1000
+    batch_size: int = 16
+    lr: float = 3e-3
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Reading:
         rest: ``-log p(field | history, the payment's other fields)``, (R, F).
         lagged: ``-log p(field | history up to a day before)``, (R, F).
         state: the encoder's output after the row, (R, D).
+        codes: the rows' fields, (R, F).
     """
 
     rows: NDArray[np.int64]
@@ -66,6 +68,11 @@ class Reading:
     rest: Floats
     lagged: Floats
     state: Floats
+    codes: NDArray[np.int16]
+
+    def take(self, keep: NDArray[np.int64]) -> "Reading":
+        """Some of the rows."""
+        return Reading(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
 
 
 class HistoryModel:
@@ -80,6 +87,11 @@ class HistoryModel:
     def __init__(self, part: Part | None, *, size: Size, seed: int) -> None:
         self.part, self.size, self.seed = part, size, seed
         self.fields = FieldCodes(part)
+
+    @property
+    def name(self) -> str:
+        """What its features are called after."""
+        return {"entity": "card", "counterparty": "merchant", None: "alone"}[self.part]
 
     def pretrain(
         self,
@@ -133,15 +145,15 @@ class HistoryModel:
         event = torch.from_numpy(codes[rows].astype(np.int64))
         ahead, rest = self._surprisal(before[torch.from_numpy(at)], event)
         lagged = ahead if self.part is None else self._surprisal(old, event, rest=False)[0]
-        return Reading(rows, ahead, rest, lagged, after[torch.from_numpy(at)].numpy())
+        return Reading(rows, ahead, rest, lagged, after[torch.from_numpy(at)].numpy(), codes[rows])
 
     def features(self, table: Transactions, rows: NDArray[np.int64]) -> tuple[dict[str, Floats], Reading]:
         """Features by name for ``rows``, and the reading of those rows."""
         groups = self._groups(table)
-        name = {"entity": "card", "counterparty": "merchant", None: "alone"}[self.part]
+        name = self.name
         wide = self.read(table, rows if groups is None else with_previous(groups, rows, count=_LONGER - 1))
         keep = np.searchsorted(wide.rows, rows)
-        reading = Reading(rows, wide.ahead[keep], wide.rest[keep], wide.lagged[keep], wide.state[keep])
+        reading = wide.take(keep)
         made: dict[str, Floats] = {}
         for kind in ("ahead", "rest", "lagged"):
             if kind == "lagged" and groups is None:
@@ -150,6 +162,10 @@ class HistoryModel:
             made |= {f"{name} {kind} {field}": values[:, i] for i, field in enumerate(self.fields.names)}
             made[f"{name} {kind} total"] = values.sum(axis=1)
         if groups is not None:
+            what = [i for i, field in enumerate(self.fields.names) if field not in WHEN]
+            content = wide.lagged[:, what].sum(axis=1)
+            made[f"{name} content"] = content[keep]
+            made[f"{name} content mean of {_RECENT}"] = running_mean(groups, wide.rows, content, count=_RECENT)[keep]
             for kind, values in (("ahead", wide.ahead), ("lagged", wide.lagged)):
                 for count in (_RECENT, _LONGER):
                     means = running_mean(groups, wide.rows, values.sum(axis=1), count=count)
@@ -238,8 +254,6 @@ class HistoryModel:
             if rest:
                 parts.append(self.pretext.surprisal(self.backbone, state[some], event[some]))
             else:
-                from unlabeled.core.pretext.event_modelling import field_surprisal
-
                 parts.append((field_surprisal(self.pretext.logits(state[some]), event[some]),) * 2)
         ahead, others = (torch.cat(side).clamp(max=_CLIP).numpy() for side in zip(*parts, strict=True))
         return ahead, others

@@ -84,18 +84,23 @@ def risk_features(time: Floats, label: NDArray[np.int8], groups: Groups, *, dela
     return made
 
 
-def visits(table: Transactions, groups: Groups, *, other: str) -> Floats:
-    """How often the row's group met the row's other party before."""
-    pair = table.codes(other)
-    assert pair is not None
-    return Groups.of(_paired(groups.code, pair)).rank.astype(float)
+def since_last_visit(table: Transactions, groups: Groups, *, other: str) -> Floats:
+    """Seconds since the row's group last met the row's other party; NaN when it never did."""
+    met = _pairs(table, groups, other=other)
+    return table.time - met.before(table.time)
+
+
+def _pairs(table: Transactions, groups: Groups, *, other: str) -> Groups:
+    code = table.codes(other)
+    assert code is not None
+    return Groups.of(_paired(groups.code, code))
 
 
 def _familiar(table: Transactions, groups: Groups) -> dict[str, Floats]:
     """Earlier payments of the card at this merchant, and the share of its payments in this category."""
     made: dict[str, Floats] = {}
     if "counterparty" in table.frame:
-        made["card visits before"] = visits(table, groups, other="counterparty")
+        made["card visits before"] = _pairs(table, groups, other="counterparty").rank.astype(float)
     for name in table.roles.categories:
         pair = _paired(groups.code, table.frame[f"c:{name}"].factorize(use_na_sentinel=False)[0])
         made[f"card share of {name}"] = (Groups.of(pair).rank + 0.5) / (groups.rank + 1.0)

@@ -1,0 +1,86 @@
+"""What anybody would try first: a rule, an isolation forest, LightGBM and logistic regression."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlabeled.fraud.boosting import fit_lightgbm, predict
+
+Floats = NDArray[np.float64]
+_MOST_ROWS = 100_000
+
+
+def amount_rule(columns: dict[str, NDArray]) -> Floats | None:
+    """How far the amount lies above the card's own past month, in its own spreads; ``None`` without cards."""
+    z = columns.get("card amount z 30d")
+    return None if z is None else np.asarray(z, dtype=float)
+
+
+class IsolationForest:
+    """PyOD's isolation forest (Liu et al., 2008), 200 trees, on the plain features; no labels.
+
+    Args:
+        seed: fixes the trees.
+    """
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
+
+    def fit(self, x: NDArray[np.float32]) -> "IsolationForest":
+        from pyod.models.iforest import IForest
+
+        clean = self._filled(x, first=True)
+        if len(clean) > _MOST_ROWS:
+            clean = clean[np.random.default_rng(self.seed).choice(len(clean), _MOST_ROWS, replace=False)]
+        self.forest_ = IForest(n_estimators=200, random_state=self.seed).fit(clean)
+        return self
+
+    def score(self, x: NDArray[np.float32]) -> Floats:
+        return np.asarray(self.forest_.decision_function(self._filled(x, first=False)), dtype=float)
+
+    def _filled(self, x: NDArray[np.float32], *, first: bool) -> NDArray[np.float32]:
+        if first:
+            self.middle_ = _middle(x)
+        return np.where(np.isnan(x), self.middle_, x)
+
+
+class LightGBM:
+    """LightGBM on the plain features, with the same labels and settings as ours."""
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
+
+    def fit(self, x: NDArray[np.float32], y: NDArray) -> "LightGBM":
+        self.booster_: Any = fit_lightgbm(x, y, seed=self.seed)
+        return self
+
+    def score(self, x: NDArray[np.float32]) -> Floats:
+        return predict(self.booster_, x)
+
+
+class LogisticRegression:
+    """Standardised plain features (heavy tails drawn in by a signed logarithm), ridge penalty."""
+
+    def fit(self, x: NDArray[np.float32], y: NDArray) -> "LogisticRegression":
+        from sklearn.linear_model import LogisticRegression as Logistic
+
+        self.middle_ = _middle(x)
+        tame = self._tame(x)
+        self.mean_, self.spread_ = tame.mean(axis=0), tame.std(axis=0) + 1e-6
+        self.model_ = Logistic(C=0.1, max_iter=2000).fit((tame - self.mean_) / self.spread_, y)
+        return self
+
+    def score(self, x: NDArray[np.float32]) -> Floats:
+        return np.asarray(self.model_.decision_function((self._tame(x) - self.mean_) / self.spread_), dtype=float)
+
+    def _tame(self, x: NDArray[np.float32]) -> Floats:
+        filled = np.where(np.isnan(x), self.middle_, x).astype(float)
+        return np.sign(filled) * np.log1p(np.abs(filled))
+
+
+def _middle(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Medians, 0 for a column without any number."""
+    empty = np.isnan(x).all(axis=0)
+    safe = np.where(empty, 0.0, x)
+    return np.nanmedian(safe, axis=0).astype(np.float32)

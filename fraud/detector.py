@@ -1,0 +1,317 @@
+"""The user-facing estimator: learns habits without labels, then fraud from a few."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from unlabeled.core import checkpoints
+from unlabeled.core.errors import CheckpointError, DataError
+from unlabeled.core.training import History
+from unlabeled.fraud import reasons
+from unlabeled.fraud.boosting import fit_lightgbm, from_text, predict, to_text
+from unlabeled.fraud.features import PlainFeatures, stacked
+from unlabeled.fraud.fields import Part
+from unlabeled.fraud.history_model import HistoryModel, Reading, Size
+from unlabeled.fraud.measures import within_budget
+from unlabeled.fraud.readers import DAY, Transactions, joined, transactions
+from unlabeled.fraud.roles import Roles
+from unlabeled.fraud.unsupervised import Unsupervised
+
+KIND = "fraud.FraudDetector"
+Log = Callable[[dict[str, float], int], None]
+_MODEL_FILE = "lightgbm.txt"
+_FEW_LABELS = 0.5  # below this share of labelled training rows, known-fraud shares say nothing
+
+
+class FraudDetector(ClassifierMixin, BaseEstimator):
+    """Finds fraudulent payments.
+
+    An encoder reads each card's (and each merchant's) history and learns, without labels, to foretell the next
+    payment. How far a payment surprises it, field by field, stands beside raw and velocity features in a
+    LightGBM model that learns from the labels there are. Until there are any, an unsupervised score ranks.
+
+    A table is a frame with one payment a row, or :class:`~unlabeled.fraud.Transactions`. What is returned has one
+    number a row of a frame (NaN where a row could not be used), or a payment of the transactions.
+
+    Args:
+        roles: which column is what; inferred from the pretraining table when ``None``.
+        size: of the encoder and of its training.
+        embedding: principal components of the encoder's state among the features.
+        label_delay_days: days until the label of a payment is known.
+        random_state: fixes everything that is drawn.
+
+    Attributes:
+        roles_, models_, plain_, history_: learnt by :meth:`pretrain`.
+        booster_: learnt by :meth:`finetune`; ``None`` before.
+    """
+
+    def __init__(
+        self,
+        *,
+        roles: Roles | None = None,
+        size: Size | None = None,
+        embedding: int = 16,
+        label_delay_days: float = 7.0,
+        random_state: int = 0,
+    ) -> None:
+        self.roles = roles
+        self.size = size
+        self.embedding = embedding
+        self.label_delay_days = label_delay_days
+        self.random_state = random_state
+
+    def pretrain(
+        self, table: pd.DataFrame | Transactions, *, state: Path | None = None, log: Log | None = None
+    ) -> "FraudDetector":
+        """Learns habits from payments; labels are not looked at.
+
+        Args:
+            table: payments of the training period.
+            state: folder in which an interrupted pretraining is kept and from which it goes on.
+            log: receives ``{curve: value}`` and the step.
+        """
+        known = self._read(table, self.roles)
+        known = known.with_labels(np.full(len(known), -1))
+        self.roles_ = known.roles
+        self.classes_ = np.array([0, 1])
+        everything = np.ones(len(known), dtype=bool)
+        self.plain_ = PlainFeatures(label_delay=self.label_delay_days * DAY, risk=False).fit(known, everything)
+        parts: list[Part | None] = [p for p in ("entity", "counterparty") if getattr(known.roles, p) is not None]
+        self.models_: list[HistoryModel] = []
+        self.history_: dict[str, History] = {}
+        for part in parts or [None]:
+            name = {"entity": "cards", "counterparty": "merchants", None: "payments"}[part]
+            model = HistoryModel(part, size=self.size or Size(), seed=self.random_state)
+            self.history_[name] = model.pretrain(
+                known, everything, state=state, log=_prefixed(log, name), label=f"learning {name}"
+            )
+            self.models_.append(model)
+        self._fit_scales(known)
+        self.booster_: Any = None
+        self.manifest_: dict[str, Any] = {"pretraining_data": known.fingerprint(), "payments": len(known)}
+        return self
+
+    def finetune(self, table: pd.DataFrame | Transactions, y: ArrayLike | None = None) -> "FraudDetector":
+        """Learns fraud from the labelled rows of ``table``; the others only serve as history.
+
+        Args:
+            table: payments of the training period, all of them, since histories are made of all.
+            y: 1 fraud, 0 genuine, -1 unknown, one a row; the table's label column when ``None``.
+
+        Raises:
+            DataError: no labelled fraud, or no labelled genuine payment.
+        """
+        self._check_pretrained()
+        known = self._labelled(table, y)
+        rows = np.flatnonzero(known.label >= 0)
+        frauds = int((known.label == 1).sum())
+        if not frauds or frauds == len(rows):
+            raise DataError(
+                f"fine-tuning needs labelled frauds and labelled genuine payments, got {frauds} and "
+                f"{len(rows) - frauds}: add labels (1 fraud, 0 genuine), or score without any"
+            )
+        self.plain_.risk = "counterparty" in known.frame and len(rows) >= _FEW_LABELS * len(known)
+        columns, _ = self._columns(known, rows)
+        self.feature_names_ = list(columns)
+        self.booster_ = fit_lightgbm(stacked(columns), known.label[rows], seed=self.random_state)
+        self.manifest_ |= {"labelled_frauds": frauds, "labelled_genuine": len(rows) - frauds}
+        return self
+
+    def fit(self, table: pd.DataFrame | Transactions, y: ArrayLike | None = None) -> "FraudDetector":
+        """:meth:`pretrain`, then :meth:`finetune` if there are labels."""
+        self.pretrain(table)
+        known = self._labelled(table, y)
+        return self.finetune(table, y) if (known.label == 1).any() else self
+
+    def score(  # type: ignore[override]
+        self, table: pd.DataFrame | Transactions, *, history: pd.DataFrame | Transactions | None = None
+    ) -> NDArray[np.float64]:
+        """The higher, the more suspicious: the probability of fraud, or the unsupervised score without labels.
+
+        Each row is judged by what came before it, in ``table`` and ``history``, and by nothing later. Labels in
+        either are used only where their delay has passed.
+
+        Args:
+            history: earlier payments of the same cards and merchants. A row's score is the same whether the
+                rows around it are scored with it or stand in the history.
+        """
+        return self.explained(table, history=history)[0]
+
+    def predict_proba(
+        self, table: pd.DataFrame | Transactions, *, history: pd.DataFrame | Transactions | None = None
+    ) -> NDArray[np.float64]:
+        """(N, 2): genuine, fraud.
+
+        Raises:
+            DataError: not fine-tuned; an unsupervised score is no probability.
+        """
+        self._check_pretrained()
+        if self.booster_ is None:
+            raise DataError("without labelled frauds there are no probabilities: call finetune first, or use score")
+        fraud = self.score(table, history=history)
+        return np.stack([1 - fraud, fraud], axis=1)
+
+    def predict(
+        self, table: pd.DataFrame | Transactions, *, history: pd.DataFrame | Transactions | None = None
+    ) -> NDArray[np.int64]:
+        """1 where the probability of fraud reaches one half."""
+        return (self.predict_proba(table, history=history)[:, 1] >= 0.5).astype(np.int64)
+
+    def explain(
+        self,
+        table: pd.DataFrame | Transactions,
+        *,
+        history: pd.DataFrame | Transactions | None = None,
+        rows: ArrayLike | None = None,
+    ) -> list[str]:
+        """Why a row stands out, in words, for ``rows`` (positions; all when ``None``)."""
+        _, why = self.explained(table, history=history)
+        read = self._read(table, self.roles_)
+        words = np.full(read.given, "skipped: see the table of skipped rows", dtype=object)
+        positions = read.frame["row"].to_numpy() if isinstance(table, pd.DataFrame) else np.arange(len(read))
+        words[positions] = why(np.arange(len(read)))
+        chosen = np.arange(len(words)) if rows is None else np.asarray(rows)
+        return [str(word) for word in words[chosen]]
+
+    def explained(
+        self, table: pd.DataFrame | Transactions, *, history: pd.DataFrame | Transactions | None = None
+    ) -> tuple[NDArray[np.float64], Callable[[NDArray[np.int64]], list[str]]]:
+        """Scores, and a function that gives the reasons of some payments (positions among those that could be
+        used), so that only the alerts' reasons are put into words."""
+        self._check_pretrained()
+        wanted = self._read(table, self.roles_)
+        everything, rows = wanted, np.arange(len(wanted))
+        if history is not None:
+            everything, part = joined([self._read(history, self.roles_), wanted])
+            rows = np.flatnonzero(part == 1)
+        columns, readings = self._columns(everything, rows)
+        scores = self._score(columns)
+
+        def why(positions: NDArray[np.int64]) -> list[str]:
+            return reasons.in_words(self.models_, readings, columns, everything, rows, positions)
+
+        return (wanted.to_given(scores) if isinstance(table, pd.DataFrame) else scores), why
+
+    def alerts(self, scores: ArrayLike, table: Transactions, *, per_day: int) -> NDArray[np.int64]:
+        """Positions of the ``per_day`` highest scores of each day, in time order."""
+        return np.flatnonzero(within_budget(scores, table.day, per_day=per_day))
+
+    def save(self, folder: str | Path, **manifest: Any) -> Path:
+        """Writes a model folder (safetensors, JSON, LightGBM's text); further entries go into its manifest."""
+        self._check_pretrained()
+        tensors = {f"{i}.{k}": v for i, model in enumerate(self.models_) for k, v in model.tensors().items()}
+        for i, (middle, axes) in enumerate(self.components_):
+            tensors |= {f"{i}.middle": torch.from_numpy(middle), f"{i}.axes": torch.from_numpy(axes)}
+        content = {
+            **self.manifest_,
+            **manifest,
+            "roles": self.roles_.to_json(),
+            "settings": {
+                "embedding": self.embedding,
+                "label_delay_days": self.label_delay_days,
+                "random_state": self.random_state,
+            },
+            "models": [model.to_json() for model in self.models_],
+            "plain": self.plain_.to_json(),
+            "unsupervised": self.unsupervised_.to_json(),
+            "curves": {name: history.curves for name, history in self.history_.items()},
+            "feature_names": self.feature_names_ if self.booster_ is not None else None,
+        }
+        files = {} if self.booster_ is None else {_MODEL_FILE: to_text(self.booster_)}
+        return checkpoints.save(folder, kind=KIND, tensors=tensors, manifest=content, files=files)
+
+    @staticmethod
+    def load(folder: str | Path) -> "FraudDetector":
+        """The inverse of :meth:`save`.
+
+        Raises:
+            CheckpointError: not a model of this kind, or damaged.
+        """
+        tensors, content = checkpoints.load(folder, kind=KIND)
+        roles = Roles.from_json(content["roles"])
+        sizes = [Size(**entry["size"]) for entry in content["models"]]
+        made = FraudDetector(roles=roles, size=sizes[0], **content["settings"])
+        made.roles_, made.classes_ = roles, np.array([0, 1])
+        made.models_, made.components_ = [], []
+        for i, entry in enumerate(content["models"]):
+            own = {k.removeprefix(f"{i}."): v for k, v in tensors.items() if k.startswith(f"{i}.")}
+            made.models_.append(HistoryModel.from_saved(entry, own))
+            made.components_.append((own["middle"].numpy(), own["axes"].numpy()))
+        made.plain_ = PlainFeatures.from_json(content["plain"])
+        made.unsupervised_ = Unsupervised.from_json(content["unsupervised"])
+        made.history_ = {name: History(curves=curves) for name, curves in content["curves"].items()}
+        made.booster_ = None
+        if content["feature_names"] is not None:
+            made.booster_ = from_text((Path(folder) / _MODEL_FILE).read_text(encoding="utf-8"))
+            made.feature_names_ = content["feature_names"]
+        known = ("pretraining_data", "payments", "labelled_frauds", "labelled_genuine", "run_id", "pretraining_run")
+        made.manifest_ = {name: content[name] for name in known if name in content}
+        return made
+
+    def plain_columns(self, table: Transactions) -> dict[str, NDArray[np.float64]]:
+        """The features without the encoder, as the baselines read them."""
+        return self.plain_.columns(table)
+
+    def _columns(self, table: Transactions, rows: NDArray[np.int64]) -> tuple[dict[str, NDArray], list[Reading]]:
+        """Every feature of some rows by name, and the encoders' readings of them."""
+        made: dict[str, NDArray] = {name: values[rows] for name, values in self.plain_.columns(table).items()}
+        readings = []
+        for i, model in enumerate(self.models_):
+            learnt, reading = model.features(table, rows)
+            made |= learnt
+            if len(self.components_) > i:
+                middle, axes = self.components_[i]
+                made |= {f"{model.name} state {k}": v for k, v in enumerate(((reading.state - middle) @ axes).T)}
+            readings.append(reading)
+        return made, readings
+
+    def _fit_scales(self, known: Transactions) -> None:
+        """Principal components of the states and the scale of the unsupervised score, on (a sample of) training."""
+        self.components_: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+        count = min(len(known), 20_000)
+        rows = np.sort(np.random.default_rng([self.random_state, 3]).choice(len(known), count, replace=False))
+        columns, readings = self._columns(known, rows)
+        for reading in readings:
+            middle = reading.state.mean(axis=0)
+            _, _, axes = np.linalg.svd(reading.state - middle, full_matrices=False)
+            # A copy in plain order: what is saved and read back multiplies in the same way.
+            self.components_.append((middle, np.ascontiguousarray(axes[: self.embedding].T)))
+        self.unsupervised_ = Unsupervised().fit(columns)
+
+    def _score(self, columns: Mapping[str, NDArray]) -> NDArray[np.float64]:
+        if self.booster_ is None:
+            return self.unsupervised_.score(columns)
+        if list(columns) != self.feature_names_:
+            gone = sorted(set(self.feature_names_) ^ set(columns))
+            raise CheckpointError(f"the model was fitted on other features than this table gives: {', '.join(gone)}")
+        return predict(self.booster_, stacked(columns))
+
+    def _read(self, table: pd.DataFrame | Transactions, roles: Roles | None) -> Transactions:
+        return table if isinstance(table, Transactions) else transactions(table, roles)
+
+    def _labelled(self, table: pd.DataFrame | Transactions, y: ArrayLike | None) -> Transactions:
+        known = self._read(table, self.roles_)
+        if y is None:
+            return known
+        labels = np.asarray(y)
+        if isinstance(table, pd.DataFrame):
+            if labels.shape != (known.given,):
+                raise DataError(f"{known.given} rows need as many labels, got an array of shape {labels.shape}")
+            labels = labels[known.frame["row"].to_numpy()]
+        return known.with_labels(labels)
+
+    def _check_pretrained(self) -> None:
+        if not hasattr(self, "models_"):
+            raise DataError("this FraudDetector has learnt nothing yet: call pretrain or fit first")
+
+
+def _prefixed(log: Log | None, name: str) -> Log | None:
+    if log is None:
+        return None
+    return lambda values, step: log({f"{name} {key}": value for key, value in values.items()}, step)
