@@ -1,5 +1,91 @@
 """``unlabeled sensors <verb>``."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="sensors")
+from unlabeled.pipelines.jobs import Outcome
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="What is normal for this machine, and an alarm when it no longer is: vibration snapshots or indicator trends.",
+)
+
+Inputs = Annotated[list[Path], typer.Argument(help="Files or folders: npz, Parquet or CSV.", metavar="INPUT...")]
+Rate = Annotated[float | None, typer.Option("--fs", help="Sampling rate in Hz, where the file does not say.")]
+Every = Annotated[float | None, typer.Option(help="Seconds between snapshots, where the file has no times.")]
+Share = Annotated[float, typer.Option(help="Share of each record, from its start, that is declared normal.")]
+Until = Annotated[str | None, typer.Option(help="Normal up to this date, or so many hours, instead of a share.")]
+Assets = Annotated[list[str] | None, typer.Option("--asset", help="Only this machine (may be repeated).")]
+Fleet = Annotated[
+    list[Path] | None, typer.Option("--pretrain-on", help="Learn the encoder from these machines' normal periods.")
+]
+Steps = Annotated[int, typer.Option(help="Pretraining steps.")]
+Seed = Annotated[int, typer.Option(help="Fixes initial weights, batches and masks.")]
+
+
+@app.command()
+def fit(
+    inputs: Inputs,
+    out: Annotated[Path, typer.Option(help="Folder for the model(s) and the report.")] = Path("machine-model"),
+    normal_share: Share = 0.25,
+    normal_until: Until = None,
+    fs: Rate = None,
+    every: Every = None,
+    asset: Assets = None,
+    pretrain_on: Fleet = None,
+    steps: Steps = 200,
+    seed: Seed = 0,
+) -> Outcome:
+    """Learn what is normal and calibrate the threshold, from the start of each record alone."""
+    from unlabeled.pipelines import sensors as jobs
+
+    return jobs.fit(
+        inputs, out=out, normal_share=normal_share, normal_until=normal_until, fs=fs, every=every,
+        assets=asset or (), pretrain_on=pretrain_on or (), steps=steps, seed=seed,
+    )  # fmt: skip
+
+
+@app.command()
+def score(
+    inputs: Inputs,
+    model: Annotated[Path, typer.Option(help="Folder that 'fit' wrote.")] = Path("machine-model"),
+    out: Annotated[Path, typer.Option(help="Folder for scores, alarms and the report.")] = Path("machine-scores"),
+    fs: Rate = None,
+    every: Every = None,
+    asset: Assets = None,
+) -> Outcome:
+    """Score snapshots: state, score and its parts for each, alarms, and why."""
+    from unlabeled.pipelines import sensors as jobs
+
+    return jobs.score(inputs, model=model, out=out, fs=fs, every=every, assets=asset or ())
+
+
+@app.command()
+def backtest(
+    inputs: Inputs,
+    out: Annotated[Path, typer.Option(help="Folder for the report and the tables.")] = Path("machine-backtest"),
+    normal_share: Share = 0.25,
+    normal_until: Until = None,
+    failure_at: Annotated[
+        str | None, typer.Option(help="Date of the failure, or hours from the start (default: the end of the record).")
+    ] = None,
+    healthy: Annotated[list[str] | None, typer.Option(help="A machine that did not fail (may be repeated).")] = None,
+    running_column: Annotated[str, typer.Option(help="Column that is false while the machine stands.")] = "running",
+    fs: Rate = None,
+    every: Every = None,
+    asset: Assets = None,
+    pretrain_on: Fleet = None,
+    steps: Steps = 200,
+    seed: Seed = 0,
+) -> Outcome:
+    """Replay runs to failure and count lead time and false alarms, ours beside plain 3-sigma rules."""
+    from unlabeled.pipelines import sensors as jobs
+
+    return jobs.replay(
+        inputs, out=out, normal_share=normal_share, normal_until=normal_until, failure_at=failure_at,
+        healthy=healthy or (), running_column=running_column, fs=fs, every=every, assets=asset or (),
+        pretrain_on=pretrain_on or (), steps=steps, seed=seed,
+    )  # fmt: skip

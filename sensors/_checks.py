@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def alike(one: Recording, other: Recording) -> None:
+    """Two machines can share an encoder."""
     if (
         one.kind != other.kind
         or one.values.shape[2:] != other.values.shape[2:]

@@ -30,6 +30,7 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
         "params": {**params, "rule": monitor.rule.config()},
         "picture": {"channels": monitor.channels_, "grid": list(monitor.grid_)},
         "fleet": monitor.fleet_,
+        "pretrained": getattr(monitor, "pretrained_", False),
         "curves": monitor.history_.curves,
         "pretraining_run": pretraining_run,
         "licence": "as the data that it was fitted on",
@@ -57,7 +58,7 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
     monitor.pretext_.load_state_dict(_under("pretext.", tensors))
     monitor.backbone_.eval()
     monitor.pretext_.eval()
-    monitor.fleet_ = manifest["fleet"]
+    monitor.fleet_, monitor.pretrained_ = manifest["fleet"], manifest["pretrained"]
     monitor.history_ = History(curves={k: [(a, b) for a, b in v] for k, v in manifest["curves"].items()})
     monitor.pretraining_run_ = manifest["pretraining_run"]
     if fitted:

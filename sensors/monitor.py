@@ -1,6 +1,7 @@
 """The user-facing estimator: what is normal for this machine, and an alarm when it no longer is."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,20 +115,25 @@ class MachineMonitor(BaseEstimator):
         """
         if not fleet:
             raise DataError("pretraining needs at least one recording")
-        pictures = []
+        pictures, used = [], []
         for recording in fleet:
             _checks.alike(recording, fleet[0])
             rows = recording.normal_rows(share=normal_share, until=normal_until)
             seen = look(recording, rows=rows, window=self.window)
-            if len(seen.rows) >= MIN_REFERENCE:
-                pictures.append(Scaling.of(seen.pictures, seen.indicators).picture(seen.pictures))
+            if len(seen.rows) < MIN_REFERENCE:
+                progress.say(
+                    f"{recording.asset} is left out of the pretraining: {len(seen.rows)} snapshots to learn from"
+                )
+                continue
+            used.append(recording.asset)
+            pictures.append(Scaling.of(seen.pictures, seen.indicators).picture(seen.pictures))
         if not pictures:
             raise DataError(
                 f"no recording has {MIN_REFERENCE} snapshots in its normal period that can be judged: "
                 "give longer recordings, or a larger --normal-share"
             )
         self._learn(np.concatenate(pictures), state=state, log=log)
-        self.fleet_ = [recording.asset for recording in fleet]
+        self.fleet_, self.pretrained_ = used, True
         return self
 
     def fit(
@@ -141,7 +147,7 @@ class MachineMonitor(BaseEstimator):
     ) -> "MachineMonitor":
         """Learns what is normal from the declared normal period of one machine, and calibrates the threshold.
 
-        An encoder that was not pretrained is first trained on the period's first two thirds.
+        An encoder that :meth:`pretrain` has not taught is first trained on the period's first two thirds.
 
         Raises:
             DataError: too few snapshots that can be judged, or another kind of data than the pretraining's.
@@ -156,7 +162,7 @@ class MachineMonitor(BaseEstimator):
             )
         self.scaling_ = Scaling.of(seen.pictures[:cut], seen.indicators[:cut])
         pictures = self.scaling_.picture(seen.pictures)
-        if not hasattr(self, "backbone_"):
+        if not getattr(self, "pretrained_", False):
             self._learn(pictures[:cut], state=state, log=log)
             self.fleet_ = [recording.asset]
         _checks.grid(self, pictures)
@@ -257,7 +263,7 @@ class MachineMonitor(BaseEstimator):
         One picture at a time, in tensors of fixed shape, so that no result depends on what else is scored.
         """
         batch = torch.from_numpy(picture.copy())[None]
-        with torch.inference_mode():
+        with one_thread(), torch.inference_mode():
             embedding = self.backbone_.embed(batch)[0].double().numpy()
             several = batch.expand(_DRAWS, -1, -1, -1).contiguous()
             prediction, masked = self.pretext_.reconstruct(self.backbone_, several, 0)
@@ -270,7 +276,11 @@ class MachineMonitor(BaseEstimator):
     def _learn(self, pictures: NDArray[np.float32], *, state: Path | None, log: Log | None) -> None:
         channels, *grid = pictures.shape[1:]
         self.build(channels, (grid[0], grid[1]))
-        self.history_: History = fit(
+        with one_thread():
+            self.history_: History = self._train(pictures, state, log)
+
+    def _train(self, pictures: NDArray[np.float32], state: Path | None, log: Log | None) -> History:
+        return fit(
             Pretraining(self.backbone_, self.pretext_),
             Batches(pictures, batch_size=self.batch_size, seed=derive(self.random_state, "sensors", "order")),
             settings=TrainingSettings(
@@ -328,6 +338,18 @@ class Stream:
         smoothed, on = self._alarm.push(score)
         state = "alarm" if on else "normal"
         return {"state": state, "alarm": on, "score": score, "smoothed": smoothed, **parts, "reason": ""}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The encoder is too small to gain from threads, and loses much where others want the cores too; with one
+    thread the order of every sum is fixed as well."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _fuse(parts: Mapping[str, float]) -> float:

@@ -91,7 +91,7 @@ def write(recording: Recording, folder: Path) -> Path:
     }
     if recording.failure_h is not None:
         arrays["failure_t_s"] = np.float64(recording.failure_h * 3600)
-    np.savez(path, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez(path, allow_pickle=False, **arrays)
     return path
 
 

@@ -1,0 +1,94 @@
+"""Tables that the vibration jobs write, each replaced whole."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unlabeled.core.checkpoints import write_atomically
+from unlabeled.sensors.backtest import Result
+from unlabeled.sensors.recording import Recording
+from unlabeled.sensors.report import Machine, alarm_episodes
+
+
+def folder_name(asset: str) -> str:
+    """A machine's name as a plain folder name."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", asset).strip(".") or "machine"
+
+
+def scores(tables: Sequence[pd.DataFrame], out: Path) -> dict[str, Path]:
+    """``scores.csv`` and ``scores.parquet``: one row a snapshot."""
+    table = pd.concat(tables, ignore_index=True)
+    new = out / f".scores.parquet.new-{os.getpid()}"
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(new, index=False)
+    os.replace(new, out / "scores.parquet")
+    return {
+        "scores": write_atomically(out / "scores.csv", table.to_csv(index=False)),
+        "scores.parquet": out / "scores.parquet",
+    }
+
+
+def alarms(machines: Sequence[Machine], out: Path) -> dict[str, Path]:
+    """``alarms.csv``: one row an alarm."""
+    rows = [row for machine in machines for row in _alarm_rows(machine)]
+    columns = ["asset", "from", "until", "from_hours", "snapshots", "highest_score", "threshold"]
+    text = pd.DataFrame(rows, columns=columns).to_csv(index=False)
+    return {"alarms": write_atomically(out / "alarms.csv", text)}
+
+
+def _alarm_rows(machine: Machine) -> list[dict[str, Any]]:
+    table, recording = machine.table, machine.recording
+    smoothed = table["smoothed"].to_numpy()
+    return [
+        {
+            "asset": recording.asset,
+            "from": recording.when(e.start),
+            "until": "" if e.stop == len(table) else recording.when(e.stop),
+            "from_hours": float(recording.hours[e.start]),
+            "snapshots": e.stop - e.start,
+            "highest_score": float(np.nanmax(smoothed[e.start : e.stop], initial=0.0)),
+            "threshold": machine.monitor.threshold_,
+        }
+        for e in alarm_episodes(table)
+    ]
+
+
+def unjudged(
+    recordings: Sequence[Recording],
+    tables: Sequence[pd.DataFrame],
+    out: Path,
+    left_out: Sequence[tuple[str, str]] = (),
+) -> dict[str, Path]:
+    """``cannot_judge.csv``: every row and machine that was not judged, and why."""
+    rows: list[dict[str, Any]] = [{"asset": asset, "row": "", "time": "", "reason": why} for asset, why in left_out]
+    for recording, table in zip(recordings, tables, strict=True):
+        rows += [{"asset": recording.asset, **skip._asdict()} for skip in recording.skipped]
+        for i in np.flatnonzero((table["state"] == "cannot judge").to_numpy()):
+            reason = table["reason"].iloc[i]
+            rows.append(
+                {
+                    "asset": recording.asset,
+                    "row": int(recording.index[i]),
+                    "time": recording.when(int(i)),
+                    "reason": reason,
+                }
+            )
+    text = pd.DataFrame(rows, columns=["asset", "row", "time", "reason"]).to_csv(index=False)
+    return {"cannot judge": write_atomically(out / "cannot_judge.csv", text)}
+
+
+def results(found: Sequence[Result], out: Path) -> dict[str, Path]:
+    """``results.csv``: one row a machine and method."""
+    table = pd.DataFrame([dataclasses.asdict(r) for r in found])
+    return {"results": write_atomically(out / "results.csv", table.to_csv(index=False))}
+
+
+def plain_result(result: Result) -> dict[str, Any]:
+    """For JSON, which has no nan."""
+    return {k: None if isinstance(v, float) and v != v else v for k, v in dataclasses.asdict(result).items()}

@@ -1,0 +1,132 @@
+"""What the vibration jobs say about their results: comparisons, one sentence, figures, what to explain."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unlabeled.core.errors import DataError
+from unlabeled.pipelines.jobs import Comparison
+from unlabeled.sensors import report as pages
+from unlabeled.sensors.backtest import HOURS_PER_MONTH, Replay, Result
+from unlabeled.sensors.recording import Recording
+
+
+def hours_of(text: str | None, recording: Recording) -> float | None:
+    """``2014-02-08 14:30`` or a number of hours -> hours after the recording's first snapshot."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    moment = pd.to_datetime(text, errors="coerce")
+    if pd.isna(moment):
+        raise DataError(f"{text!r} is neither a number of hours nor a date such as '2014-02-08 14:30'")
+    if recording.clock is None:
+        raise DataError(f"{recording.asset} has no dates, only seconds: give hours after its first snapshot")
+    return float((np.datetime64(moment) - recording.clock[0]) / np.timedelta64(1, "s")) / 3600
+
+
+def explained(machine: pages.Machine, *, from_row: int, results: Sequence[Result] = ()) -> pages.Machine:
+    """Adds the explanation of the last alarm's start, or of the highest score where there was none."""
+    table = machine.table
+    alarms = [e for e in pages.alarm_episodes(table) if e.stop > from_row]
+    smoothed = table["smoothed"].to_numpy()
+    smoothed = np.where(np.arange(len(table)) >= from_row, smoothed, np.nan)
+    if not np.isfinite(smoothed).any():
+        return machine
+    if alarms:
+        # A little into the alarm there is more to see than at its first moment.
+        at = min(alarms[-1].start + machine.monitor.rule.smooth, alarms[-1].stop - 1)
+        what = f"the start of the last alarm, {machine.recording.when(at)}"
+    else:
+        at = int(np.nanargmax(smoothed))
+        what = f"no alarm; the highest score, {machine.recording.when(at)}"
+    try:
+        explanation = machine.monitor.explain(machine.recording, row=at)
+    except DataError:
+        return machine
+    return pages.Machine(
+        machine.recording, machine.monitor, table, baselines=machine.baselines, results=results,
+        explanation=explanation, normal_rows=machine.normal_rows, explained=what,
+    )  # fmt: skip
+
+
+def machine(replayed: Replay) -> pages.Machine:
+    rows = replayed.monitor.period_.stop
+    base = pages.Machine(
+        replayed.recording, replayed.monitor, replayed.table, baselines=replayed.baselines, normal_rows=rows,
+        results=replayed.results,
+    )  # fmt: skip
+    return explained(base, from_row=rows, results=replayed.results)
+
+
+def comparisons(results: Sequence[Sequence[Result]]) -> list[Comparison]:
+    """Mean lead over the machines that failed and false alarms a month over all, ours beside each plain rule."""
+    shared = [m for m in _methods(results[0]) if all(m in _methods(r) for r in results)]
+    by = {m: [next(x for x in r if x.method == m) for r in results] for m in ["ours", *shared]}
+    comparisons = []
+    if any(result.failed for result in by["ours"]):
+        leads = {m: float(np.mean([x.lead_h for x in found if x.failed])) for m, found in by.items()}
+        comparisons.append(_compared("lead time (h)", leads))
+    months = sum(x.monitored_h for x in by["ours"]) / HOURS_PER_MONTH
+    wrong = {m: sum(x.false_alarms for x in found) / months for m, found in by.items()}
+    comparisons.append(_compared("false alarms a machine-month", wrong, higher_is_better=False))
+    return comparisons
+
+
+def _methods(results: Sequence[Result]) -> list[str]:
+    return [r.method for r in results if r.method != "ours"]
+
+
+def _compared(metric: str, values: dict[str, float], *, higher_is_better: bool = True) -> Comparison:
+    others = {name: value for name, value in values.items() if name != "ours"}
+    return Comparison(metric=metric, ours=values["ours"], baselines=others, higher_is_better=higher_is_better)
+
+
+def verdict(
+    replays: Sequence[Replay], comparisons: Sequence[Comparison], skipped: Sequence[tuple[str, str]]
+) -> tuple[str, Any]:
+    ours = [r.results[0] for r in replays]
+    failing = [r for r in ours if r.failed]
+    found = sum(r.lead_h > 0 for r in failing)
+    wrong = sum(r.false_alarms for r in ours)
+    text = f"{found} of {len(failing)} failure(s) announced, {wrong} false alarm(s) on {len(ours)} machine(s)."
+    tone = "flat"
+    if failing:
+        rule, lead = comparisons[0].gain()
+        rows = [x for r in replays for x in r.results if x.method == rule]
+        theirs = sum(x.false_alarms for x in rows)
+        better = "earlier than" if lead > 0 else "LATER than" if lead < 0 else "as early as"
+        text += (
+            f" Mean lead {np.mean([r.lead_h for r in failing]):.2f} h, {abs(lead):.2f} h {better} {rule}, the earliest "
+            f"plain rule, which had {theirs} false alarm(s)."
+        )
+        tone = "good" if lead > 0 and wrong <= theirs else "bad" if lead < 0 and wrong >= theirs else "flat"
+        if lead < 0 and wrong >= theirs:
+            text += " The plain rule did better here."
+    if skipped:
+        text += f" {len(skipped)} machine(s) left out (see the report)."
+    return text, tone
+
+
+def facts(replays: Sequence[Replay]) -> dict[str, Any]:
+    ours = [r.results[0] for r in replays]
+    failing = [r for r in ours if r.failed]
+    return {
+        "machines": len(ours),
+        "failures announced": f"{sum(r.lead_h > 0 for r in failing)} of {len(failing)}",
+        "false alarms": sum(r.false_alarms for r in ours),
+        "cannot judge": sum(int((r.table["state"] == "cannot judge").sum()) for r in replays),
+    }
+
+
+def score_facts(machines: Sequence[pages.Machine]) -> dict[str, Any]:
+    return {
+        "machines": len(machines),
+        "snapshots": sum(len(m.table) for m in machines),
+        "cannot judge": sum(int((m.table["state"] == "cannot judge").sum()) for m in machines),
+        "alarms": sum(len(pages.alarm_episodes(m.table)) for m in machines),
+    }

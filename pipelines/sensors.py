@@ -1,0 +1,383 @@
+"""The vibration jobs: files in; model, scores, alarms and a report out; every run tracked."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unlabeled.core import fingerprint, tracking
+from unlabeled.core.checkpoints import MANIFEST
+from unlabeled.core.errors import DataError
+from unlabeled.core.progress import say
+from unlabeled.core.report import Verdict
+from unlabeled.pipelines import _sensors_files as files
+from unlabeled.pipelines import _sensors_summary as summary
+from unlabeled.pipelines.jobs import Outcome
+from unlabeled.sensors import report as pages
+from unlabeled.sensors import simulate
+from unlabeled.sensors.backtest import Replay, backtest, with_failure
+from unlabeled.sensors.baselines import usual_baselines
+from unlabeled.sensors.monitor import CALIBRATION_SHARE, MachineMonitor
+from unlabeled.sensors.readers import read
+from unlabeled.sensors.recording import NORMAL_SHARE, Recording
+
+EXPERIMENT = "unlabeled/sensors"
+
+
+def fit(
+    inputs: Sequence[Path],
+    *,
+    out: Path,
+    normal_share: float = NORMAL_SHARE,
+    normal_until: str | None = None,
+    fs: float | None = None,
+    every: float | None = None,
+    assets: Sequence[str] = (),
+    pretrain_on: Sequence[Path] = (),
+    steps: int = 200,
+    seed: int = 0,
+) -> Outcome:
+    """Pretrains on normal periods, then fits one monitor a machine and calibrates its threshold."""
+    recordings = _told(read(*inputs, fs=fs, every=every, assets=assets))
+    fleet = _told(read(*pretrain_on, fs=fs, every=every)) if pretrain_on else recordings
+    # A machine's own calibration part is kept from the encoder too.
+    share = normal_share if pretrain_on else normal_share * (1 - CALIBRATION_SHARE)
+    encoder, pretraining = _pretrain(
+        fleet, share=share, until=normal_until, steps=steps, seed=seed, state=out / ".pretraining", keep=out / "encoder"
+    )
+    machines: list[pages.Machine] = []
+    skipped: list[tuple[str, str]] = []
+    written: dict[str, Path] = {}
+    for recording in recordings:
+        until = summary.hours_of(normal_until, recording)
+        try:
+            monitor = _copy(encoder, out / "encoder", seed).fit(
+                recording, normal_share=normal_share, normal_until=until
+            )
+        except DataError as error:
+            if len(recordings) == 1:
+                raise
+            skipped.append((recording.asset, str(error)))
+            continue
+        rows = recording.normal_rows(share=normal_share, until=until)
+        normal = recording.rows(slice(0, rows))
+        table = monitor.score(normal)
+        with tracking.run(EXPERIMENT, f"fit {recording.asset}", params=_params(monitor), parent=pretraining) as run:
+            run.tags(_prints([recording], [rows]))
+            run.metrics({"threshold": monitor.threshold_, "normal_rows": rows})
+            path = monitor.save(out / files.folder_name(recording.asset), pretraining_run=pretraining)
+            run.artifact(path, "model")
+        written[f"model {recording.asset}"] = path
+        machines.append(pages.Machine(normal, monitor, table, normal_rows=rows))
+    if not machines:
+        raise DataError(f"no machine could be fitted: {skipped[0][1]}")
+    alarmed = [m.recording.asset for m in machines if m.table["alarm"].any()]
+    headline = f"Fitted {len(machines)} machine(s) on their normal periods" + (
+        f"; {len(skipped)} left out (see the report)." if skipped else "."
+    )
+    if alarmed:
+        headline += f" Alarms already within the normal period: {', '.join(alarmed)}. It may not be normal."
+    page = pages.build(
+        title="What is normal for these machines",
+        subtitle=", ".join(m.recording.asset for m in machines),
+        verdict=Verdict(headline, "bad" if alarmed or skipped else "good"),
+        facts={"machines": len(machines), "left out": len(skipped), "pretrained on": ", ".join(encoder.fleet_)},
+        machines=machines,
+        skipped=skipped,
+        run_id=pretraining,
+    )
+    written["report"] = page.write(out / "report.html")
+    written |= files.unjudged([m.recording for m in machines], [m.table for m in machines], out)
+    return Outcome(
+        headline=headline,
+        files=written,
+        run_id=pretraining,
+        details={
+            "skipped": [list(s) for s in skipped],
+            "thresholds": {m.recording.asset: m.monitor.threshold_ for m in machines},
+        },
+    )
+
+
+def score(
+    inputs: Sequence[Path],
+    *,
+    model: Path,
+    out: Path,
+    fs: float | None = None,
+    every: float | None = None,
+    assets: Sequence[str] = (),
+) -> Outcome:
+    """Scores snapshots with a fitted model; says for each machine whether it is in alarm, and why."""
+    recordings = _told(read(*inputs, fs=fs, every=every, assets=assets))
+    machines: list[pages.Machine] = []
+    skipped: list[tuple[str, str]] = []
+    parent = None
+    for recording in recordings:
+        try:
+            monitor = MachineMonitor.load(_model_of(recording.asset, model))
+            table = monitor.score(recording)
+        except DataError as error:
+            if len(recordings) == 1:
+                raise
+            skipped.append((recording.asset, str(error)))
+            continue
+        parent = parent or monitor.pretraining_run_
+        rows = monitor.period_.stop
+        same = len(recording) >= rows and fingerprint.of_array(recording.values[:rows]) == monitor.data_fingerprint_
+        baselines = usual_baselines(recording, normal_rows=rows) if same else []
+        machines.append(
+            summary.explained(
+                pages.Machine(recording, monitor, table, baselines=baselines, normal_rows=rows if same else 0),
+                from_row=rows if same else 0,
+            )
+        )
+    if not machines:
+        raise DataError(f"no machine could be scored: {skipped[0][1]}")
+    on = [m.recording.asset for m in machines if bool(m.table["alarm"].iloc[-1])]
+    judged = [m for m in machines if (m.table["state"] != "cannot judge").any()]
+    headline = (
+        f"{len(on)} of {len(machines)} machine(s) in alarm at the end of the data"
+        + (f": {', '.join(on)}." if on else ".")
+        + ("" if len(judged) == len(machines) else f" {len(machines) - len(judged)} could not be judged at all.")
+        + (f" {len(skipped)} left out (see the report)." if skipped else "")
+    )
+    with tracking.run(EXPERIMENT, "score", params={"model": str(model)}, parent=parent) as run:
+        run.tags(_prints([m.recording for m in machines], [m.monitor.period_.stop for m in machines]))
+        for m in machines:
+            run.metrics({f"alarms.{_metric_name(m.recording.asset)}": len(pages.alarm_episodes(m.table))})
+        written = files.scores([m.table for m in machines], out)
+        written |= files.alarms(machines, out)
+        written |= files.unjudged([m.recording for m in machines], [m.table for m in machines], out, skipped)
+        page = pages.build(
+            title="Machines against their normal state",
+            subtitle=", ".join(m.recording.asset for m in machines),
+            verdict=Verdict(headline, "bad" if on or len(judged) < len(machines) else "good"),
+            facts=summary.score_facts(machines),
+            machines=machines,
+            skipped=skipped,
+            run_id=run.run_id,
+        )
+        written["report"] = page.write(out / "report.html")
+        run.artifact(written["report"])
+        run.artifact(written["scores"])
+    details = {"in_alarm": on, "skipped": [list(s) for s in skipped], "facts": summary.score_facts(machines)}
+    return Outcome(headline=headline, files=written, run_id=run.run_id, details=details)
+
+
+def replay(
+    inputs: Sequence[Path],
+    *,
+    out: Path,
+    normal_share: float = NORMAL_SHARE,
+    normal_until: str | None = None,
+    failure_at: str | None = None,
+    healthy: Sequence[str] = (),
+    running_column: str = "running",
+    fs: float | None = None,
+    every: float | None = None,
+    assets: Sequence[str] = (),
+    pretrain_on: Sequence[Path] = (),
+    steps: int = 200,
+    seed: int = 0,
+) -> Outcome:
+    """Replays runs to failure: normal period first, then snapshot by snapshot, against plain 3-sigma rules.
+
+    With several runs the encoder that judges one of them has learnt from the others' normal periods only.
+    """
+    recordings = _told(read(*inputs, fs=fs, every=every, running_column=running_column, assets=assets))
+    if failure_at is not None:
+        recordings = [with_failure(r, summary.hours_of(failure_at, r) or 0.0) for r in recordings]
+    unknown = sorted(set(healthy) - {r.asset for r in recordings})
+    if unknown:
+        raise DataError(f"no machine {', '.join(unknown)} to be counted as healthy")
+    extra = _told(read(*pretrain_on, fs=fs, every=every)) if pretrain_on else []
+    return _replay(
+        recordings,
+        extra,
+        out=out,
+        failed={r.asset for r in recordings} - set(healthy),
+        share=normal_share,
+        until=normal_until,
+        steps=steps,
+        seed=seed,
+    )
+
+
+def demo(out: Path, *, seed: int) -> Outcome:
+    """Six simulated machines: four well ones teach the encoder, one well and two failing ones are judged."""
+    known = {p.stem for p in (out / "data").glob("*.npz")} if (out / "data").is_dir() else set()
+    machines = simulate.fleet(healthy=5, failing=2, seed=seed)
+    paths = [simulate.write(machine, out / "data") for machine in machines]
+    for stale in known - {machine.asset for machine in machines}:
+        (out / "data" / f"{stale}.npz").unlink()
+    fleet, judged = read(*paths[:4]), read(*paths[4:])
+    return _replay(
+        judged,
+        fleet,
+        out=out,
+        failed={"failing-1", "failing-2"},
+        share=NORMAL_SHARE,
+        until=None,
+        steps=150,
+        seed=seed,
+        one_encoder=True,
+        synthetic=True,
+    )
+
+
+def _replay(
+    recordings: list[Recording],
+    extra: list[Recording],
+    *,
+    out: Path,
+    failed: set[str],
+    share: float,
+    until: str | None,
+    steps: int,
+    seed: int,
+    one_encoder: bool = False,
+    synthetic: bool = False,
+) -> Outcome:
+    replays: list[Replay] = []
+    skipped: list[tuple[str, str]] = []
+    runs: dict[str, str] = {}
+    for recording in recordings:
+        others = [r for r in recordings if r is not recording and _alike(r, recording)] if not one_encoder else []
+        fleet = others + [r for r in extra if _alike(r, recording)]
+        name = "encoder" if one_encoder else f"encoder-{files.folder_name(recording.asset)}"
+        try:
+            if fleet and not (one_encoder and runs):
+                encoder, runs[recording.asset] = _pretrain(
+                    fleet, share=share, until=until, steps=steps, seed=seed,
+                    state=out / f".pretraining-{files.folder_name(recording.asset)}", keep=out / name,
+                )  # fmt: skip
+            elif fleet:
+                runs[recording.asset] = next(iter(runs.values()))
+            monitor = _copy(encoder, out / name, seed) if fleet else MachineMonitor(steps=steps, random_state=seed)
+            replays.append(
+                backtest(
+                    monitor,
+                    recording,
+                    normal_share=share,
+                    normal_until=summary.hours_of(until, recording),
+                    failed=recording.asset in failed,
+                )
+            )
+        except DataError as error:
+            if len(recordings) == 1:
+                raise
+            skipped.append((recording.asset, str(error)))
+    if not replays:
+        raise DataError(f"no run could be replayed: {skipped[0][1]}")
+    comparisons = summary.comparisons([r.results for r in replays])
+    headline, tone = summary.verdict(replays, comparisons, skipped)
+    first = next(iter(runs.values()), None)
+    with tracking.run(EXPERIMENT, "backtest", params=_params(replays[0].monitor), parent=first) as run:
+        run.tags(_prints([r.recording for r in replays], [r.monitor.period_.stop for r in replays]))
+        run.tags({"synthetic": synthetic, "pretraining_runs": ", ".join(f"{k}: {v}" for k, v in runs.items())})
+        machines = [summary.machine(r) for r in replays]
+        for r in replays:
+            for result in r.results:
+                name = _metric_name(f"{r.recording.asset}.{result.method}")
+                run.metrics({f"lead_h.{name}": result.lead_h, f"false_alarms.{name}": result.false_alarms})
+        written: dict[str, Path] = {}
+        for r in replays:
+            path = r.monitor.save(
+                out / files.folder_name(r.recording.asset), pretraining_run=runs.get(r.recording.asset)
+            )
+            run.artifact(path, "models/" + path.name)
+        written |= files.scores([r.table for r in replays], out)
+        written |= files.alarms(machines, out)
+        written |= files.results([result for r in replays for result in r.results], out)
+        written |= files.unjudged([r.recording for r in replays], [r.table for r in replays], out, skipped)
+        page = pages.build(
+            title="Replay: how early would the alarm have come?",
+            subtitle=", ".join(r.recording.asset for r in replays),
+            verdict=Verdict(headline, tone),
+            facts=summary.facts(replays),
+            machines=machines,
+            skipped=skipped,
+            synthetic=synthetic,
+            run_id=run.run_id,
+        )
+        written["report"] = page.write(out / "report.html")
+        run.artifact(written["report"])
+        run.artifact(written["results"])
+    return Outcome(
+        headline=headline,
+        comparisons=comparisons,
+        files=written,
+        run_id=run.run_id,
+        details={
+            "results": [files.plain_result(result) for r in replays for result in r.results],
+            "skipped": [list(s) for s in skipped],
+        },
+    )
+
+
+def _pretrain(
+    fleet: Sequence[Recording], *, share: float, until: str | None, steps: int, seed: int, state: Path, keep: Path
+) -> tuple[MachineMonitor, str]:
+    """A tracked pretraining run of its own; the encoder is kept in ``keep``."""
+    monitor = MachineMonitor(steps=steps, random_state=seed)
+    hours = summary.hours_of(until, fleet[0])
+    with tracking.run(EXPERIMENT, "pretrain", params=_params(monitor)) as run:
+        run.params({"fleet": ", ".join(r.asset for r in fleet), "normal_share": share})
+        run.tags(_prints(fleet, [r.normal_rows(share=share, until=hours) for r in fleet]))
+        monitor.pretrain(fleet, normal_share=share, normal_until=hours, state=state, log=run.metrics)
+        monitor.save(keep)
+        run.artifact(keep, "encoder")
+    return monitor, run.run_id
+
+
+def _copy(encoder: MachineMonitor, folder: Path, seed: int) -> MachineMonitor:
+    """A monitor of its own for each machine, with the pretrained encoder."""
+    return MachineMonitor.load(folder).set_params(random_state=seed) if encoder.pretrained_ else encoder
+
+
+def _model_of(asset: str, model: Path) -> Path:
+    """``model`` itself, the folder inside that has the machine's name, or the only one there."""
+    if (model / MANIFEST).is_file():
+        return model
+    named = model / files.folder_name(asset)
+    if (named / MANIFEST).is_file():
+        return named
+    inside = (
+        sorted(p.parent for p in model.glob(f"*/{MANIFEST}") if p.parent.name != "encoder") if model.is_dir() else []
+    )
+    if len(inside) == 1:
+        return inside[0]
+    have = ", ".join(p.name for p in inside) or "none"
+    raise DataError(f"{model} holds no model for {asset} (it has: {have}): fit it first, or name its own folder")
+
+
+def _alike(one: Recording, other: Recording) -> bool:
+    same = one.kind == other.kind and one.values.shape[2:] == other.values.shape[2:]
+    return same and (one.kind == "waveform" or one.names == other.names)
+
+
+def _told(recordings: list[Recording]) -> list[Recording]:
+    """Says how the files were read."""
+    notes: dict[tuple[str, str], list[str]] = {}
+    for recording in recordings:
+        for note in recording.notes:
+            notes.setdefault((recording.source, note), []).append(recording.asset)
+    for (source, note), names in notes.items():
+        say(f"{Path(source).name}: {note} [{', '.join(names)}]")
+    return recordings
+
+
+def _params(monitor: MachineMonitor) -> dict[str, Any]:
+    return monitor.get_params(deep=False)
+
+
+def _prints(recordings: Sequence[Recording], rows: Sequence[int]) -> dict[str, str]:
+    return {
+        "data.fingerprint": fingerprint.of_names(fingerprint.of_array(r.values, r.hours) for r in recordings),
+        "split.fingerprint": fingerprint.of_names(f"{r.asset}:{n}" for r, n in zip(recordings, rows, strict=True)),
+    }
+
+
+def _metric_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_./ -]", "_", text)

@@ -1,0 +1,276 @@
+"""The page that a maintenance engineer reads: what the score did, when an alarm came and why, what plain rules say."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unlabeled.core.report import ALARM, OTHERS, OURS, Report, Section, Verdict, new_figure, plot_curves
+from unlabeled.sensors import features
+from unlabeled.sensors.alarms import Episode, episodes
+from unlabeled.sensors.backtest import Result
+from unlabeled.sensors.baselines import SIGMAS, ThreeSigma
+from unlabeled.sensors.explain import Explanation
+from unlabeled.sensors.monitor import PARTS, MachineMonitor
+from unlabeled.sensors.recording import Recording
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN_ROWS = 25
+LIMITS = (
+    "The monitor says that a machine is no longer as it was in its declared normal period, not what is broken nor how "
+    "long it will last.",
+    "A normal period that already holds a fault, or a run-in that is not over, makes everything that follows "
+    "unreliable: false alarms after a run-in, silence about the fault.",
+    "A new way of working (other speed, load or mounting) looks like a fault. Fit again on a normal period of it.",
+    "Lead times of rig tests, in which bearings are overloaded to fail within hours or days, do not carry over to "
+    "machines that wear over years.",
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """All that the page shows of one machine.
+
+    Attributes:
+        recording, monitor, table: the run, who judged it, and the scores.
+        baselines: plain rules' values; empty where the normal period is not part of the data.
+        results: of a backtest, ours first.
+        explanation: of the moment of the alarm, or of the end.
+        normal_rows: rows of the declared normal period in this data (0: not part of it).
+        explained: which moment is explained, in words.
+    """
+
+    recording: Recording
+    monitor: MachineMonitor
+    table: pd.DataFrame
+    baselines: Sequence[ThreeSigma] = ()
+    results: Sequence[Result] = field(default_factory=list)
+    explanation: Explanation | None = None
+    normal_rows: int = 0
+    explained: str = ""
+
+
+def build(
+    *,
+    title: str,
+    subtitle: str,
+    verdict: Verdict,
+    facts: Mapping[str, Any],
+    machines: Sequence[Machine],
+    skipped: Sequence[tuple[str, str]] = (),
+    synthetic: bool = False,
+    run_id: str | None = None,
+) -> Report:
+    """The whole page.
+
+    Args:
+        skipped: machines that were left out, and why.
+    """
+    report = Report(title, subtitle, verdict, facts, synthetic=synthetic, run_id=run_id)
+    if any(machine.results for machine in machines):
+        _comparison(report.section("Ours beside plain rules"), machines)
+    for machine in machines:
+        _machine(report.section(machine.recording.asset), machine)
+    _unjudged(report.section("Snapshots that could not be judged"), machines, skipped)
+    _making(report.section("How it was made"), machines)
+    limits = report.section("What this cannot tell you")
+    for line in LIMITS:
+        limits.text(line)
+    return report
+
+
+def timeline(machine: Machine) -> "Figure":
+    """Smoothed score and threshold above, the plain rules' distances below."""
+    recording, table = machine.recording, machine.table
+    x, unit = _time_axis(recording)
+    rows = 2 if machine.baselines else 1
+    figure, axes = new_figure(height=2.2 + 1.5 * rows, rows=rows, sharex=True, squeeze=False)
+    top = axes[0, 0]
+    judged = table["smoothed"].notna().to_numpy()
+    top.plot(x[judged], table["smoothed"].to_numpy()[judged], color=OURS, lw=1.2, label="ours, smoothed")
+    top.axhline(machine.monitor.threshold_, color=ALARM, lw=1, ls="--", label="threshold")
+    top.set_yscale("symlog", linthresh=max(5.0, 2 * machine.monitor.threshold_))
+    top.set_ylabel("departure from normal")
+    if machine.baselines:
+        bottom = axes[1, 0]
+        for colour, baseline in zip(OTHERS, _shown(machine.baselines), strict=False):
+            bottom.plot(x, baseline.z, color=colour, lw=0.8, label=baseline.name)
+        bottom.axhline(SIGMAS, color=ALARM, lw=1, ls="--")
+        bottom.set_yscale("symlog", linthresh=6)
+        bottom.set_ylabel("plain rules (sigma)")
+        bottom.legend(frameon=False, fontsize=8, loc="upper left", ncols=4)
+    for axis in axes[:, 0]:
+        _shade(axis, machine, x)
+    top.legend(frameon=False, fontsize=8, loc="upper left", ncols=5)
+    axes[-1, 0].set_xlabel(unit)
+    return figure
+
+
+def spectrum(machine: Machine) -> "Figure":
+    """Level over frequency, normal and at the explained moment, one plot an axis."""
+    explanation, monitor = machine.explanation, machine.monitor
+    assert explanation is not None
+    assert explanation.spectrum is not None
+    assert explanation.normal_spectrum is not None
+    assert monitor.fs_ is not None
+    count = len(explanation.spectrum)
+    figure, axes = new_figure(height=2.8, columns=count, sharey=True, squeeze=False)
+    frequency = (np.arange(features.BANDS) + 0.5) / features.BANDS * monitor.fs_ / 2000
+    for i in range(count):
+        axis = axes[0, i]
+        axis.plot(frequency, explanation.normal_spectrum[i], color=OTHERS[1], label="normal")
+        axis.plot(frequency, explanation.spectrum[i], color=OURS, label="now")
+        axis.set(xlabel="frequency (kHz)", title=monitor.names_[i])
+    axes[0, 0].set_ylabel("dB against the mean level")
+    axes[0, 0].legend(frameon=False)
+    return figure
+
+
+def bars(machine: Machine, most: int = 12) -> "Figure":
+    """Distance of the indicators from normal, those that weigh most in the score."""
+    assert machine.explanation is not None
+    changes = machine.explanation.changes.head(most).iloc[::-1]
+    figure, axis = new_figure(height=0.8 + 0.28 * len(changes))
+    axis.barh(changes["indicator"].tolist(), changes["z"].to_numpy(), color=OURS)
+    axis.axvline(0, color="black", lw=0.6)
+    axis.set_xlabel("distance from the normal mean (normal spreads)")
+    return figure
+
+
+def alarm_episodes(table: pd.DataFrame) -> list[Episode]:
+    """Stretches of rows in alarm."""
+    return episodes(table["alarm"].to_numpy(dtype=bool))
+
+
+def _comparison(section: Section, machines: Sequence[Machine]) -> None:
+    columns = ["machine", "method", "lead (h)", "false alarms", "false alarms a month", "latched lead (h)",
+               "5-in-a-row lead (h)", "exceedance stretches before"]  # fmt: skip
+    rows: list[list[Any]] = []
+    own = []
+    for machine in machines:
+        for result in machine.results:
+            if result.method == "ours":
+                own.append(len(rows))
+            lead = ("%.2f, from the first half of the run" if result.early else "%.2f") % result.lead_h
+            rows.append(
+                [result.asset + ("" if result.failed else " (stayed well)"), result.method,
+                 lead if result.failed else "-", result.false_alarms, round(result.false_per_month, 2),
+                 result.latched_h, result.sustained_h, result.exceedances]
+            )  # fmt: skip
+    section.text(
+        "All methods have the same declared normal period, and alarms follow the same smoothing, persistence and "
+        "hysteresis. Lead counts from the start of the alarm that holds until the end; an alarm that clears again is "
+        "false, and so is every alarm of a machine that stayed well. The last three columns are the plain rules "
+        "without any of that, read with hindsight."
+    )
+    section.table(columns, rows, ours=own)
+
+
+def _machine(section: Section, machine: Machine) -> None:
+    table = machine.table
+    alarms = alarm_episodes(table)
+    if alarms:
+        shown = [
+            [machine.recording.when(e.start), "still on" if e.stop == len(table) else machine.recording.when(e.stop),
+             float(np.nanmax(table["smoothed"].to_numpy()[e.start : e.stop], initial=0))]
+            for e in alarms[:SHOWN_ROWS]
+        ]  # fmt: skip
+        section.table(["alarm from", "until", "highest smoothed score"], shown)
+    else:
+        section.text("No alarm.")
+    section.figure(timeline(machine), _caption(machine))
+    if machine.explanation is not None:
+        section.text(f"Explained: {machine.explained}.")
+        for sentence in machine.explanation.words:
+            section.text(sentence)
+        if machine.explanation.spectrum is not None:
+            section.figure(spectrum(machine), "Levels in 64 bands: the normal period's mean, and the explained moment.")
+        section.figure(bars(machine), "Which indicators moved, in spreads of the normal period.")
+        section.table(["part of the score", "usual spreads"], [[k, v] for k, v in machine.explanation.parts.items()])
+
+
+def _caption(machine: Machine) -> str:
+    text = "Score over time with its threshold; stretches in alarm are shaded red."
+    if machine.normal_rows:
+        text += " Grey: the declared normal period, its darker last third set the threshold."
+    if machine.recording.failure_h is not None:
+        text += " Black line: failure."
+    if machine.baselines:
+        text += " Below: plain rules on the same data, alarm at 3 sigma."
+    return text
+
+
+def _unjudged(section: Section, machines: Sequence[Machine], skipped: Sequence[tuple[str, str]]) -> None:
+    rows: list[list[Any]] = [[asset, "whole machine", "", reason] for asset, reason in skipped]
+    counts: dict[tuple[str, str], int] = {}
+    for machine in machines:
+        asset = machine.recording.asset
+        for skip in machine.recording.skipped:
+            rows.append([asset, skip.row, skip.time, skip.reason])
+            counts[asset, skip.reason] = counts.get((asset, skip.reason), 0) + 1
+        bad = np.flatnonzero((machine.table["state"] == "cannot judge").to_numpy())
+        for i in bad:
+            reason = str(machine.table["reason"].iloc[i])
+            rows.append([asset, int(machine.recording.index[i]), machine.recording.when(int(i)), reason])
+            kind = reason.split(" (")[0]
+            counts[asset, kind] = counts.get((asset, kind), 0) + 1
+    if not rows:
+        section.text("None: every snapshot was judged.")
+        return
+    section.text("These are neither alarm nor all-clear. The whole list is in cannot_judge.csv.")
+    section.table(["machine", "reason", "snapshots"], [[a, r, n] for (a, r), n in counts.items()])
+    section.table(["machine", "row", "time", "reason"], rows[:SHOWN_ROWS], note=f"first {SHOWN_ROWS} of {len(rows)}")
+
+
+def _making(section: Section, machines: Sequence[Machine]) -> None:
+    if not machines:
+        return
+    monitor = machines[0].monitor
+    section.figure(plot_curves(monitor.history_.curves), "Loss of the encoder's pretraining (masked reconstruction).")
+    section.table(
+        ["machine", "read", "encoder learnt from", "normal rows (last third calibrates)", "threshold"],
+        [
+            [m.recording.asset, "; ".join(m.recording.notes) or "as it stands", ", ".join(m.monitor.fleet_),
+             m.monitor.period_.stop, m.monitor.threshold_]
+            for m in machines
+        ],
+    )  # fmt: skip
+    rule = monitor.rule
+    section.text(
+        f"Score: mean of {', '.join(PARTS)}, each in usual spreads of the calibration part. Alarm: the median of "
+        f"the last {rule.smooth} scores is above the threshold (mean + {monitor.sigmas:g} standard deviations of the "
+        f"calibration scores) in {rule.needed} of {rule.of} snapshots; it ends after {rule.clear_after} snapshots "
+        f"below {rule.clear_below:g} of the threshold."
+    )
+
+
+def _shade(axis: Any, machine: Machine, x: NDArray) -> None:
+    period = machine.monitor.period_
+    last = len(x) - 1
+    if machine.normal_rows:
+        axis.axvspan(x[0], x[min(period.calibration, last)], color="0.93", lw=0, zorder=0)
+        axis.axvspan(x[min(period.calibration, last)], x[min(period.stop, last)], color="0.85", lw=0, zorder=0)
+    for e in alarm_episodes(machine.table):
+        axis.axvspan(x[e.start], x[min(e.stop, last)], color=ALARM, alpha=0.15, lw=0, zorder=0)
+    if machine.recording.failure_h is not None:
+        end = machine.recording.failure_h
+        axis.axvline(x[int(np.searchsorted(machine.recording.hours, end).clip(0, last))], color="black", lw=1.5)
+
+
+def _time_axis(recording: Recording) -> tuple[NDArray, str]:
+    if recording.clock is not None:
+        return recording.clock.astype("datetime64[s]"), "date"
+    if recording.hours[-1] > 72:
+        return recording.hours / 24, "days"
+    return recording.hours, "hours"
+
+
+def _shown(baselines: Sequence[ThreeSigma]) -> list[ThreeSigma]:
+    """RMS and kurtosis where there are any, the first few otherwise."""
+    usual = [b for b in baselines if "rms" in b.name.lower() or "kurt" in b.name.lower()]
+    return (usual or list(baselines))[: len(OTHERS)]
