@@ -69,7 +69,7 @@ def _grey(image: "Image") -> NDArray[np.float32]:
         if not np.isfinite([low, high]).all():
             raise Refused("damaged picture: it holds values that are not finite")
         return np.asarray((values - low) / max(float(high - low), 1e-12), dtype=np.float32)
-    return np.asarray(image.convert("L"), dtype=np.float32) / 255
+    return np.asarray(image.convert("L")).astype(np.float32) / np.float32(255)
 
 
 def to_square(pixels: NDArray[np.floating[Any]], size: int) -> NDArray[np.uint8]:

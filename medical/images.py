@@ -29,7 +29,7 @@ class ImageSet:
         images: (N, S, S) 8-bit, 0 black to 255 white, bone bright.
         ids: (N,) path below the folder that was read, or the table's own id.
         patients: (N,) who is on the picture: a pseudonym for DICOM, the user's own id where a table gives one,
-            the picture's id where nothing is known.
+            a digest of the pixels where nothing is known (identical pictures then count as one person's).
         labels: (N,) 1 pneumonia, 0 not, -1 unknown; ``None`` when nothing is labelled.
         splits: (N,) name of the part that a table assigns, or ``None``.
         order: (N,) rank in which a table wants its labels used (-1: never), or ``None``.

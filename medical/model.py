@@ -27,6 +27,8 @@ from unlabeled.medical.transforms import Augment
 
 KIND = "medical.PneumoniaModel"
 PRETRAIN_BATCH, FINETUNE_BATCH = 128, 32
+# Small collections get smaller batches: an epoch is then at least so many steps.
+STEPS_AN_EPOCH = 16
 PREPROCESSING = "area-averaged to a square, each picture standardised by its own mean and standard deviation"
 
 
@@ -86,7 +88,7 @@ class PneumoniaModel(BaseEstimator):
         print_ = fingerprint.of_array(pixels)
         batches = Batches(
             pixels,
-            batch_size=PRETRAIN_BATCH,
+            batch_size=min(PRETRAIN_BATCH, max(8, len(pixels) // STEPS_AN_EPOCH)),
             seed=derive(self.random_state, "pretrain"),
             transform=Augment(),
         )

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from unlabeled.core import progress
 from unlabeled.core.errors import DataError
+from unlabeled.core.fingerprint import of_array
 from unlabeled.medical import _pictures
 from unlabeled.medical._pictures import Picture
 from unlabeled.medical._tables import as_label, find
@@ -85,7 +87,7 @@ def _collect(results: Iterable[tuple[str, Picture | Refused]]) -> ImageSet:
             continue
         images.append(result.pixels)
         ids.append(name)
-        patients.append(result.patient or name)
+        patients.append(result.patient or f"unknown-{of_array(result.pixels)[:10]}")
         nameless += result.patient is None
     note = f"{nameless} pictures name no patient: each counts as a patient of its own unless the labels say who it is"
     return ImageSet(
@@ -212,10 +214,8 @@ def _with_columns(
     splits: list[object] | None,
     order: list[object] | None,
 ) -> ImageSet:
-    from dataclasses import replace
-
     if patients is not None:
-        known = [str(p) if p is not None else name for p, name in zip(patients, found.ids, strict=True)]
+        known = [str(p) if p is not None else u for p, u in zip(patients, found.patients, strict=True)]
         found = replace(found, patients=np.array(known, dtype=np.str_), notes=())
     if labels is not None:
         found = replace(found, labels=np.array([as_label(v, where=n) for v, n in zip(labels, found.ids, strict=True)]))

@@ -116,7 +116,7 @@ def _opacities(x: Image, y: Image, lungs: Image, anatomy: Anatomy, rng: np.rando
         radius = rng.uniform(0.12, 0.26)
         distance = ((x - centre[0]) / radius) ** 2 + ((y - centre[1]) / (radius * rng.uniform(0.7, 1.4))) ** 2
         patchy = 1 + 0.5 * _cloud(rng, cells=12)
-        total += rng.uniform(0.07, 0.22) * np.exp(-distance) * patchy
+        total += rng.uniform(0.12, 0.32) * np.exp(-distance) * patchy
     return total * lungs
 
 

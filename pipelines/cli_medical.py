@@ -1,5 +1,76 @@
 """``unlabeled medical <verb>``."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="medical")
+from unlabeled.pipelines.jobs import Outcome
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Chest X-rays: pretrain without labels, fine-tune on few, predict. For research; not a medical device.",
+)
+
+Input = Annotated[
+    Path,
+    typer.Argument(
+        metavar="INPUT",
+        help="A folder of DICOM, PNG or JPEG files (searched to its depths), a .parquet table with a column of encoded "
+        "pictures, or an .npz archive with an array 'images'.",
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Fixes everything random.")]
+
+
+@app.command()
+def pretrain(
+    source: Input,
+    out: Annotated[Path, typer.Option(help="Folder for the model and its report.")] = Path("medical-pretrained"),
+    size: Annotated[int, typer.Option(help="Rows and columns that pictures are averaged down to.", min=16)] = 64,
+    epochs: Annotated[int, typer.Option(help="Passes over the pictures.", min=1)] = 50,
+    seed: Seed = 0,
+    split_column: Annotated[str | None, typer.Option(help="The table's column of splits (default: split).")] = None,
+    split: Annotated[str | None, typer.Option(help="Use only pictures of this split, e.g. train.")] = None,
+) -> Outcome:
+    """Learn what radiographs look like; no labels are read. Interrupted, the same command goes on."""
+    from unlabeled.pipelines import medical as job
+
+    return job.pretrain(source, out=out, size=size, epochs=epochs, seed=seed, split_column=split_column, split=split)
+
+
+@app.command()
+def finetune(
+    source: Input,
+    model: Annotated[Path, typer.Option(help="Model folder that 'pretrain' wrote.")] = Path("medical-pretrained"),
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with the columns id (or image_id, file), label (1 pneumonia, 0 not) and, where known, patient_id "
+            "and split. Not needed when the input is a table with a label column."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the model and its report.")] = Path("medical-model"),
+    n_labels: Annotated[
+        int | None, typer.Option(help="Learn from so many labels only (default: all but the unseen part).", min=4)
+    ] = None,
+    seed: Seed = 0,
+) -> Outcome:
+    """Learn pneumonia from few labels, and compare with the baselines on patients not seen before."""
+    from unlabeled.pipelines import medical as job
+
+    return job.finetune(source, model=model, labels=labels, out=out, n_labels=n_labels, seed=seed)
+
+
+@app.command()
+def predict(
+    source: Input,
+    model: Annotated[Path, typer.Option(help="Model folder that 'finetune' wrote.")] = Path("medical-model"),
+    labels: Annotated[Path | None, typer.Option(help="CSV of labels, to say how good the predictions are.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for predictions.csv and the report.")] = Path("medical-predictions"),
+) -> Outcome:
+    """Score pictures; with labels, report how good the scores are."""
+    from unlabeled.pipelines import medical as job
+
+    return job.predict(source, model=model, labels=labels, out=out)

@@ -1,0 +1,93 @@
+"""The plots of the medical reports."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlabeled.core.report import ALARM, OTHERS, OURS, new_figure
+from unlabeled.medical.evaluation import Scored
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def roc(labels: NDArray[np.int64], methods: Mapping[str, Scored]) -> "Figure":
+    """ROC curves, with a dot where each method's threshold sits."""
+    from sklearn.metrics import roc_curve
+
+    figure, axis = new_figure(width=5.2, height=4.4)
+    for (name, scored), colour in zip(methods.items(), (OURS, *OTHERS), strict=False):
+        false, true, _ = roc_curve(labels, scored.probability)
+        axis.plot(false, true, color=colour, label=name, linewidth=2 if colour == OURS else 1.3)
+        called = scored.probability >= scored.decision.threshold
+        axis.plot(called[labels == 0].mean(), called[labels == 1].mean(), "o", color=colour)
+    axis.plot([0, 1], [0, 1], ":", color="#999999", linewidth=1)
+    axis.set(xlabel="false alarms (1 - specificity)", ylabel="pneumonia found (sensitivity)")
+    axis.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def calibration(labels: NDArray[np.int64], methods: Mapping[str, Scored]) -> "Figure":
+    """Stated probability against how often it was pneumonia, in five equal groups."""
+    figure, axis = new_figure(width=5.2, height=4.0)
+    for (name, scored), colour in zip(methods.items(), (OURS, *OTHERS), strict=False):
+        groups = np.array_split(np.argsort(scored.probability, kind="stable"), 5)
+        points = [(scored.probability[g].mean(), labels[g].mean()) for g in groups if len(g)]
+        axis.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
+    axis.plot([0, 1], [0, 1], ":", color="#999999", linewidth=1)
+    axis.set(xlabel="stated probability", ylabel="share with pneumonia", xlim=(0, 1), ylim=(0, 1))
+    axis.legend(frameon=False, loc="upper left")
+    return figure
+
+
+def histogram(labels: NDArray[np.int64], scored: Scored) -> "Figure":
+    """Where pictures with and without pneumonia fall on our scale."""
+    figure, axis = new_figure(height=2.6)
+    edges = np.linspace(0, 1, 31)
+    for value, name, colour in ((0, "no pneumonia", OTHERS[1]), (1, "pneumonia", OURS)):
+        axis.hist(scored.probability[labels == value], edges, alpha=0.65, label=name, color=colour)
+    axis.axvline(scored.decision.threshold, color=ALARM, label="threshold")
+    axis.axvline(scored.decision.sensitive_threshold, color=ALARM, linestyle=":", label="threshold, 95 % sensitivity")
+    axis.set(xlabel="probability of pneumonia", ylabel="pictures")
+    axis.legend(frameon=False)
+    return figure
+
+
+def examples(
+    images: NDArray[np.uint8], maps: NDArray[np.float64], titles: Sequence[str], *, largest: float
+) -> "Figure":
+    """Pictures above, the same with their heat maps below."""
+    count = len(images)
+    figure, axes = new_figure(width=2.0 * max(count, 3), height=4.3, rows=2, columns=max(count, 3), squeeze=False)
+    side = images.shape[1]
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i in range(count):
+        for axis in axes[:, i]:
+            axis.imshow(images[i], cmap="gray", vmin=0, vmax=255, interpolation="bilinear")
+        axes[0, i].set_title(titles[i], fontsize=8)
+        axes[1, i].imshow(
+            maps[i],
+            cmap="RdBu_r",
+            vmin=-largest,
+            vmax=largest,
+            alpha=0.45,
+            extent=(-0.5, side - 0.5, side - 0.5, -0.5),
+            interpolation="bilinear",
+        )
+    return figure
+
+
+def reconstructions(rows: Mapping[str, NDArray[Any]]) -> "Figure":
+    """One row a stage, one column a picture."""
+    count = len(next(iter(rows.values())))
+    figure, axes = new_figure(width=1.5 * count, height=1.55 * len(rows), rows=len(rows), columns=count, squeeze=False)
+    for r, (name, pictures) in enumerate(rows.items()):
+        for c, picture in enumerate(pictures):
+            axes[r, c].imshow(picture, cmap="gray", vmin=-2.5, vmax=2.5)
+            axes[r, c].set(xticks=[], yticks=[])
+            axes[r, c].spines[:].set_visible(False)
+        axes[r, 0].set_ylabel(name, fontsize=9)
+    return figure

@@ -1,0 +1,232 @@
+"""The pages that the medical jobs end with."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlabeled.core.evaluation import Estimate
+from unlabeled.core.report import Report, Verdict, plot_curves
+from unlabeled.medical import _figures as figures
+from unlabeled.medical.evaluation import METRICS, Scored, auroc_gain
+from unlabeled.medical.images import ImageSet, Skip, skip_summary
+from unlabeled.medical.model import PREPROCESSING, PneumoniaModel
+
+LISTED = 200
+LIMITS = (
+    "Not a medical device. Nothing here was assessed for diagnosis, and no number here holds for another hospital.",
+    "Pictures from another site, machine or age group score differently (a shift of the whole scale is common): "
+    "ranking often carries over, thresholds and probabilities often do not. Choose them anew on local pictures.",
+    "Probabilities hold where pneumonia is as frequent as it was among the labels.",
+    "Heat maps show which patches moved the network, not where disease is; a finding outside them can be real.",
+    "Pictures are read at low resolution: what is small at full resolution is not seen.",
+)
+
+
+def verdict(labels: NDArray[np.int64], methods: Mapping[str, Scored], *, patients: NDArray[np.str_]) -> Verdict:
+    """Ours (the first method) against the best of the others by AUROC, with a paired interval."""
+    from unlabeled.core.evaluation import roc_auc
+
+    (_, mine), *others = methods.items()
+    best, theirs = max(others, key=lambda item: roc_auc(labels, item[1].probability))
+    gain = auroc_gain(labels, mine.probability, theirs.probability, patients=patients)
+    figures_ = f"AUROC {roc_auc(labels, mine.probability):.3f} against {roc_auc(labels, theirs.probability):.3f}"
+    difference = f"difference {gain.value:+.3f}, 95 % interval {gain.low:+.3f} to {gain.high:+.3f}"
+    if gain.low > 0:
+        return Verdict(f"Better than the best baseline ({best}): {figures_} ({difference}).", "good")
+    if gain.high < 0:
+        return Verdict(f"Worse than a baseline ({best}): {figures_} ({difference}). Use the baseline.", "bad")
+    return Verdict(f"Not distinguishable from the best baseline ({best}): {figures_} ({difference}).", "flat")
+
+
+def evaluation_report(
+    *,
+    title: str,
+    subtitle: str,
+    verdict: Verdict,
+    model: PneumoniaModel,
+    unseen: ImageSet,
+    methods: Mapping[str, Scored],
+    table: Mapping[str, Mapping[str, Estimate]],
+    skipped: Sequence[Skip],
+    notes: Sequence[str] = (),
+    synthetic: bool = False,
+    run_id: str | None = None,
+) -> Report:
+    """What a fine-tuned model is worth on pictures it has not seen.
+
+    Args:
+        unseen: labelled pictures of patients whose labels were not used.
+        methods: ours first, then the baselines, on ``unseen``.
+        table: :func:`~unlabeled.medical.evaluation.metrics` of each method.
+    """
+    assert unseen.labels is not None
+    ours = next(iter(methods))
+    decision, facts = methods[ours].decision, model.finetuning_ or {}
+    report = Report(
+        title=title,
+        subtitle=subtitle,
+        verdict=verdict,
+        facts={
+            "AUROC": table[ours]["AUROC"].value,
+            "sensitivity": table[ours]["sensitivity"].value,
+            "specificity": table[ours]["specificity"].value,
+            "labels learnt from": facts.get("images", 0),
+            "unseen pictures": len(unseen),
+            "inputs skipped": len(skipped),
+        },
+        synthetic=synthetic,
+        run_id=run_id,
+    )
+    compared = report.section("Beside the baselines" if len(methods) > 1 else "On unseen pictures")
+    compared.text(
+        f"{len(unseen)} pictures of {len(np.unique(unseen.patients))} patients, {int(unseen.labels.sum())} with "
+        "pneumonia; none of these patients' labels was used for training or for a choice. Brackets are 95 % "
+        "bootstrap intervals over patients."
+    )
+    compared.table(
+        ["", *METRICS],
+        [[name, *(values[m] for m in METRICS)] for name, values in table.items()],
+        ours=[0],
+        note="Every method had the same labels, and chose temperature and thresholds the same way on "
+        f"{facts.get('decided_on', 'held-out pictures')} ({decision.chosen_on} pictures, "
+        f"{100 * decision.prevalence:.0f} % pneumonia).",
+    )
+    compared.figure(figures.roc(unseen.labels, methods), "ROC curves; dots mark the thresholds chosen beforehand")
+    honest = report.section("Do the probabilities mean what they say?")
+    honest.figure(figures.calibration(unseen.labels, methods), "Stated probability against frequency, in fifths")
+    honest.figure(figures.histogram(unseen.labels, methods[ours]), "Our probabilities by true label; thresholds")
+    _examples(report, model, unseen, methods[ours])
+    _curves(report, model)
+    _intake(report, skipped, notes)
+    _limits(report)
+    return report
+
+
+def pretraining_report(
+    *,
+    model: PneumoniaModel,
+    images: ImageSet,
+    quality: Mapping[str, tuple[float, float]],
+    synthetic: bool = False,
+    run_id: str | None = None,
+) -> Report:
+    """What the pretraining learnt to fill in.
+
+    Args:
+        quality: PSNR (dB) and SSIM by what was put into the hidden patches (:func:`reconstruction_quality`).
+    """
+    facts = model.pretraining_ or {}
+    ours, plain = quality["predicted"], quality["each patch's mean"]
+    better = ours[1] > plain[1]
+    text = (
+        f"Pretrained on {facts['images']:,} pictures without labels. Hidden patches are filled in with a structural "
+        f"similarity of {ours[1]:.3f}, where each patch's mean alone gives {plain[1]:.3f}."
+    )
+    report = Report(
+        title="Pretraining on radiographs without labels",
+        subtitle=f"Masked reconstruction, {model.image_size} pixels, {PREPROCESSING}",
+        verdict=Verdict(text, "good" if better else "bad"),
+        facts={
+            "pictures": facts["images"],
+            "steps": facts["steps"],
+            "minutes": facts["seconds"] / 60,
+            "inputs skipped": len(images.skipped),
+        },
+        synthetic=synthetic,
+        run_id=run_id,
+    )
+    shown = report.section("What it fills in")
+    some = images.images[np.linspace(0, len(images) - 1, min(6, len(images))).astype(int)]
+    result = model.reconstruct(some)
+    rows = {"original": result.original, "hidden": result.shown, "filled in": result.filled}
+    shown.figure(
+        figures.reconstructions(rows), "Original; three quarters of the patches replaced by their mean; as predicted"
+    )
+    shown.table(
+        ["hidden patches hold", "PSNR (dB)", "SSIM"],
+        [[name, round(psnr, 2), ssim] for name, (psnr, ssim) in quality.items()],
+        ours=[0],
+        note="Over up to 256 of the pictures; each patch's own mean and contrast are given. Measured with MONAI. A "
+        "good reconstruction is no promise of a good classifier.",
+    )
+    report.section("Training").figure(plot_curves({"loss": facts["curves"]["loss"]}), "Masked reconstruction loss")
+    _intake(report, images.skipped, images.notes)
+    _limits(report)
+    return report
+
+
+def reconstruction_quality(model: PneumoniaModel, images: NDArray[np.uint8]) -> dict[str, tuple[float, float]]:
+    """PSNR (dB) and SSIM against the original, over the range that the originals span (MONAI's metrics)."""
+    import torch
+    from monai.metrics import PSNRMetric, SSIMMetric
+
+    result = model.reconstruct(images)
+    span = float(result.original.max() - result.original.min())
+    original = torch.from_numpy(result.original)[:, None]
+    quality = {}
+    for name, filled in (("predicted", result.filled), ("each patch's mean", result.shown)):
+        picture = torch.from_numpy(filled)[:, None]
+        psnr = PSNRMetric(max_val=span)(picture, original).mean().item()
+        ssim = SSIMMetric(spatial_dims=2, data_range=span, win_size=7)(picture, original).mean().item()
+        quality[name] = (float(psnr), float(ssim))
+    return quality
+
+
+def _examples(report: Report, model: PneumoniaModel, unseen: ImageSet, scored: Scored) -> None:
+    """Two pictures each of what was found, missed, raised in error and rightly passed."""
+    assert unseen.labels is not None
+    p, called = scored.probability, scored.probability >= scored.decision.threshold
+    sick = unseen.labels == 1
+    kinds = (
+        ("found", sick & called, -p),
+        ("missed", sick & ~called, p),
+        ("false alarm", ~sick & called, -p),
+        ("rightly passed", ~sick & ~called, p),
+    )
+    rows, titles = [], []
+    for name, which, order in kinds:
+        for row in sorted(np.flatnonzero(which), key=lambda i: order[i])[:2]:
+            rows.append(int(row))
+            titles.append(f"{name}\nprobability {p[row]:.2f}")
+    pictures = unseen.take(rows)
+    maps = model.explain(pictures)
+    largest = float(np.abs(maps).max()) or 1.0
+    section = report.section("Pictures, and what moved the score")
+    section.figure(
+        figures.examples(pictures.images, maps, titles, largest=largest),
+        "Clearest cases of each kind. Red: without these patches the score falls (they speak for pneumonia); "
+        "blue: without them it rises",
+    )
+
+
+def _curves(report: Report, model: PneumoniaModel) -> None:
+    section = report.section("Training")
+    curves: Mapping[str, Any] = (model.finetuning_ or {}).get("curves", {})
+    section.figure(plot_curves({"fine-tuning loss": curves["loss"]}), "Loss of the fine-tuning, augmented batches")
+    if "validation" in curves:
+        section.figure(
+            plot_curves({"validation": curves["validation"]}, ylabel="AUROC"), "AUROC on the validation pictures"
+        )
+
+
+def _intake(report: Report, skipped: Sequence[Skip], notes: Sequence[str]) -> None:
+    section = report.section("What was left out, and why")
+    for note in notes:
+        section.text(f"{note[:1].upper()}{note[1:]}.")
+    if not skipped:
+        section.text("Nothing: every input was used.")
+        return
+    section.table(["reason", "count", "for example"], skip_summary(skipped))
+    section.table(
+        ["input", "reason"],
+        [tuple(skip) for skip in skipped[:LISTED]],
+        note="" if len(skipped) <= LISTED else f"The first {LISTED} of {len(skipped)}; all are in skipped.csv.",
+    )
+
+
+def _limits(report: Report) -> None:
+    section = report.section("Limits")
+    for limit in LIMITS:
+        section.text(limit)

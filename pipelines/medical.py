@@ -1,0 +1,319 @@
+"""The medical jobs: pretrain, fine-tune, predict, and the demo that does all three on a phantom."""
+
+import csv
+import io
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unlabeled.core import tracking
+from unlabeled.core.checkpoints import write_atomically
+from unlabeled.core.errors import GateError
+from unlabeled.core.evaluation import Estimate
+from unlabeled.core.progress import say
+from unlabeled.medical import baselines, report, simulate
+from unlabeled.medical._finetuning import Labelled
+from unlabeled.medical.evaluation import Scored, metrics
+from unlabeled.medical.images import ImageSet, Skip, skip_summary
+from unlabeled.medical.labels import attach, read_labels
+from unlabeled.medical.model import PneumoniaModel
+from unlabeled.medical.readers import read_images
+from unlabeled.medical.splits import SHOWN, check_no_leak, first_labels, hold_out
+from unlabeled.pipelines.jobs import Comparison, Outcome
+
+EXPERIMENT = "unlabeled/medical"
+OURS, SCRATCH, PIXELS = "ours", "same network from scratch", "PCA + logistic regression"
+COMPARED = ("AUROC", "balanced accuracy")
+# Of the labelled patients, where no column of splits says otherwise.
+TEST_SHARE = 1 / 3
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Who learns, who helps to choose, who judges; and everything else that may be looked at without labels."""
+
+    train: ImageSet
+    validation: ImageSet | None
+    test: ImageSet
+    unlabelled: ImageSet
+
+
+def pretrain(
+    source: Path,
+    *,
+    out: Path,
+    size: int = 64,
+    epochs: int = 50,
+    seed: int = 0,
+    split_column: str | None = None,
+    split: str | None = None,
+) -> Outcome:
+    """Learns from pictures without labels; interrupted and called again, it goes on where it was."""
+    images = read_images(source, size=size, split_column=split_column)
+    if split is not None:
+        images = images.part(split)
+    elif split_column is not None:
+        say(f"all splits are used: {', '.join(sorted(set(images.splits if images.splits is not None else [])))}")
+    _say_skips(images.skipped)
+    model = PneumoniaModel(image_size=size, pretrain_epochs=epochs, random_state=seed)
+    return _pretrain(model, images, out=out, synthetic=False)
+
+
+def finetune(
+    source: Path, *, model: Path, out: Path, labels: Path | None = None, n_labels: int | None = None, seed: int = 0
+) -> Outcome:
+    """Learns from few labels and compares with the baselines on patients it has not seen."""
+    pretrained = PneumoniaModel.load(model)
+    pretrained.set_params(random_state=seed)
+    images = _read(source, labels, size=pretrained.image_size)
+    parts = _divide(images, n_labels=n_labels, seed=seed)
+    return _finetune(pretrained, parts, out=out, skipped=images.skipped, notes=images.notes, synthetic=False)
+
+
+def predict(source: Path, *, model: Path, out: Path, labels: Path | None = None) -> Outcome:
+    """Scores pictures; with labels, says how good the scores are."""
+    trained = PneumoniaModel.load(model)
+    images = _read(source, labels, size=trained.image_size)
+    return _predict(trained, images, out=out, judged=labels is not None)
+
+
+def demo(out: Path, *, seed: int) -> Outcome:
+    """Phantom radiographs as DICOM files, read back, pretrained on, fine-tuned with 40 labels, compared."""
+    out = Path(out)
+    shutil.rmtree(out / "data", ignore_errors=True)
+    archive = simulate.write_archive(out / "data", patients=360, seed=seed)
+    images = attach(read_images(archive.images, size=64), read_labels(archive.labels))
+    _say_skips(images.skipped)
+    parts = _divide(images, n_labels=40, seed=seed)
+    model = PneumoniaModel(dim=64, depth=3, pretrain_epochs=80, finetune_steps=100, folds=2, random_state=seed)
+    _pretrain(model, parts.unlabelled, out=out / "pretrained", synthetic=True)
+    return _finetune(model, parts, out=out / "model", skipped=images.skipped, notes=images.notes, synthetic=True)
+
+
+def _pretrain(model: PneumoniaModel, images: ImageSet, *, out: Path, synthetic: bool) -> Outcome:
+    settings = {**model.get_params(), "images": len(images)}
+    with tracking.run(
+        EXPERIMENT, f"pretrain {out.name}", params=settings, tags={"data.fingerprint": images.fingerprint()}
+    ) as run:
+        model.pretrain(images, state=out.with_name(f".{out.name}.state"), log=run.metrics)
+        model.provenance_["pretraining_run"] = run.run_id
+        some = images.images[np.linspace(0, len(images) - 1, min(256, len(images))).astype(int)]
+        quality = report.reconstruction_quality(model, some)
+        page = report.pretraining_report(
+            model=model, images=images, quality=quality, synthetic=synthetic, run_id=run.run_id
+        )
+        model.save(out)
+        files = {"model": out, "report": page.write(out / "report.html"), **_write_skips(out, images.skipped)}
+        run.metrics({"psnr": quality["predicted"][0], "ssim": quality["predicted"][1]})
+        run.artifact(out)
+    loss = model.pretraining_["curves"]["loss"][-1][1] if model.pretraining_ else float("nan")
+    return Outcome(
+        headline=f"Pretrained on {len(images):,} pictures without labels ({len(images.skipped)} inputs skipped); "
+        f"reconstruction loss {loss:.3f}. Next: unlabeled medical finetune INPUT --labels CSV --model {out}",
+        files=files,
+        run_id=run.run_id,
+        details={"images": len(images), "skipped": len(images.skipped), "loss": loss},
+    )
+
+
+def _divide(images: ImageSet, *, n_labels: int | None, seed: int) -> Parts:
+    """By the table's own splits where it has train and test (or val); by patient where it has none.
+
+    Raises:
+        GateError: the given splits share patients.
+        DataError: nothing is labelled, or too little is.
+    """
+    known = set() if images.splits is None else set(images.splits)
+    validation = None
+    if "train" in known and known & {"test", "val"}:
+        labelled = images.labelled()
+        train, test = labelled.part("train"), labelled.part("test" if "test" in known else "val")
+        if {"test", "val"} <= known:
+            validation = labelled.part("val")
+        given = {"train": train, **({"validation": validation} if validation else {}), "test": test}
+        check_no_leak(given)
+        if n_labels is not None:
+            train = first_labels(train, n_labels, seed=seed)
+        unlabelled = images.part("train")
+    else:
+        train, test = hold_out(images.labelled(), share=TEST_SHARE, seed=seed)
+        if n_labels is not None:
+            train = first_labels(train, n_labels, seed=seed)
+        unlabelled = images.take(~np.isin(images.patients, test.patients))
+    return Parts(train=train, validation=validation, test=test, unlabelled=unlabelled)
+
+
+def _finetune(
+    model: PneumoniaModel,
+    parts: Parts,
+    *,
+    out: Path,
+    skipped: tuple[Skip, ...],
+    notes: tuple[str, ...],
+    synthetic: bool,
+) -> Outcome:
+    train, test = parts.train, parts.test
+    assert train.labels is not None
+    assert test.labels is not None
+    named = {"train": train, **({"validation": parts.validation} if parts.validation else {}), "test": test}
+    split = check_no_leak(named)
+    data = Labelled(train.images, train.labels)
+    validation = None
+    if parts.validation is not None:
+        assert parts.validation.labels is not None
+        validation = (parts.validation.images, parts.validation.labels)
+    with tracking.run(
+        EXPERIMENT,
+        f"finetune {out.name}",
+        params={**model.get_params(), "labels": len(train)},
+        tags={"data.fingerprint": train.fingerprint(), "split.fingerprint": split},
+        parent=model.provenance_.get("pretraining_run"),
+    ) as run:
+        model.finetune(train, train.labels, groups=train.patients, validation=validation, log=run.metrics)
+        model.provenance_["finetuning_run"] = run.run_id
+        for part in (train, parts.validation):
+            if part is not None:
+                model.remember(part.patients)
+        say("baselines: the same network from scratch, PCA + logistic regression")
+        scratch = baselines.from_scratch(model, data, groups=train.patients, validation=validation)
+        pixels = baselines.PixelRegression(folds=model.folds, seed=model.random_state).fit(
+            parts.unlabelled.images, data, groups=train.patients, validation=validation
+        )
+        assert model.decision_ is not None
+        assert scratch.decision_ is not None
+        methods = {
+            OURS: Scored(model.score(test), model.decision_),
+            SCRATCH: Scored(scratch.score(test), scratch.decision_),
+            PIXELS: Scored(pixels.score(test.images), pixels.decision_),
+        }
+        table = {name: metrics(test.labels, scored, patients=test.patients) for name, scored in methods.items()}
+        verdict = report.verdict(test.labels, methods, patients=test.patients)
+        page = report.evaluation_report(
+            title=f"Pneumonia from {len(train)} labels",
+            subtitle=f"Fine-tuned after pretraining without labels, {model.image_size} pixels",
+            verdict=verdict,
+            model=model,
+            unseen=test,
+            methods=methods,
+            table=table,
+            skipped=skipped,
+            notes=notes,
+            synthetic=synthetic,
+            run_id=run.run_id,
+        )
+        model.save(out)
+        files = {"model": out, "report": page.write(out / "report.html"), **_write_skips(out, skipped)}
+        run.metrics({f"test.{_key(name)}": value.value for name, value in table[OURS].items()})
+        for other in (SCRATCH, PIXELS):
+            run.metrics({f"baseline.{_key(other)}.{_key(n)}": value.value for n, value in table[other].items()})
+        run.artifact(out)
+    return Outcome(
+        headline=f"{len(train)} labels, {len(test)} unseen pictures. {verdict.text}",
+        comparisons=_comparisons(table),
+        files=files,
+        run_id=run.run_id,
+        details={"labels": len(train), "unseen": len(test), "skipped": len(skipped), "verdict": verdict.tone},
+    )
+
+
+def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judged: bool) -> Outcome:
+    probability, decision = model.score(images), model.decision_
+    assert decision is not None
+    if judged:
+        _refuse_seen(model, images.labelled())
+    name = f"predict {out.name}"
+    tags = {"data.fingerprint": images.fingerprint()}
+    with tracking.run(EXPERIMENT, name, tags=tags, parent=model.provenance_.get("pretraining_run")) as run:
+        called = int((probability >= decision.threshold).sum())
+        files = {"predictions": _write_predictions(out, images, model), **_write_skips(out, images.skipped)}
+        headline = f"{called} of {len(images)} pictures are called pneumonia ({len(images.skipped)} inputs skipped)."
+        details: dict[str, object] = {"pictures": len(images), "called": called, "skipped": len(images.skipped)}
+        run.metrics({"pictures": len(images), "called": called, "skipped": len(images.skipped)})
+        if judged:
+            unseen = images.labelled()
+            assert unseen.labels is not None
+            methods = {OURS: Scored(model.score(unseen), decision)}
+            table = {OURS: metrics(unseen.labels, methods[OURS], patients=unseen.patients)}
+            auroc = table[OURS]["AUROC"]
+            page = report.evaluation_report(
+                title="Pneumonia: predictions beside labels",
+                subtitle=f"{len(unseen)} labelled pictures, none of a patient that the model learnt from",
+                verdict=report.Verdict(f"AUROC {auroc} on {len(unseen)} pictures; no baseline was trained here."),
+                model=model,
+                unseen=unseen,
+                methods=methods,
+                table=table,
+                skipped=images.skipped,
+                notes=images.notes,
+                run_id=run.run_id,
+            )
+            files["report"] = page.write(out / "report.html")
+            headline += f" AUROC {auroc} on {len(unseen)} labelled pictures."
+            details["metrics"] = {key: value.value for key, value in table[OURS].items()}
+            run.metrics({f"test.{_key(key)}": value.value for key, value in table[OURS].items()})
+        run.artifact(out)
+    return Outcome(headline=headline, files=files, run_id=run.run_id, details=details)
+
+
+def _read(source: Path, labels: Path | None, *, size: int) -> ImageSet:
+    images = read_images(source, size=size)
+    if labels is not None:
+        images = attach(images, read_labels(labels))
+    _say_skips(images.skipped)
+    for note in images.notes:
+        say(note)
+    return images
+
+
+def _refuse_seen(model: PneumoniaModel, images: ImageSet) -> None:
+    """Raises a GateError that names labelled patients whose labels the model was fitted to."""
+    seen = sorted(set(images.patients[model.seen(images.patients)]))
+    if seen:
+        raise GateError(
+            f"the model learnt from the labels of {len(seen)} patient(s) in this evaluation: {', '.join(seen[:SHOWN])}"
+            + (f" and {len(seen) - SHOWN} more" if len(seen) > SHOWN else "")
+            + ". Give labels of other patients only"
+        )
+
+
+def _say_skips(skipped: tuple[Skip, ...]) -> None:
+    if skipped:
+        say(f"{len(skipped)} inputs skipped (all are listed in the report and in skipped.csv):")
+        for reason, count, example in skip_summary(skipped):
+            say(f"  {count} x {reason}, e.g. {example}")
+
+
+def _write_skips(out: Path, skipped: tuple[Skip, ...]) -> dict[str, Path]:
+    return {"skipped": _write_csv(out / "skipped.csv", ("input", "reason"), skipped)} if skipped else {}
+
+
+def _write_predictions(out: Path, images: ImageSet, model: PneumoniaModel) -> Path:
+    decision = model.decision_
+    assert decision is not None
+    rows = [
+        (name, f"{p:.6f}", "pneumonia" if p >= decision.threshold else "no pneumonia", f"{decision.threshold:.6f}")
+        for name, p in zip(images.ids, model.score(images), strict=True)
+    ]
+    return _write_csv(out / "predictions.csv", ("image_id", "probability", "call", "threshold"), rows)
+
+
+def _write_csv(path: Path, header: tuple[str, ...], rows: object) -> Path:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)  # type: ignore[arg-type]
+    return write_atomically(path, text.getvalue())
+
+
+def _comparisons(table: Mapping[str, Mapping[str, Estimate]]) -> list[Comparison]:
+    return [
+        Comparison(metric=m, ours=table[OURS][m], baselines={n: table[n][m] for n in (SCRATCH, PIXELS)})
+        for m in COMPARED
+    ]
+
+
+def _key(name: str) -> str:
+    return name.replace("%", "pc").replace(" ", "_").replace("+", "and")
