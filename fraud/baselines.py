@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.fraud.boosting import fit_lightgbm, predict
+from unlabeled.fraud.features import stacked
 
 Floats = NDArray[np.float64]
 _MOST_ROWS = 100_000
@@ -84,3 +85,31 @@ def _middle(x: NDArray[np.float32]) -> NDArray[np.float32]:
     empty = np.isnan(x).all(axis=0)
     safe = np.where(empty, 0.0, x)
     return np.nanmedian(safe, axis=0).astype(np.float32)
+
+
+def baseline_scores(
+    columns: dict[str, NDArray],
+    label: NDArray[np.int8],
+    *,
+    training: NDArray[np.bool_],
+    rows: NDArray[np.int64],
+    seed: int,
+) -> dict[str, Floats]:
+    """Every baseline's score of ``rows``, by name, the strongest kind first.
+
+    Args:
+        columns: the plain features of all rows.
+        label: labels that may be used for training, -1 elsewhere, (N,).
+        training: rows that may be used for training.
+    """
+    x = stacked(columns)
+    labelled = np.flatnonzero(training & (label >= 0))
+    made: dict[str, Floats] = {}
+    if len(np.unique(label[labelled])) == 2:
+        made["LightGBM, same labels"] = LightGBM(seed=seed).fit(x[labelled], label[labelled]).score(x[rows])
+        made["logistic regression, same labels"] = LogisticRegression().fit(x[labelled], label[labelled]).score(x[rows])
+    made["isolation forest"] = IsolationForest(seed=seed).fit(x[training]).score(x[rows])
+    rule = amount_rule(columns)
+    if rule is not None:
+        made["amount rule"] = rule[rows]
+    return made

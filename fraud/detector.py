@@ -56,7 +56,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         *,
         roles: Roles | None = None,
         size: Size | None = None,
-        embedding: int = 16,
+        embedding: int = 32,
         label_delay_days: float = 7.0,
         random_state: int = 0,
     ) -> None:
@@ -129,7 +129,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         known = self._labelled(table, y)
         return self.finetune(table, y) if (known.label == 1).any() else self
 
-    def score(  # type: ignore[override]
+    def score(
         self, table: pd.DataFrame | Transactions, *, history: pd.DataFrame | Transactions | None = None
     ) -> NDArray[np.float64]:
         """The higher, the more suspicious: the probability of fraud, or the unsupervised score without labels.
@@ -254,7 +254,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         made.manifest_ = {name: content[name] for name in known if name in content}
         return made
 
-    def plain_columns(self, table: Transactions) -> dict[str, NDArray[np.float64]]:
+    def plain_columns(self, table: Transactions) -> dict[str, NDArray]:
         """The features without the encoder, as the baselines read them."""
         return self.plain_.columns(table)
 

@@ -35,9 +35,9 @@ class PlainFeatures:
         }
         return self
 
-    def columns(self, table: Transactions) -> dict[str, NDArray[np.float64]]:
+    def columns(self, table: Transactions) -> dict[str, NDArray[np.floating]]:
         """Every feature by name, (N,), for all rows of the table."""
-        made: dict[str, NDArray[np.float64]] = {
+        made: dict[str, NDArray[np.floating]] = {
             "amount": table.amount,
             "hour": table.time % DAY / 3600,
             "weekday": (table.day % 7).astype(float),

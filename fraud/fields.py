@@ -63,8 +63,8 @@ class Field:
             known = {word: i + 2 for i, word in enumerate(self.words)}
             code = [known.get(text, 1) for text in texts]
         else:
-            hashed = pd.util.hash_array(np.array(texts, dtype=object), categorize=False) if texts else []
-            code = [int(value % self.buckets) + 2 for value in hashed]
+            hashed = pd.util.hash_array(np.array(texts, dtype=object), categorize=False)
+            code = [int(value) % self.buckets + 2 for value in hashed]
         return np.array([*code, 1], dtype=np.int16)[number]
 
     def word(self, code: int) -> str:

@@ -52,7 +52,7 @@ class Groups:
         shifted = np.concatenate([[empty], sorted_values[:-1]])[self.place]
         return np.where(self.rank == 0, empty, shifted)
 
-    def first_since(self, time: NDArray[np.float64], since: NDArray[np.float64]) -> Ints:
+    def first_since(self, time: NDArray[np.floating], since: NDArray[np.floating]) -> Ints:
         """The first place in each row's group with a time *after* ``since``, (N,).
 
         With ``since = time - W``, rows from there to the row itself are the window ``(time - W, time]``.

@@ -45,7 +45,7 @@ class Size:
     depth: int = 2
     heads: int = 4
     length: int = 64
-    steps: int = 1000
+    steps: int = 1500
     batch_size: int = 16
     lr: float = 3e-3
 

@@ -148,8 +148,8 @@ def _skipped(report: Report, table: Transactions) -> None:
         section.text(note)
     if len(table.skipped):
         counts = table.skipped["reason"].value_counts()
-        first = table.skipped.groupby("reason")["row"].first()
-        rows = [(reason, int(count), int(first[reason])) for reason, count in counts.items()]
+        first = table.skipped.groupby("reason")["row"].first().to_dict()
+        rows = [(str(reason), int(count), int(first[reason])) for reason, count in counts.items()]
         section.table(("reason", "rows", "first such row"), rows, note="Every skipped row is listed in skipped.csv.")
 
 

@@ -107,7 +107,7 @@ class Roles:
             if not isinstance(content.get(part), str):
                 raise DataError(f'the roles name no column for {part}: add "{part}": "<column>"')
         lists = {"categories", "numbers", "ignored", "places"}
-        made = {key: tuple(v) if key in lists and v is not None else v for key, v in content.items()}
+        made: dict[str, Any] = {k: tuple(v) if k in lists and v is not None else v for k, v in content.items()}
         if made.get("places") is not None and len(made["places"]) != 4:
             raise DataError("places takes four columns: latitude and longitude of home, then of the merchant")
         return Roles(**made)

@@ -50,7 +50,7 @@ def simulate(
             "time": _START + table["second"].to_numpy().astype("timedelta64[s]"),
             "customer": "C" + table["customer"].astype(str).str.zfill(4),
             "merchant": "M" + table["merchant"].astype(str).str.zfill(4),
-            "category": pd.Categorical.from_codes(table["category"].to_numpy(), list(CATEGORIES)).astype(str),
+            "category": np.array(CATEGORIES)[table["category"].to_numpy()],
             "amount": table["amount"].round(2),
             "fraud": table["fraud"].astype(np.int8),
         }

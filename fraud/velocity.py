@@ -2,7 +2,7 @@
 
 The windows of Le Borgne et al., "Reproducible Machine Learning for Credit Card Fraud Detection" (2022), chapter 3,
 with shorter and longer ones beside them. A window of length W holds the times ``(t - W, t]``; among rows of one
-time, those before the row in the table's order. Sums run over whole numbers (thousandths), so that they are
+time, those before the row in the table's order. Sums run over whole numbers (thousandths of a unit), so that they are
 exact: a payment that comes later cannot change the last digit of an earlier row.
 """
 
@@ -14,10 +14,10 @@ from unlabeled.fraud.readers import DAY, Transactions
 
 HOUR = 3_600.0
 WINDOWS = {"1h": HOUR, "1d": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
-_SCALE = 1_000.0
+_SCALE, _FINE = 1_000.0, 1_000_000.0  # of money, of logarithms
 _LEAST_SPREAD = 0.1  # of log amounts: a card that always pays the same is not infinitely surprised by a cent
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 
 def velocity(table: Transactions, *, label_delay: float | None = None) -> dict[str, Floats]:
@@ -62,7 +62,7 @@ def counterparty_features(time: Floats, amount: Floats, groups: Groups) -> dict[
     """Counts over the windows (row included) and the amount against the merchant's past month."""
     made: dict[str, Floats] = {}
     for name, width in WINDOWS.items():
-        made[f"merchant count {name}"] = groups.place - groups.first_since(time, time - width) + 1.0
+        made[f"merchant count {name}"] = (groups.place + 1 - groups.first_since(time, time - width)).astype(float)
     made["merchant amount z 30d"] = _z_score(amount, groups, groups.first_since(time, time - WINDOWS["30d"]))
     return made
 
@@ -111,11 +111,11 @@ def _z_score(amount: Floats, groups: Groups, first: NDArray[np.int64]) -> Floats
     """The log amount against mean and spread of the group's rows from ``first`` up to the one before; 0 while
     there are fewer than two."""
     x = np.log1p(amount)
-    total, squares = _running(x, groups), _running(np.round(x, 3) ** 2, groups)
+    total, squares = _running(x, groups, scale=_FINE), _running(x**2, groups, scale=_FINE)
     count = groups.place - first
     safe = np.maximum(count, 1)
-    mean = (total[groups.place] - total[first]) / _SCALE / safe
-    variance = (squares[groups.place] - squares[first]) / _SCALE / safe - mean**2
+    mean = (total[groups.place] - total[first]) / _FINE / safe
+    variance = (squares[groups.place] - squares[first]) / _FINE / safe - mean**2
     # One pseudo-observation of a typical spread keeps short pasts from shouting.
     spread = np.sqrt((np.maximum(variance, 0) * count + 0.5) / (count + 1)) + _LEAST_SPREAD
     return np.where(count < 2, 0.0, (x - mean) / spread)

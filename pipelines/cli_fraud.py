@@ -1,5 +1,108 @@
 """``unlabeled fraud <verb>``."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="fraud")
+from unlabeled.pipelines.jobs import Outcome
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Card payments: habits without labels, then alerts with reasons."
+)
+
+Table = Annotated[Path, typer.Argument(help="Payments, one a row: .parquet or .csv.")]
+Model = Annotated[Path, typer.Option(help="Model folder.")]
+RolesFile = Annotated[Path | None, typer.Option(help="JSON: which column is what. Inferred and printed without it.")]
+Seed = Annotated[int, typer.Option(help="Fixes everything that is drawn.")]
+Steps = Annotated[int | None, typer.Option(help="Training steps of each encoder (default 1500).", min=1)]
+Budget = Annotated[int, typer.Option(help="Alerts a day.", min=1)]
+Until = Annotated[str | None, typer.Option(help="Use payments before this time: a date, or seconds as in the table.")]
+
+
+@app.command()
+def pretrain(
+    table: Table,
+    out: Annotated[Path, typer.Option(help="Model folder to write.")] = Path("fraud-pretrained"),
+    until: Until = None,
+    roles: RolesFile = None,
+    steps: Steps = None,
+    seed: Seed = 0,
+) -> Outcome:
+    """Learn the habits of cards and merchants, without labels. Interrupted, the same command goes on."""
+    from unlabeled.pipelines import fraud as job
+
+    return job.pretrain(table, out=out, until=until, roles=roles, steps=steps, seed=seed)
+
+
+@app.command()
+def finetune(
+    table: Table,
+    model: Model = Path("fraud-pretrained"),
+    out: Annotated[Path, typer.Option(help="Model folder to write.")] = Path("fraud-model"),
+    labels: Annotated[Path | None, typer.Option(help="CSV: row id, label. Default: the table's label column.")] = None,
+    until: Until = None,
+    n_frauds: Annotated[int | None, typer.Option(help="Use so many labelled frauds only.", min=1)] = None,
+    seed: Seed = 0,
+) -> Outcome:
+    """Learn fraud from labels, many or few, on top of a pretrained model."""
+    from unlabeled.pipelines import fraud as job
+
+    return job.finetune(table, model=model, out=out, labels=labels, until=until, n_frauds=n_frauds, seed=seed)
+
+
+@app.command()
+def score(
+    table: Table,
+    model: Model = Path("fraud-model"),
+    out: Annotated[Path, typer.Option(help="Folder for alerts, scores and report.")] = Path("fraud-alerts"),
+    budget: Budget = 100,
+    since: Annotated[str | None, typer.Option(help="Score from this time on; what is before is history.")] = None,
+) -> Outcome:
+    """Score payments and list each day's alerts, with reasons."""
+    from unlabeled.pipelines import fraud as job
+
+    return job.score(table, model=model, out=out, budget=budget, since=since)
+
+
+@app.command()
+def backtest(
+    table: Table,
+    out: Annotated[Path, typer.Option(help="Folder for models, alerts and report.")] = Path("fraud-backtest"),
+    train_until: Annotated[str | None, typer.Option(help="End of training (default: 70 % of the time).")] = None,
+    label_delay: Annotated[str, typer.Option(help="Until a label is known, e.g. 7d.")] = "7d",
+    n_frauds: Annotated[
+        int | None, typer.Option(help="Use so many labelled frauds only (0: none; default: all known in time).", min=0)
+    ] = None,
+    budget: Budget = 100,
+    roles: RolesFile = None,
+    steps: Steps = None,
+    seed: Seed = 0,
+) -> Outcome:
+    """How it would have gone: learn on the past, score what came after, compare with the baselines."""
+    from unlabeled.pipelines import fraud as job
+
+    return job.backtest(
+        table,
+        out=out,
+        train_until=train_until,
+        label_delay=_days(label_delay),
+        n_frauds=n_frauds,
+        budget=budget,
+        roles=roles,
+        steps=steps,
+        seed=seed,
+    )
+
+
+def _days(text: str) -> float:
+    """``7d``, ``12h`` or a number of days."""
+    units = {"d": 1.0, "h": 1 / 24}
+    unit = units.get(text[-1:])
+    try:
+        days = float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        days = -1.0
+    if not days >= 0:
+        raise typer.BadParameter(f"'{text}' is no time span: give days or hours, such as 7d or 12h")
+    return days

@@ -1,0 +1,476 @@
+"""The fraud jobs: from a table of payments to a model, alerts and a report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unlabeled.core import evaluation, tracking
+from unlabeled.core.errors import DataError
+from unlabeled.core.progress import say
+from unlabeled.fraud import report as page
+from unlabeled.fraud.baselines import baseline_scores
+from unlabeled.fraud.detector import FraudDetector
+from unlabeled.fraud.history_model import Size
+from unlabeled.fraud.labels import few, from_csv, known_by
+from unlabeled.fraud.measures import MEASURES, measure, recall_within_budget
+from unlabeled.fraud.readers import DAY, Transactions, joined, parse_time, read_table, transactions
+from unlabeled.fraud.roles import Roles
+from unlabeled.fraud.simulate import simulate
+from unlabeled.pipelines.jobs import Comparison, Outcome
+
+EXPERIMENT = "unlabeled/fraud"
+OURS = "ours"
+_TRAIN_SHARE = 0.7
+_REASONS_FOR = 1_000
+_DEMO = Size(dim=48, steps=150, length=48)
+
+
+def pretrain(
+    table: Path,
+    *,
+    out: Path,
+    until: str | None = None,
+    roles: Path | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+) -> Outcome:
+    """Learns habits without labels from the payments before ``until`` (all of them by default)."""
+    payments = _read(table, roles)
+    known = payments if until is None else _before(payments, until)
+    detector, run_id = _pretrained(known, out=out, size=_size(steps), seed=seed, source=table.name)
+    _write_skipped(payments, out.with_name(out.name + "-skipped.csv"))
+    return Outcome(
+        headline=f"Learnt the habits in {len(known):,} payments without labels; {_skip_words(payments)}.",
+        files={"model": out},
+        run_id=run_id,
+        details={"payments": len(known), "skipped": len(payments.skipped), "curves": _last(detector)},
+    )
+
+
+def finetune(
+    table: Path,
+    *,
+    model: Path,
+    out: Path,
+    labels: Path | None = None,
+    until: str | None = None,
+    n_frauds: int | None = None,
+    seed: int = 0,
+) -> Outcome:
+    """Learns fraud from labels: of the table's label column, or of a CSV with row id and label."""
+    detector = FraudDetector.load(model)
+    payments = _read_as(table, detector.roles_)
+    known = payments if until is None else _before(payments, until)
+    label, left = known.label, None
+    if labels is not None:
+        label, left = from_csv(labels, known)
+        if len(left):
+            say(f"{len(left)} lines of {labels} were left out; the first: {left.iloc[0]['reason']}")
+    if n_frauds is not None:
+        label = few(label, frauds=n_frauds, seed=seed)
+    run_id = _finetuned(detector, known, label, out=out, source=table.name)
+    if left is not None and len(left):
+        left.to_csv(out.with_name(out.name + "-labels-left-out.csv"), index=False)
+    frauds, genuine = int((label == 1).sum()), int((label == 0).sum())
+    return Outcome(
+        headline=f"Learnt from {frauds:,} labelled frauds and {genuine:,} genuine payments; {_skip_words(payments)}.",
+        files={"model": out},
+        run_id=run_id,
+        details={"frauds": frauds, "genuine": genuine, "labels_left_out": 0 if left is None else len(left)},
+    )
+
+
+def score(table: Path, *, model: Path, out: Path, budget: int = 100, since: str | None = None) -> Outcome:
+    """Scores the payments from ``since`` on (all by default) and lists the highest of each day, with reasons."""
+    detector = FraudDetector.load(model)
+    payments = _read_as(table, detector.roles_)
+    start = -np.inf if since is None else parse_time(since, payments)
+    past, new = payments.take(payments.time < start), payments.take(payments.time >= start)
+    if not len(new):
+        raise DataError(f"no payment at or after {since}: the last is at {payments.when(payments.time[-1])}")
+    parent = detector.manifest_.get("run_id")
+    with tracking.run(EXPERIMENT, "score", params={"table": table.name, "budget": budget}, parent=parent) as run:
+        run.tags({"data": new.fingerprint()})
+        ours, why = detector.explained(new, history=past if len(past) else None)
+        scored = _Scored(detector, past, new, {OURS: ours}, why, budget)
+        files, measures = _write(
+            scored,
+            out,
+            title="Alerts",
+            subtitle=f"{len(new):,} payments of {table.name}",
+            run=run,
+            label_note="",
+            synthetic=False,
+        )
+        run.metrics({f"{OURS}.{key}": value for key, value in measures.get(OURS, {}).items()})
+        alerts = len(scored.alerts)
+        kind = "probability of fraud" if detector.booster_ is not None else "unsupervised score"
+        headline = (
+            f"{alerts:,} alerts among {len(new):,} payments ({budget} a day, by {kind}); {_skip_words(payments)}."
+        )
+        return Outcome(
+            headline=headline,
+            files=files,
+            run_id=run.run_id,
+            details={"alerts": alerts, "payments": len(new), **measures.get(OURS, {})},
+        )
+
+
+def backtest(
+    table: Path,
+    *,
+    out: Path,
+    train_until: str | None = None,
+    label_delay: float = 7.0,
+    n_frauds: int | None = None,
+    budget: int = 100,
+    roles: Path | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+) -> Outcome:
+    """How it would have gone: learn before ``train_until``, score what came after, beside the baselines."""
+    payments = _read(table, roles)
+    cut = _cut(payments, train_until)
+    return _backtest(
+        payments,
+        out=out,
+        cut=cut,
+        label_delay=label_delay,
+        n_frauds=n_frauds,
+        budget=budget,
+        size=_size(steps),
+        seed=seed,
+        source=table.name,
+        synthetic=False,
+    )
+
+
+def demo(out: Path, *, seed: int = 0) -> Outcome:
+    """Simulated card holders and fraudsters, fifty labelled frauds, beside the baselines."""
+    payments = transactions(simulate(seed=seed))
+    return _backtest(
+        payments,
+        out=out,
+        cut=_cut(payments, None),
+        label_delay=7.0,
+        n_frauds=50,
+        budget=10,
+        size=_DEMO,
+        seed=seed,
+        source="simulated payments",
+        synthetic=True,
+    )
+
+
+def _backtest(
+    payments: Transactions,
+    *,
+    out: Path,
+    cut: float,
+    label_delay: float,
+    n_frauds: int | None,
+    budget: int,
+    size: Size | None,
+    seed: int,
+    source: str,
+    synthetic: bool,
+) -> Outcome:
+    past, new = payments.take(payments.time < cut), payments.take(payments.time >= cut)
+    _check_parts(past, new, payments.when(cut))
+    label = known_by(past, cut, delay=label_delay * DAY)
+    if n_frauds is not None:
+        label = few(label, frauds=n_frauds, seed=seed) if n_frauds else np.full(len(past), -1, dtype=np.int8)
+    detector, pretraining = _pretrained(
+        past, out=out / "pretrained", size=size, seed=seed, source=source, label_delay=label_delay
+    )
+    frauds, genuine = int((label == 1).sum()), int((label == 0).sum())
+    past = past.with_labels(label)
+    # With few labels none arrive later either; with all, each counts once its delay has passed.
+    unseen = new if n_frauds is None else new.with_labels(np.full(len(new), -1))
+    params = {"table": source, "label_delay_days": label_delay, "frauds": frauds, "genuine": genuine, "seed": seed}
+    with tracking.run(EXPERIMENT, "backtest", params=params, parent=pretraining) as run:
+        run.tags({"data": payments.fingerprint(), "split": past.fingerprint()})
+        if frauds:
+            detector.finetune(past)
+        model = detector.save(out / "model", run_id=run.run_id, pretraining_run=pretraining)
+        ours, why = detector.explained(unseen, history=past)
+        everything, part = joined([past, unseen])
+        others = baseline_scores(
+            detector.plain_columns(everything),
+            everything.label,
+            training=part == 0,
+            rows=np.flatnonzero(part == 1),
+            seed=seed,
+        )
+        note = (
+            f"Learnt from {len(past):,} payments before {payments.when(cut)}, of which {frauds:,} were known to be "
+            f"fraud and {genuine:,} to be genuine (labels arrive after {label_delay:g} days); "
+            f"{len(new):,} later payments were scored."
+        )
+        scored = _Scored(detector, past, new, {OURS: ours, **others}, why, budget)
+        comparisons, headline, tone = _verdict(scored, frauds)
+        files, measures = _write(
+            scored,
+            out,
+            title="Fraud: what would have been found",
+            subtitle=f"{source}: {len(payments):,} payments",
+            run=run,
+            label_note=note,
+            synthetic=synthetic,
+            headline=headline,
+            tone=tone,
+            skips=payments,
+        )
+        run.metrics({f"{_short(name)}.{key}": v for name, m in measures.items() for key, v in m.items()})
+        run.artifact(model, "model")
+    return Outcome(
+        headline=f"{headline}; {_skip_words(payments)}." if len(payments.skipped) else f"{headline}.",
+        comparisons=comparisons,
+        files={**files, "model": model},
+        run_id=run.run_id,
+        details={"pretraining_run": pretraining, "frauds": frauds, "genuine": genuine},
+    )
+
+
+@dataclass
+class _Scored:
+    """New payments, what was learnt before, and everybody's scores of them."""
+
+    detector: FraudDetector
+    past: Transactions
+    new: Transactions
+    scores: dict[str, NDArray[np.float64]]
+    why: Any
+    budget: int
+
+    @property
+    def alerts(self) -> NDArray[np.int64]:
+        """Positions, highest score first."""
+        found = self.detector.alerts(self.scores[OURS], self.new, per_day=self.budget)
+        return found[np.argsort(-self.scores[OURS][found], kind="stable")]
+
+
+def _pretrained(
+    known: Transactions, *, out: Path, size: Size | None, seed: int, source: str, label_delay: float = 7.0
+) -> tuple[FraudDetector, str]:
+    """A pretrained detector, saved, in a run of its own."""
+    for part, columns in known.roles.rows():
+        say(f"  {part}: {columns}")
+    detector = FraudDetector(roles=known.roles, size=size, label_delay_days=label_delay, random_state=seed)
+    params = {"table": source, "payments": len(known), "seed": seed, **vars(size or Size())}
+    with tracking.run(EXPERIMENT, "pretrain", params=params) as run:
+        run.tags({"data": known.fingerprint()})
+        detector.pretrain(known, state=out.with_name(f".{out.name}.training"), log=run.metrics)
+        detector.manifest_["run_id"] = run.run_id
+        run.artifact(detector.save(out), "model")
+    state = out.with_name(f".{out.name}.training")
+    if state.is_dir() and not any(state.iterdir()):
+        state.rmdir()
+    return detector, run.run_id
+
+
+def _finetuned(detector: FraudDetector, known: Transactions, label: NDArray, *, out: Path, source: str) -> str:
+    pretraining = detector.manifest_.get("pretraining_run") or detector.manifest_.get("run_id")
+    params = {"table": source, "frauds": int((label == 1).sum()), "genuine": int((label == 0).sum())}
+    with tracking.run(EXPERIMENT, "finetune", params=params, parent=pretraining) as run:
+        run.tags({"data": known.fingerprint()})
+        detector.finetune(known, label)
+        detector.manifest_ |= {"run_id": run.run_id, "pretraining_run": pretraining}
+        run.artifact(detector.save(out), "model")
+    return run.run_id
+
+
+def _verdict(scored: _Scored, frauds: int) -> tuple[list[Comparison], str, Literal["good", "bad", "flat"]]:
+    """Ours beside each baseline, the sentence about it, and whether it is a gain beyond chance."""
+    y, day, new = scored.new.label, scored.new.day, scored.new
+    if not (y == 1).any():
+        raise DataError("the payments after the cut hold no labelled fraud: nothing to compare; use score instead")
+    groups = new.codes("entity") if new.roles.entity else None
+    names = [name for name in scored.scores if name != OURS]
+
+    def estimate(name: str) -> evaluation.Estimate:
+        return evaluation.bootstrap(
+            evaluation.average_precision, y == 1, scored.scores[name], groups=groups, samples=100
+        )
+
+    ap = Comparison(metric="average precision", ours=estimate(OURS), baselines={name: estimate(name) for name in names})
+    comparisons = [ap]
+    for key in ("fp50", "fp80"):
+        text, better = MEASURES[key]
+        value = {name: measure(y == 1, s)[key] for name, s in scored.scores.items()}
+        comparisons.append(_comparison(text, value, higher_is_better=better))
+    budget = {name: recall_within_budget(y, s, day, per_day=scored.budget) for name, s in scored.scores.items()}
+    comparisons.append(_comparison(f"recall with {scored.budget} alerts a day", budget, higher_is_better=True))
+    best, gain = ap.gain()
+    paired = evaluation.bootstrap(
+        lambda t, a, b: evaluation.average_precision(t, a) - evaluation.average_precision(t, b),
+        *(y == 1, scored.scores[OURS], scored.scores[best]),
+        groups=groups,
+        samples=100,
+    )
+    with_labels = f"With {frauds:,} labelled frauds" if frauds else "Without any label"
+    ours_ap = ap.ours.value if isinstance(ap.ours, evaluation.Estimate) else ap.ours
+    words = f"average precision {ours_ap:.3f} against {ours_ap - gain:.3f} of the best baseline ({best})"
+    if paired.low > 0:
+        return comparisons, f"{with_labels}, a gain: {words}", "good"
+    if paired.high < 0:
+        return comparisons, f"{with_labels}, worse than the baseline: {words}", "bad"
+    return comparisons, f"{with_labels}, no clear difference: {words}", "flat"
+
+
+def _comparison(metric: str, value: Mapping[str, float], *, higher_is_better: bool) -> Comparison:
+    others = {name: float(v) for name, v in value.items() if name != OURS}
+    return Comparison(metric=metric, ours=float(value[OURS]), baselines=others, higher_is_better=higher_is_better)
+
+
+def _write(
+    scored: _Scored,
+    out: Path,
+    *,
+    title: str,
+    subtitle: str,
+    run: tracking.Run,
+    label_note: str,
+    synthetic: bool,
+    headline: str | None = None,
+    tone: str = "plain",
+    skips: Transactions | None = None,
+) -> tuple[dict[str, Path], dict[str, dict[str, float]]]:
+    """alerts.csv, scores.parquet, skipped.csv and report.html; returns them and the measures."""
+    out.mkdir(parents=True, exist_ok=True)
+    new, alerts = scored.new, scored.alerts
+    y = new.label
+    reasons = scored.why(alerts[:_REASONS_FOR])
+    measures: dict[str, dict[str, float]] = {}
+    if (y == 1).any() and (y == 0).any():
+        judged = y >= 0
+        measures = {name: measure(y[judged] == 1, s[judged]) for name, s in scored.scores.items()}
+    found = page.Findings(
+        table=new if skips is None else _with_skips(new, skips),
+        scores=scored.scores,
+        alerts=alerts,
+        reasons=reasons,
+        per_day=scored.budget,
+        measures=measures,
+        settings=_settings(scored.detector),
+        curves=scored.detector.history_,
+        label_note=label_note,
+    )
+    built = page.build(
+        found,
+        title=title,
+        subtitle=subtitle,
+        headline=f"{headline}." if headline else f"{len(alerts):,} alerts among {len(new):,} payments.",
+        tone=tone,
+        synthetic=synthetic,
+        run_id=run.run_id,
+    )
+    files = {"report": built.write(out / "report.html"), "alerts": out / "alerts.csv", "scores": out / "scores.parquet"}
+    _alert_table(scored, alerts, reasons).to_csv(files["alerts"], index=False)
+    table = pd.DataFrame({"row_id": new.frame["row_id"], "time": new.time, "score": scored.scores[OURS]})
+    table.to_parquet(files["scores"], index=False)
+    skipped = _write_skipped(skips or new, out / "skipped.csv")
+    if skipped:
+        files["skipped"] = skipped
+    run.artifact(files["report"])
+    run.artifact(files["alerts"])
+    return files, measures
+
+
+def _alert_table(scored: _Scored, alerts: NDArray[np.int64], reasons: list[str]) -> pd.DataFrame:
+    new = scored.new
+    columns: dict[str, Any] = {
+        "row_id": new.frame["row_id"].to_numpy()[alerts],
+        "time": [new.when(t) for t in new.time[alerts]],
+        "amount": new.amount[alerts],
+        "score": scored.scores[OURS][alerts],
+        "why": [*reasons, *[""] * (len(alerts) - len(reasons))],
+    }
+    for part in ("entity", "counterparty"):
+        if part in new.frame:
+            columns[part] = new.frame[part].to_numpy()[alerts]
+    return pd.DataFrame(columns)
+
+
+def _with_skips(new: Transactions, source: Transactions) -> Transactions:
+    return Transactions(new.roles, new.frame, source.given, source.skipped, source.notes, new.dated)
+
+
+def _settings(detector: FraudDetector) -> dict[str, Any]:
+    size = detector.size or Size()
+    return {
+        "encoder": f"{size.dim} wide, {size.depth} blocks, {size.heads} heads, {size.length} payments a window",
+        "pretraining": f"{size.steps} steps of {size.batch_size} windows, learning rate {size.lr:g}",
+        "label delay": f"{detector.label_delay_days:g} days",
+        "labelled frauds": detector.manifest_.get("labelled_frauds", 0),
+        "labelled genuine payments": detector.manifest_.get("labelled_genuine", 0),
+        "known-fraud share of merchants used": detector.plain_.risk,
+        "seed": detector.random_state,
+    }
+
+
+def _read(table: Path, roles: Path | None) -> Transactions:
+    return transactions(read_table(table), None if roles is None else Roles.load(roles))
+
+
+def _read_as(table: Path, roles: Roles) -> Transactions:
+    """With the model's roles; a label column may be absent."""
+    frame = read_table(table)
+    return transactions(frame, roles if roles.label in frame else roles.without_label())
+
+
+def _before(payments: Transactions, until: str) -> Transactions:
+    known = payments.take(payments.time < parse_time(until, payments))
+    if not len(known):
+        raise DataError(f"no payment before {until}: the first is at {payments.when(payments.time[0])}")
+    return known
+
+
+def _cut(payments: Transactions, until: str | None) -> float:
+    """The end of the training period: given, or the start of the day at 70 % of the time."""
+    if until is not None:
+        return parse_time(until, payments)
+    first, last = payments.time[0], payments.time[-1]
+    cut = first + _TRAIN_SHARE * (last - first)
+    midnight = float(np.floor(cut / DAY) * DAY)
+    return midnight if midnight > first else float(cut)
+
+
+def _check_parts(past: Transactions, new: Transactions, cut: str) -> None:
+    if not len(past) or not len(new):
+        raise DataError(f"a backtest needs payments before and after {cut}, got {len(past)} and {len(new)}")
+    if not (new.label == 1).any():
+        raise DataError(f"a backtest needs labelled frauds after {cut}, and there are none: use score instead")
+
+
+def _size(steps: int | None) -> Size | None:
+    return None if steps is None else Size(steps=steps)
+
+
+def _skip_words(payments: Transactions) -> str:
+    if not len(payments.skipped):
+        return "no row was skipped"
+    most = payments.skipped["reason"].value_counts()
+    return f"{len(payments.skipped):,} of {payments.given:,} rows were skipped (most: {most.index[0]})"
+
+
+def _write_skipped(payments: Transactions, path: Path) -> Path | None:
+    if not len(payments.skipped):
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    payments.skipped.to_csv(path, index=False)
+    return path
+
+
+def _last(detector: FraudDetector) -> dict[str, float]:
+    return {name: history.curves["loss"][-1][1] for name, history in detector.history_.items()}
+
+
+def _short(name: str) -> str:
+    """A metric name that every store takes."""
+    return name.partition(",")[0].replace(" ", "_")
