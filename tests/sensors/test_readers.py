@@ -1,0 +1,188 @@
+"""Files in every accepted shape, and every bad one refused or listed by name."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unlabeled.core.errors import DataError
+from unlabeled.sensors import read, simulate
+
+RNG = np.random.default_rng(0)
+DATES = pd.date_range("2024-03-01", periods=6, freq="h")
+
+
+def npz(path: Path, **arrays: Any) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def acc(n: int = 6, samples: int = 600, axes: int = 2) -> np.ndarray:
+    return RNG.normal(size=(n, samples, axes))
+
+
+def test_npz_with_two_axes_and_seconds(tmp_path: Path) -> None:
+    x = acc()
+    (one,) = read(npz(tmp_path / "pump.npz", acc=x, fs=1000, t_s=np.arange(6) * 1800.0, failure_t_s=9000.0))
+    assert (one.asset, one.kind, one.fs, one.names) == ("pump", "waveform", 1000.0, ("horizontal", "vertical"))
+    np.testing.assert_allclose(one.hours, np.arange(6) / 2)
+    np.testing.assert_allclose(one.values, x.astype(np.float32))
+    assert one.failure_h == pytest.approx(2.5)
+
+
+def test_npz_with_one_axis_and_dates(tmp_path: Path) -> None:
+    (one,) = read(npz(tmp_path / "fan.npz", x=acc()[..., 0], fs=1000, timestamps=DATES.to_numpy().astype(str)))
+    assert one.values.shape == (6, 600, 1)
+    assert one.when(2) == "2024-03-01 02:00:00"
+
+
+def test_a_continuous_record_is_cut_into_tenths_of_a_second(tmp_path: Path) -> None:
+    record = RNG.normal(size=25_000)
+    (one,) = read(npz(tmp_path / "rig.npz", de=record, fe=record, fs=10_000))
+    assert one.values.shape == (25, 1000, 2)
+    assert one.names == ("de", "fe")
+    assert "cut into 25 snapshots" in one.notes[0]
+
+
+def test_the_sampling_rate_is_never_guessed(tmp_path: Path) -> None:
+    path = npz(tmp_path / "a.npz", acc=acc(), t_s=np.arange(6.0))
+    with pytest.raises(DataError, match=r"a\.npz does not say its sampling rate: give it with --fs"):
+        read(path)
+    assert read(path, fs=1000)[0].fs == 1000
+    both = npz(tmp_path / "b.npz", acc=acc(), t_s=np.arange(6.0), fs=2000)
+    with pytest.raises(DataError, match="says 2000 Hz, --fs says 1000 Hz"):
+        read(both, fs=1000)
+
+
+def test_times_are_needed_or_given(tmp_path: Path) -> None:
+    path = npz(tmp_path / "a.npz", acc=acc(), fs=1000)
+    with pytest.raises(DataError, match="add t_s or timestamps, or give --every"):
+        read(path)
+    np.testing.assert_allclose(read(path, every=7200)[0].hours, np.arange(6) * 2)
+
+
+def test_unsorted_repeated_and_missing_times_are_put_right_and_listed(tmp_path: Path) -> None:
+    t = np.array([0.0, 2, 1, 2, np.nan, 3]) * 3600
+    (one,) = read(npz(tmp_path / "a.npz", acc=acc(), fs=1000, t_s=t))
+    np.testing.assert_array_equal(one.index, [0, 2, 1, 5])
+    np.testing.assert_allclose(one.hours, [0, 1, 2, 3])
+    assert {(s.row, s.reason) for s in one.skipped} == {(4, "no timestamp"), (3, "timestamp seen before")}
+    assert any("steps back 1 time" in note for note in one.notes)
+    with pytest.raises(DataError, match="not one of 6 rows has a timestamp"):
+        read(npz(tmp_path / "b.npz", acc=acc(), fs=1000, t_s=np.full(6, np.nan)))
+
+
+def test_differently_sampled_snapshots_are_marked(tmp_path: Path) -> None:
+    rates = np.array([1000.0, 1000, 500, 1000, 1000, 1000])
+    (one,) = read(npz(tmp_path / "a.npz", acc=acc(), fs=rates, t_s=np.arange(6.0)))
+    assert one.flaws[2] == "sampled at 500 Hz instead of 1000 Hz"
+    assert (one.flaws != "").sum() == 1
+
+
+def test_parquet_with_lists_marks_other_lengths(tmp_path: Path) -> None:
+    lists = [list(RNG.normal(size=600 if i != 3 else 580)) for i in range(6)]
+    table = pd.DataFrame({"timestamp": DATES, "vibration": lists, "fs": 1000.0})
+    table.to_parquet(tmp_path / "a.parquet")
+    (one,) = read(tmp_path / "a.parquet")
+    assert one.values.shape == (6, 600, 1)
+    assert one.flaws[3] == "580 samples instead of 600"
+    table.drop(columns="fs").to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="--fs"):
+        read(tmp_path / "b.parquet")
+
+
+def test_parquet_with_one_sample_a_row(tmp_path: Path) -> None:
+    x = acc(n=3)
+    table = pd.DataFrame(
+        {
+            "snapshot": np.repeat(np.arange(3), 600),
+            "sample": np.tile(np.arange(600), 3),
+            "t_s": np.repeat(np.arange(3) * 3600.0, 600),
+            "fs": 1000.0,
+            "h": x[..., 0].reshape(-1),
+            "v": x[..., 1].reshape(-1),
+        }
+    )
+    table.sample(frac=1, random_state=0).to_parquet(tmp_path / "a.parquet")
+    (one,) = read(tmp_path / "a.parquet")
+    assert one.names == ("h", "v")
+    np.testing.assert_allclose(one.values, x.astype(np.float32))
+
+
+def test_trends_by_asset_column_by_prefix_and_alone(tmp_path: Path) -> None:
+    wide = pd.DataFrame({"time": DATES, "running": True, "note": "ok"})
+    for machine in ("B1", "B2"):
+        for name in ("rms", "kurt"):
+            wide[f"{machine}_{name}"] = RNG.normal(size=6)
+    wide.to_csv(tmp_path / "wide.csv", index=False)
+    first, second = read(tmp_path / "wide.csv")
+    assert (first.asset, second.asset, first.names) == ("B1", "B2", ("rms", "kurt"))
+    assert any("prefixes B1, B2" in note for note in first.notes)
+    assert any("left out: note" in note for note in first.notes)
+
+    long = pd.DataFrame({"t_s": [0.0, 1, 0, 1], "asset": ["p", "p", "q", "q"], "temp": [1.0, 2, 3, 4]})
+    long.to_csv(tmp_path / "long.csv", index=False)
+    assert [(r.asset, len(r)) for r in read(tmp_path / "long.csv")] == [("p", 2), ("q", 2)]
+
+    # Directions are no machines.
+    wide = wide.rename(columns={"B1_rms": "h_rms", "B1_kurt": "h_kurt", "B2_rms": "v_rms", "B2_kurt": "v_kurt"})
+    wide.to_csv(tmp_path / "axes.csv", index=False)
+    assert [r.names for r in read(tmp_path / "axes.csv")] == [("h_rms", "h_kurt", "v_rms", "v_kurt")]
+
+
+def test_a_column_says_when_the_machine_stood(tmp_path: Path) -> None:
+    table = pd.DataFrame({"time": DATES, "rms": RNG.normal(size=6), "on": [True, True, True, True, False, False]})
+    table.to_parquet(tmp_path / "a.parquet")
+    (one,) = read(tmp_path / "a.parquet", running_column="on")
+    assert one.end_row() == 4
+    assert one.names == ("rms",)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ("rms\n1\n2\n", "no time column"),
+        ("time,rms\n", "holds no rows"),
+        ("time,rms\nyesterday-ish,1\n", "row 0: 'yesterday-ish' is neither"),
+        ("time,rms\n2024-01-01,high\n", "no numeric column"),
+    ],
+)
+def test_bad_tables_are_refused_by_name(tmp_path: Path, content: str, match: str) -> None:
+    (tmp_path / "bad.csv").write_text(content)
+    with pytest.raises(DataError, match=match) as error:
+        read(tmp_path / "bad.csv")
+    assert "bad.csv" in str(error.value)
+
+
+def test_bad_npz_files_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"not a zip")
+    with pytest.raises(DataError, match=r"a\.npz cannot be read"):
+        read(tmp_path / "a.npz")
+    with pytest.raises(DataError, match=r"no signal array; name it one of acc"):
+        read(npz(tmp_path / "b.npz", y=acc(), fs=1000))
+    with pytest.raises(DataError, match="more axes than samples"):
+        read(npz(tmp_path / "c.npz", acc=acc().transpose(0, 2, 1), fs=1000, t_s=np.arange(6.0)))
+    with pytest.raises(DataError, match="100 samples a snapshot are too few"):
+        read(npz(tmp_path / "d.npz", acc=acc(samples=100), fs=1000, t_s=np.arange(6.0)))
+
+
+def test_missing_empty_and_unknown_inputs(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read(tmp_path / "none.npz")
+    with pytest.raises(DataError, match="holds no"):
+        read(tmp_path)
+    (tmp_path / "a.xlsx").touch()
+    with pytest.raises(DataError, match="unknown kind"):
+        read(tmp_path / "a.xlsx")
+
+
+def test_a_simulated_machine_is_read_back(tmp_path: Path) -> None:
+    machine = simulate.bearing("m1", seed=0, plan=simulate.Plan(days=2))
+    (one,) = read(simulate.write(machine, tmp_path))
+    assert (one.asset, one.names, one.fs) == ("m1", machine.names, machine.fs)
+    assert one.failure_h == pytest.approx(machine.failure_h)
+    np.testing.assert_allclose(one.values, machine.values, atol=2e-3)
+    with pytest.raises(DataError, match="no machine m2 in the input; it has m1"):
+        read(tmp_path, assets=["m2"])
