@@ -52,8 +52,8 @@ def rms(x_sa: NDArray) -> Floats:
 def excess_kurtosis(x_sa: NDArray) -> Floats:
     """Fourth standardised moment minus 3 of each axis; 0 for a Gaussian."""
     x = np.asarray(x_sa, dtype=np.float64)
-    x = x - x.mean(axis=0)
-    return np.mean(x**4, axis=0) / np.mean(x**2, axis=0) ** 2 - 3
+    square = np.square(x - x.mean(axis=0))
+    return np.mean(np.square(square), axis=0) / np.mean(square, axis=0) ** 2 - 3
 
 
 def peak(x_sa: NDArray) -> Floats:
