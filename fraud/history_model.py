@@ -26,6 +26,7 @@ from unlabeled.fraud.readers import DAY, Transactions
 
 Floats = NDArray[np.float32]
 _MOST_WINDOWS = 60_000
+_MOST_ROUNDS = 10
 _CHUNK_EVENTS = 16_384
 _CLIP = 10.0  # nats: beyond 1 in 22,000 it makes no difference how rare
 _RECENT, _LONGER = 5, 20
@@ -38,7 +39,8 @@ class Size:
     Attributes:
         dim, depth, heads: of the encoder.
         length: events a window, even; half of them is the least history of a row, where there is as much.
-        steps, batch_size, lr: of pretraining (batch in windows).
+        steps, batch_size, lr: of pretraining (batch in windows); fewer steps where they would go through the data
+            more than ten times.
     """
 
     dim: int = 64
@@ -110,9 +112,9 @@ class HistoryModel:
         part = table.take(training)
         windows = self._windows(self.fields.codes(part, self._groups(part)), self._groups(part))
         batches = Batches(windows, batch_size=self._batch_size(), seed=derive(self.seed, self.part or "alone", "order"))
-        settings = TrainingSettings(
-            steps=self.size.steps, lr=self.size.lr, device="cpu", log_every=20, checkpoint_every=50
-        )
+        # Each event stands in two windows; more rounds than that, and small tables are learnt by heart.
+        steps = min(self.size.steps, max(1, _MOST_ROUNDS * batches.per_epoch))
+        settings = TrainingSettings(steps=steps, lr=self.size.lr, device="cpu", log_every=20, checkpoint_every=50)
         return fit(
             Pretraining(self.backbone, self.pretext),
             batches,
