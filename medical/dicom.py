@@ -158,6 +158,8 @@ def to_picture(file: "Dataset", stored: NDArray[np.generic]) -> NDArray[np.float
 
     try:
         values = apply_modality_lut(stored, file)
+        if "VOILUTSequence" in file:  # a table is looked up by whole numbers
+            values = np.rint(values).astype(np.int64)
         values = np.asarray(apply_voi_lut(values, file), dtype=np.float64)
     except Exception as error:  # LUTs and windows come as people wrote them
         raise Refused(f"unusable window or LUT: {_short(error)}") from None

@@ -29,6 +29,8 @@ KIND = "medical.PneumoniaModel"
 PRETRAIN_BATCH, FINETUNE_BATCH = 128, 32
 # Small collections get smaller batches: an epoch is then at least so many steps.
 STEPS_AN_EPOCH = 16
+# Many labels are each seen at least so often in fine-tuning.
+PASSES = 4
 PREPROCESSING = "area-averaged to a square, each picture standardised by its own mean and standard deviation"
 
 
@@ -122,10 +124,10 @@ class PneumoniaModel(BaseEstimator):
     ) -> "PneumoniaModel":
         """Learns to tell pneumonia from labelled pictures; without :meth:`pretrain` before, from scratch.
 
-        With ``validation``, one network is trained; its best weights, its temperature and its thresholds come
-        from those pictures. Without it, one network a fold of the patients is trained for a fixed number of
-        steps, temperature and thresholds come from each network's predictions on the patients it did not see,
-        and the networks vote (mean log odds).
+        Training runs a fixed number of steps (at least ``finetune_steps``, at least four passes). With
+        ``validation``, one network is trained, and its temperature and thresholds come from those pictures.
+        Without it, one network a fold of the patients is trained, temperature and thresholds come from each
+        network's predictions on the patients it did not see, and the networks vote (mean log odds).
 
         Args:
             images: (N, S, S).
@@ -144,7 +146,8 @@ class PneumoniaModel(BaseEstimator):
             self.module_ = self._fresh()
             self.pretraining_ = None
             self._remember_nobody()
-        settings = TrainingSettings(steps=self.finetune_steps, lr=5e-4, checkpoint_every=10**9)
+        steps = max(self.finetune_steps, PASSES * len(data.labels) // FINETUNE_BATCH)
+        settings = TrainingSettings(steps=steps, lr=5e-4)
         if validation is not None:
             held = Labelled(self._pixels(validation[0]), _binary(validation[1], what="validation labels"))
             parts = [(data, held)]
@@ -162,7 +165,6 @@ class PneumoniaModel(BaseEstimator):
                 settings=settings,
                 batch_size=FINETUNE_BATCH,
                 seed=derive(self.random_state, "finetune", number),
-                validation=held if validation is not None else None,
                 log=log if number == 0 else None,
                 label="fine-tuning" if len(parts) == 1 else f"fine-tuning {number + 1} of {len(parts)}",
             )

@@ -205,10 +205,6 @@ def _curves(report: Report, model: PneumoniaModel) -> None:
     section = report.section("Training")
     curves: Mapping[str, Any] = (model.finetuning_ or {}).get("curves", {})
     section.figure(plot_curves({"fine-tuning loss": curves["loss"]}), "Loss of the fine-tuning, augmented batches")
-    if "validation" in curves:
-        section.figure(
-            plot_curves({"validation": curves["validation"]}, ylabel="AUROC"), "AUROC on the validation pictures"
-        )
 
 
 def _intake(report: Report, skipped: Sequence[Skip], notes: Sequence[str]) -> None:

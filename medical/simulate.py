@@ -98,7 +98,7 @@ def draw_radiograph(anatomy: Anatomy, *, pneumonia: bool, rng: np.random.Generat
         line = np.abs(y + 0.62 + 0.22 * (side * x - 0.35))
         picture += 0.10 * np.exp(-((line / 0.035) ** 2)) * _soft(side * x - 0.05, 0.05) * body
     # Vessels fan out from the hila; a texture that hides subtle findings.
-    picture += 0.05 * lungs * _cloud(rng, cells=int(rng.integers(10, 18)))
+    picture += 0.03 * lungs * _cloud(rng, cells=int(rng.integers(10, 18)))
     picture += 0.025 * body * _cloud(rng, cells=6)
     if pneumonia:
         picture += _opacities(x, y, lungs, anatomy, rng)
@@ -113,10 +113,10 @@ def _opacities(x: Image, y: Image, lungs: Image, anatomy: Anatomy, rng: np.rando
     for _ in range(int(rng.integers(1, 4))):
         side = rng.choice([-1, 1])
         centre = side * (anatomy.lung_width + 0.11) + rng.normal(0, 0.08), rng.uniform(-0.25, 0.38)
-        radius = rng.uniform(0.12, 0.26)
+        radius = rng.uniform(0.14, 0.30)
         distance = ((x - centre[0]) / radius) ** 2 + ((y - centre[1]) / (radius * rng.uniform(0.7, 1.4))) ** 2
         patchy = 1 + 0.5 * _cloud(rng, cells=12)
-        total += rng.uniform(0.12, 0.32) * np.exp(-distance) * patchy
+        total += rng.uniform(0.12, 0.36) * np.exp(-distance) * patchy
     return total * lungs
 
 

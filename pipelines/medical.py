@@ -80,7 +80,7 @@ def predict(source: Path, *, model: Path, out: Path, labels: Path | None = None)
     return _predict(trained, images, out=out, judged=labels is not None)
 
 
-def demo(out: Path, *, seed: int) -> Outcome:
+def demo(out: Path, *, seed: int = 0) -> Outcome:
     """Phantom radiographs as DICOM files, read back, pretrained on, fine-tuned with 40 labels, compared."""
     out = Path(out)
     shutil.rmtree(out / "data", ignore_errors=True)

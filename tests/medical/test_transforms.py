@@ -1,0 +1,45 @@
+"""Standardisation and augmentation of whole batches."""
+
+import numpy as np
+import torch
+
+from unlabeled.core.batches import Batches
+from unlabeled.medical.transforms import Augment, standardise
+
+
+def test_each_picture_has_mean_0_and_deviation_1_whatever_its_exposure() -> None:
+    images = torch.randint(0, 100, (3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    x = standardise(images)
+    torch.testing.assert_close(x.mean(dim=(1, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(x.std(dim=(1, 2, 3), correction=0), torch.ones(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(standardise(images.float() * 2 + 30), x, atol=1e-5, rtol=1e-5)
+
+
+def test_with_nothing_to_vary_augmentation_is_standardisation() -> None:
+    images = torch.randint(0, 255, (4, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    still = Augment(smallest=1.0, rotation=0.0, stretch=0.0, contrast=0.0)
+    (x,) = still((images,), torch.Generator())
+    torch.testing.assert_close(x, standardise(images), atol=2e-4, rtol=1e-4)
+
+
+def test_a_crop_never_leaves_the_picture_and_never_mirrors() -> None:
+    # Brightness rises from left to right: so it must in every crop, from no darker to no brighter than the picture.
+    ramp = torch.arange(32).repeat(32, 1).mul(8).to(torch.uint8).expand(64, -1, -1)
+    augment = Augment(rotation=0.0, contrast=0.0)
+    (x,) = augment((ramp,), torch.Generator().manual_seed(0))
+    assert bool((x.diff(dim=3) >= -1e-5).all())
+
+
+def test_batches_repeat_and_labels_pass_through() -> None:
+    images = np.random.default_rng(0).integers(0, 255, (10, 16, 16), dtype=np.uint8)
+    labels = torch.arange(10)
+
+    def batches() -> Batches:
+        return Batches(images, labels, batch_size=4, seed=3, transform=Augment())
+
+    x, y = batches().at(1)
+    again, same = batches().at(1)
+    torch.testing.assert_close(x, again)
+    assert y.tolist() == same.tolist() == batches().rows_at(1).tolist()
+    other, _ = batches().at(0)
+    assert x.shape == other.shape == (4, 1, 16, 16)
