@@ -13,8 +13,8 @@ _MOST_ROWS = 100_000
 
 
 def amount_rule(columns: dict[str, NDArray]) -> Floats | None:
-    """How far the amount lies above the card's own past month, in its own spreads; ``None`` without cards."""
-    z = columns.get("card amount z 30d")
+    """How far the amount lies above the card's own past, in its own spreads; ``None`` without cards."""
+    z = columns.get("card amount z")
     return None if z is None else np.asarray(z, dtype=float)
 
 

@@ -117,7 +117,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
                 f"{len(rows) - frauds}: add labels (1 fraud, 0 genuine), or score without any"
             )
         self.plain_.risk = "counterparty" in known.frame and len(rows) >= _FEW_LABELS * len(known)
-        columns, _ = self._columns(known, rows)
+        columns, _ = self.features(known, rows)
         self.feature_names_ = list(columns)
         self.booster_ = fit_lightgbm(stacked(columns), known.label[rows], seed=self.random_state)
         self.manifest_ |= {"labelled_frauds": frauds, "labelled_genuine": len(rows) - frauds}
@@ -190,7 +190,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         if history is not None:
             everything, part = joined([self._read(history, self.roles_), wanted])
             rows = np.flatnonzero(part == 1)
-        columns, readings = self._columns(everything, rows)
+        columns, readings = self.features(everything, rows)
         scores = self._score(columns)
 
         def why(positions: NDArray[np.int64]) -> list[str]:
@@ -258,7 +258,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         """The features without the encoder, as the baselines read them."""
         return self.plain_.columns(table)
 
-    def _columns(self, table: Transactions, rows: NDArray[np.int64]) -> tuple[dict[str, NDArray], list[Reading]]:
+    def features(self, table: Transactions, rows: NDArray[np.int64]) -> tuple[dict[str, NDArray], list[Reading]]:
         """Every feature of some rows by name, and the encoders' readings of them."""
         made: dict[str, NDArray] = {name: values[rows] for name, values in self.plain_.columns(table).items()}
         readings = []
@@ -276,7 +276,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         self.components_: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
         count = min(len(known), 20_000)
         rows = np.sort(np.random.default_rng([self.random_state, 3]).choice(len(known), count, replace=False))
-        columns, readings = self._columns(known, rows)
+        columns, readings = self.features(known, rows)
         for reading in readings:
             middle = reading.state.mean(axis=0)
             _, _, axes = np.linalg.svd(reading.state - middle, full_matrices=False)
