@@ -2,13 +2,14 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from unlabeled.core.progress import say
 from unlabeled.pipelines import fraud, medical, sensors
 from unlabeled.pipelines.jobs import Comparison, Outcome
 
-ROOMS = {"medical": medical.demo, "sensors": sensors.demo, "fraud": fraud.demo}
+ROOMS: dict[str, Callable[..., Outcome]] = {"medical": medical.demo, "sensors": sensors.demo, "fraud": fraud.demo}
 
 
 def run(out: Path, *, seed: int = 0) -> Outcome:
