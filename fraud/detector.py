@@ -14,7 +14,7 @@ from unlabeled.core import checkpoints
 from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.training import History
 from unlabeled.fraud import reasons
-from unlabeled.fraud.boosting import fit_lightgbm, from_text, predict, to_text
+from unlabeled.fraud.boosting import contributions, fit_lightgbm, from_text, predict, to_text
 from unlabeled.fraud.features import PlainFeatures, stacked
 from unlabeled.fraud.fields import Part
 from unlabeled.fraud.history_model import HistoryModel, Reading, Size
@@ -194,7 +194,11 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         scores = self._score(columns)
 
         def why(positions: NDArray[np.int64]) -> list[str]:
-            return reasons.in_words(self.models_, readings, columns, everything, rows, positions)
+            weights = None
+            if self.booster_ is not None and len(positions):
+                x = stacked({name: values[positions] for name, values in columns.items()})
+                weights = contributions(self.booster_, x)
+            return reasons.in_words(self.models_, readings, columns, everything, rows, positions, weights)
 
         return (wanted.to_given(scores) if isinstance(table, pd.DataFrame) else scores), why
 
