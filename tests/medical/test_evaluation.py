@@ -1,0 +1,54 @@
+"""Numbers against independent references, and verdicts that say worse when it is worse."""
+
+import numpy as np
+import pytest
+import torch
+
+from unlabeled.core.evaluation import roc_auc
+from unlabeled.medical import report
+from unlabeled.medical._finetuning import Decision
+from unlabeled.medical.evaluation import METRICS, Scored, metrics, point_metrics
+
+HALF = Decision(temperature=1.0, threshold=0.5, sensitive_threshold=0.3, prevalence=0.5, chosen_on=4)
+
+
+def test_the_numbers_are_those_worked_out_by_hand() -> None:
+    labels, p = np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.4, 0.9])
+    found = point_metrics(labels, Scored(p, HALF))
+    assert tuple(found) == METRICS
+    assert found["AUROC"] == pytest.approx(0.75)
+    assert found["accuracy"] == 0.5
+    assert (found["sensitivity"], found["specificity"]) == (0.5, 0.5)
+    assert (found["sensitivity at the 95 % point"], found["specificity at the 95 % point"]) == (1.0, 0.5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_area_under_the_curve_is_monais() -> None:
+    from monai.metrics import compute_roc_auc
+
+    rng = np.random.default_rng(0)
+    labels, p = rng.integers(0, 2, 200), rng.random(200).round(2)
+    theirs = compute_roc_auc(torch.from_numpy(p), torch.from_numpy(labels))
+    assert roc_auc(labels, p) == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_intervals_hold_the_value_and_widen_when_patients_have_many_pictures() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(rng.integers(0, 2, 60), 5)
+    p = np.clip(np.repeat(rng.random(60), 5) * 0.6 + 0.3 * labels, 0, 1)
+    by_patient = metrics(labels, Scored(p, HALF), patients=np.repeat(np.arange(60).astype(str), 5))["AUROC"]
+    by_picture = metrics(labels, Scored(p, HALF), patients=np.arange(300).astype(str))["AUROC"]
+    assert by_patient.low <= by_patient.value <= by_patient.high
+    assert by_patient.high - by_patient.low > 1.5 * (by_picture.high - by_picture.low)
+
+
+def test_a_result_below_its_baseline_is_called_worse() -> None:
+    rng = np.random.default_rng(0)
+    labels, patients = np.arange(200) % 2, np.arange(200).astype(str)
+    good = Scored(np.clip(0.5 * labels + 0.5 * rng.random(200), 0, 1), HALF)
+    poor = Scored(rng.random(200), HALF)
+    worse = report.verdict(labels, {"ours": poor, "PCA": good}, patients=patients)
+    assert worse.tone == "bad"
+    assert worse.text.startswith("Worse than a baseline (PCA)")
+    assert report.verdict(labels, {"ours": good, "PCA": poor}, patients=patients).tone == "good"
+    assert report.verdict(labels, {"ours": good, "PCA": good}, patients=patients).tone == "flat"

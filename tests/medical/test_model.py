@@ -1,0 +1,178 @@
+"""The estimator's promises, with a network small enough to train in a test."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+from unlabeled.core.errors import CheckpointError, DataError
+from unlabeled.medical import ImageSet, PneumoniaModel
+from unlabeled.medical import _network as network
+from unlabeled.medical._finetuning import Decision, Labelled, decide
+from unlabeled.medical.baselines import PixelRegression, from_scratch
+from unlabeled.medical.transforms import standardise
+
+SMALL: dict[str, Any] = {
+    "image_size": 32,
+    "dim": 16,
+    "depth": 1,
+    "heads": 2,
+    "pretrain_epochs": 2,
+    "finetune_steps": 6,
+    "folds": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def fitted(phantoms: ImageSet) -> PneumoniaModel:
+    model = PneumoniaModel(**SMALL).pretrain(phantoms)
+    model.finetune(phantoms, phantoms.labels, groups=phantoms.patients)
+    model.remember(phantoms.patients[:10])
+    return model
+
+
+def test_parameters_are_kept_as_given_and_clone() -> None:
+    model = PneumoniaModel(**SMALL)
+    assert {name: model.get_params()[name] for name in SMALL} == SMALL
+    assert clone(model).get_params() == model.get_params()
+
+
+def test_a_saved_model_gives_the_same_scores_and_says_where_it_came_from(
+    fitted: PneumoniaModel, phantoms: ImageSet, tmp_path: Path
+) -> None:
+    fitted.provenance_["pretraining_run"] = "abc"
+    loaded = PneumoniaModel.load(fitted.save(tmp_path / "model"))
+    np.testing.assert_array_equal(loaded.score(phantoms), fitted.score(phantoms))
+    np.testing.assert_array_equal(loaded.explain(phantoms.take([0])), fitted.explain(phantoms.take([0])))
+    np.testing.assert_array_equal(
+        loaded.reconstruct(phantoms.take([0])).filled, fitted.reconstruct(phantoms.take([0])).filled
+    )
+    assert loaded.provenance_["pretraining_run"] == "abc"
+    assert loaded.pretraining_ == fitted.pretraining_
+    assert loaded.decision_ == fitted.decision_
+
+
+def test_a_score_does_not_depend_on_what_else_is_asked(fitted: PneumoniaModel, phantoms: ImageSet) -> None:
+    together = fitted.score(phantoms)
+    alone = np.concatenate([fitted.score(phantoms.take([i])) for i in range(5)])
+    np.testing.assert_allclose(alone, together[:5], atol=1e-5)
+    np.testing.assert_allclose(fitted.score(phantoms.images[::-1].copy())[::-1], together, atol=1e-5)
+
+
+def test_scores_calls_and_probabilities_agree(fitted: PneumoniaModel, phantoms: ImageSet) -> None:
+    p = fitted.predict_proba(phantoms)
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    np.testing.assert_array_equal(p[:, 1], fitted.score(phantoms))
+    assert fitted.decision_ is not None
+    np.testing.assert_array_equal(fitted.predict(phantoms), p[:, 1] >= fitted.decision_.threshold)
+
+
+def test_training_repeats_and_follows_the_seed(fitted: PneumoniaModel, phantoms: ImageSet) -> None:
+    again = PneumoniaModel(**SMALL).pretrain(phantoms).finetune(phantoms, phantoms.labels, groups=phantoms.patients)
+    np.testing.assert_array_equal(again.score(phantoms), fitted.score(phantoms))
+    other = PneumoniaModel(**SMALL, random_state=1).pretrain(phantoms)
+    assert other.pretraining_ is not None
+    assert fitted.pretraining_ is not None
+    assert other.pretraining_["curves"] != fitted.pretraining_["curves"]
+
+
+def test_pretraining_does_not_look_at_labels(phantoms: ImageSet) -> None:
+    from dataclasses import replace
+
+    assert phantoms.labels is not None
+    with_labels = PneumoniaModel(**SMALL).pretrain(phantoms)
+    flipped = PneumoniaModel(**SMALL).pretrain(replace(phantoms, labels=1 - phantoms.labels))
+    assert with_labels.pretraining_ is not None
+    assert flipped.pretraining_ is not None
+    assert with_labels.pretraining_["curves"] == flipped.pretraining_["curves"]
+
+
+def test_with_validation_one_network_decides_by_those_pictures(phantoms: ImageSet) -> None:
+    assert phantoms.labels is not None
+    model = PneumoniaModel(**SMALL)
+    train, held = phantoms.take(range(40)), phantoms.take(range(40, len(phantoms)))
+    model.finetune(train, train.labels, validation=(held, held.labels))
+    assert len(model.members_) == 1
+    assert model.decision_ is not None
+    assert model.decision_.chosen_on == len(held)
+
+
+def test_it_remembers_whose_labels_it_saw_but_not_their_names(
+    fitted: PneumoniaModel, phantoms: ImageSet, tmp_path: Path
+) -> None:
+    seen = fitted.seen(phantoms.patients)
+    assert seen[:10].all()
+    assert set(phantoms.patients[seen]) == set(phantoms.patients[:10])
+    text = (fitted.save(tmp_path / "m") / "manifest.json").read_text()
+    assert not any(str(patient) in text for patient in phantoms.patients)
+
+
+def test_what_it_cannot_use_is_said_plainly(fitted: PneumoniaModel, phantoms: ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"shape \(N, 32, 32\), got uint8 \(2, 64, 64\): read them with read_images"):
+        fitted.score(np.zeros((2, 64, 64), dtype=np.uint8))
+    with pytest.raises(DataError, match="has not seen labels yet"):
+        PneumoniaModel(**SMALL).pretrain(phantoms).score(phantoms)
+    with pytest.raises(DataError, match="nothing to save"):
+        PneumoniaModel(**SMALL).save(tmp_path / "x")
+    with pytest.raises(DataError, match="must be 0 or 1"):
+        PneumoniaModel(**SMALL).finetune(phantoms, np.full(len(phantoms), 2))
+    with pytest.raises(DataError, match="one class only"):
+        PneumoniaModel(**SMALL).finetune(phantoms, np.zeros(len(phantoms)))
+    with pytest.raises(CheckpointError, match="holds no model"):
+        PneumoniaModel.load(tmp_path)
+
+
+def test_leaving_out_nothing_changes_nothing_and_maps_cover_the_patches(
+    fitted: PneumoniaModel, phantoms: ImageSet
+) -> None:
+    maps = fitted.explain(phantoms.take(range(3)))
+    assert maps.shape == (3, 4, 4)
+    # By hand for the corner: without patches (0,0), (0,1), (1,0) and (1,1).
+    member = fitted.members_[0]
+    tokens = member.backbone.tokens(standardise(torch.from_numpy(phantoms.images[:1])))
+    kept = torch.tensor([[i for i in range(16) if i not in (0, 1, 4, 5)]])
+    with torch.no_grad():
+        logits = member.linear(member.norm(member.backbone.encoder.embed(tokens.take(kept))))
+    fall = network.positive_logits(member, phantoms.images[:1])[0] - float(logits[0, 1] - logits[0, 0])
+    assert network.leave_out_map(member, phantoms.images[:1])[0, 0, 0] == pytest.approx(fall, abs=1e-5)
+
+
+def test_a_reconstruction_keeps_what_was_shown_and_the_hidden_patches_means(
+    fitted: PneumoniaModel, phantoms: ImageSet
+) -> None:
+    result = fitted.reconstruct(phantoms.take(range(4)))
+    changed = (result.shown != result.original).reshape(4, 4, 8, 4, 8).any(axis=(2, 4))
+    assert changed.sum(axis=(1, 2)).max() <= 12
+    kept = ~np.repeat(np.repeat(changed, 8, axis=1), 8, axis=2)
+    np.testing.assert_array_equal(result.filled[kept], result.original[kept])
+    means = result.original.reshape(4, 4, 8, 4, 8).mean(axis=(2, 4))
+    np.testing.assert_allclose(result.shown.reshape(4, 4, 8, 4, 8).mean(axis=(2, 4)), means, atol=1e-5)
+
+
+def test_decisions_are_chosen_on_held_out_scores_by_hand() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    logits = np.array([-3.0, -2.0, 1.0, 0.0, 2.0, 3.0])
+    decision = decide(labels, logits)
+    p = decision.probability(logits)
+    assert decision.sensitive_threshold == pytest.approx(p[3])  # the lowest positive: 95 % of three is three
+    assert p[1] < decision.threshold <= p[4]
+    assert decision.prevalence == 0.5
+    plain = Decision(temperature=2.0, threshold=0.5, sensitive_threshold=0.5, prevalence=0.5, chosen_on=1)
+    assert plain.probability(np.array([2 * np.log(3)]))[0] == pytest.approx(0.75)
+
+
+def test_the_baselines_take_the_same_labels_and_decide_the_same_way(phantoms: ImageSet) -> None:
+    assert phantoms.labels is not None
+    data = Labelled(phantoms.images, phantoms.labels)
+    pixels = PixelRegression(components=20, folds=2).fit(phantoms.images, data, groups=phantoms.patients)
+    scores = pixels.score(phantoms.images)
+    assert scores.shape == (len(phantoms),)
+    assert ((scores > 0) & (scores < 1)).all()
+    assert pixels.decision_.chosen_on == len(phantoms)
+    model = PneumoniaModel(**SMALL).pretrain(phantoms)
+    scratch = from_scratch(model, data, groups=phantoms.patients)
+    assert scratch.pretraining_ is None
+    assert scratch.get_params() == model.get_params()
