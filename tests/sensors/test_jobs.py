@@ -1,0 +1,94 @@
+"""The jobs on simulated files: what is skipped is listed, runs name where they came from, models are used again."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unlabeled.core.errors import DataError
+from unlabeled.pipelines import sensors as jobs
+from unlabeled.sensors import simulate
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+
+PLAN = simulate.Plan(days=16, every_h=3, fault_days=5)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """One machine that stays well, one that fails, and one with four days on record."""
+    folder = tmp_path_factory.mktemp("plant")
+    machines = simulate.fleet(healthy=1, failing=1, seed=1, plan=PLAN)
+    machines.append(simulate.bearing("young", seed=1, plan=simulate.Plan(days=4, fault_days=None)))
+    return [simulate.write(machine, folder) for machine in machines]
+
+
+def test_fit_then_score(files: list[Path], in_tmp: Path) -> None:
+    from mlflow import MlflowClient
+
+    fitted = jobs.fit(files, out=in_tmp / "model", normal_share=0.5, steps=20)
+    assert set(fitted.details["thresholds"]) == {"healthy-1", "failing-1"}
+    ((name, why),) = fitted.details["skipped"]
+    assert name == "young"
+    assert "--normal-share" in why
+    assert "1 left out" in fitted.headline
+
+    client = MlflowClient(f"sqlite:///{in_tmp}/mlflow.db")
+    experiment = client.get_experiment_by_name("unlabeled/sensors")
+    assert experiment is not None
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert runs["fit failing-1"].data.tags["unlabeled.pretraining_run"] == runs["pretrain"].info.run_id
+    assert len(client.get_metric_history(runs["pretrain"].info.run_id, "loss")) == 2
+    manifest = json.loads((in_tmp / "model" / "failing-1" / "manifest.json").read_text())
+    assert manifest["pretraining_run"] == runs["pretrain"].info.run_id
+
+    scored = jobs.score(files, model=in_tmp / "model", out=in_tmp / "scores")
+    assert scored.details["in_alarm"] == ["failing-1"]
+    alarms = pd.read_csv(scored.files["alarms"])
+    assert list(alarms["asset"]) == ["failing-1"]
+    assert alarms["until"].isna().all()
+    listed = pd.read_csv(scored.files["cannot judge"])
+    assert list(listed["asset"]) == ["young"]
+    assert "holds no model for young" in listed["reason"].iloc[0]
+    page = scored.files["report"].read_text()
+    assert "1 of 2 machine(s) in alarm" in page
+    assert "holds no model for young" in page
+
+
+def test_replay_counts_alarms_of_machines_that_did_not_fail_as_false(files: list[Path], in_tmp: Path) -> None:
+    outcome = jobs.replay(files[:2], out=in_tmp / "out", healthy=["healthy-1"], normal_share=0.5, steps=20)
+    results = pd.read_csv(outcome.files["results"]).set_index(["asset", "method"])
+    assert not results.loc["healthy-1"]["failed"].any()
+    assert results.loc[("failing-1", "ours"), "lead_h"] > 24
+    assert results.loc[("healthy-1", "ours"), "false_alarms"] == 0
+    assert "1 of 1 failure(s) announced" in outcome.headline
+    with pytest.raises(DataError, match="no machine nobody"):
+        jobs.replay(files[:2], out=in_tmp / "out", healthy=["nobody"])
+
+
+def test_a_failed_job_leaves_what_was_there(files: list[Path], in_tmp: Path) -> None:
+    jobs.fit(files[:1], out=in_tmp / "model", normal_share=0.5, steps=5)
+    before = (in_tmp / "model" / "healthy-1" / "manifest.json").read_text()
+    with pytest.raises(DataError, match="no recording has 20 snapshots"):
+        jobs.fit(files[2:], out=in_tmp / "model", steps=5)
+    assert (in_tmp / "model" / "healthy-1" / "manifest.json").read_text() == before
+    with pytest.raises(DataError, match="neither a number of hours nor a date"):
+        jobs.fit(files[:1], out=in_tmp / "model", normal_until="whenever")
+
+
+def test_a_period_can_be_given_in_hours_or_as_a_date() -> None:
+    recording = simulate.bearing("m", seed=0, plan=simulate.Plan(days=1))
+    assert jobs.summary.hours_of("36.5", recording) == 36.5
+    assert jobs.summary.hours_of(None, recording) is None
+    with pytest.raises(DataError, match="has no dates"):
+        jobs.summary.hours_of("2024-03-01", recording)
+    import dataclasses
+
+    clock = np.datetime64("2024-03-01") + np.arange(len(recording)) * np.timedelta64(3, "h")
+    dated = dataclasses.replace(recording, clock=clock)
+    assert jobs.summary.hours_of("2024-03-02 06:00", dated) == 30
