@@ -74,7 +74,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         Args:
             table: payments of the training period.
             state: folder in which an interrupted pretraining is kept and from which it goes on.
-            log: receives ``{curve: value}`` and the step.
+            log: receives ``{curve: value}`` and the step; curves of the second kind of history bear its name.
         """
         known = self._read(table, self.roles)
         known = known.with_labels(np.full(len(known), -1))
@@ -89,7 +89,11 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
             name = {"entity": "cards", "counterparty": "merchants", None: "payments"}[part]
             model = HistoryModel(part, size=self.size or Size(), seed=self.random_state)
             self.history_[name] = model.pretrain(
-                known, everything, state=state, log=_prefixed(log, name), label=f"learning {name}"
+                known,
+                everything,
+                state=state,
+                log=_prefixed(log, name) if self.models_ else log,
+                label=f"learning {name}",
             )
             self.models_.append(model)
         self._fit_scales(known)
@@ -316,6 +320,8 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
 
 
 def _prefixed(log: Log | None, name: str) -> Log | None:
-    if log is None:
-        return None
-    return lambda values, step: log({f"{name} {key}": value for key, value in values.items()}, step)
+    return (
+        None
+        if log is None
+        else lambda values, step: log({f"{name} {key}": value for key, value in values.items()}, step)
+    )

@@ -191,6 +191,6 @@ def alerts_over_time(table: Transactions, alerts: NDArray[np.int64], *, judged: 
         frauds = alerts[table.label[alerts] == 1]
         caught = np.bincount(day[frauds] - start, minlength=len(count))
         axis.bar(np.arange(len(count)), caught, color=ALARM, label="frauds among them")
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     axis.set(xlabel="day of the scored period", ylabel="alerts")
     return figure

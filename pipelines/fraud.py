@@ -280,6 +280,7 @@ def _finetuned(detector: FraudDetector, known: Transactions, label: NDArray, *, 
     with tracking.run(EXPERIMENT, "finetune", params=params, parent=pretraining) as run:
         run.tags({"data": known.fingerprint()})
         detector.finetune(known, label)
+        run.metrics({"labelled_frauds": params["frauds"], "labelled_genuine": params["genuine"]})
         detector.manifest_ |= {"run_id": run.run_id, "pretraining_run": pretraining}
         run.artifact(detector.save(out), "model")
     return run.run_id

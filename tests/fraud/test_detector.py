@@ -184,7 +184,7 @@ def test_an_interrupted_pretraining_goes_on(parts: Parts, pretrained: FraudDetec
     model = clone(pretrained).set_params(size=Size(**{**vars(pretrained.size), "steps": 55}))
 
     def stop(values: dict[str, float], step: int) -> None:
-        if "cards loss" in values and step >= 50:
+        if "loss" in values and step >= 50:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
