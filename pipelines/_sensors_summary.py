@@ -68,9 +68,12 @@ def comparisons(results: Sequence[Sequence[Result]]) -> list[Comparison]:
     shared = [m for m in _methods(results[0]) if all(m in _methods(r) for r in results)]
     by = {m: [next(x for x in r if x.method == m) for r in results] for m in ["ours", *shared]}
     comparisons = []
-    if any(result.failed for result in by["ours"]):
+    failing = [result.asset for result in by["ours"] if result.failed]
+    if failing:
         leads = {m: float(np.mean([x.lead_h for x in found if x.failed])) for m, found in by.items()}
         comparisons.append(_compared("lead time (h)", leads))
+        announced = {m: float(sum(x.lead_h > 0 for x in found if x.failed)) for m, found in by.items()}
+        comparisons.append(_compared(f"failures announced, of {len(failing)}", announced))
     months = sum(x.monitored_h for x in by["ours"]) / HOURS_PER_MONTH
     wrong = {m: sum(x.false_alarms for x in found) / months for m, found in by.items()}
     comparisons.append(_compared("false alarms a machine-month", wrong, higher_is_better=False))
@@ -98,14 +101,18 @@ def verdict(
     if failing:
         rule, lead = comparisons[0].gain()
         rows = [x for r in replays for x in r.results if x.method == rule]
-        theirs = sum(x.false_alarms for x in rows)
+        they_found, they_wrong = sum(x.lead_h > 0 for x in rows if x.failed), sum(x.false_alarms for x in rows)
         better = "earlier than" if lead > 0 else "LATER than" if lead < 0 else "as early as"
         text += (
             f" Mean lead {np.mean([r.lead_h for r in failing]):.2f} h, {abs(lead):.2f} h {better} {rule}, the earliest "
-            f"plain rule, which had {theirs} false alarm(s)."
+            f"plain rule, which announced {they_found} with {they_wrong} false alarm(s)."
         )
-        tone = "good" if lead > 0 and wrong <= theirs else "bad" if lead < 0 and wrong >= theirs else "flat"
-        if lead < 0 and wrong >= theirs:
+        signs = np.sign([lead, found - they_found, they_wrong - wrong])
+        gained, lost = signs.max() > 0, signs.min() < 0
+        tone = "good" if gained and not lost else "bad" if lost and not gained else "flat"
+        if found < they_found:
+            text += f" It heard {they_found - found} failure(s) that went past the monitor."
+        if tone == "bad":
             text += " The plain rule did better here."
     if skipped:
         text += f" {len(skipped)} machine(s) left out (see the report)."
