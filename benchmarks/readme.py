@@ -1,0 +1,155 @@
+"""Writes the README's tables from benchmarks/results/*.json, so that no number there is typed by hand.
+
+python benchmarks/readme.py            # rewrites the part of README.md between its two markers
+python benchmarks/readme.py --check    # ends with 1 when README.md differs from what the results say
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from unlabeled.core.evaluation import over_runs
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+START, END = (
+    "<!-- results: written by benchmarks/readme.py from benchmarks/results/*.json -->",
+    "<!-- end of results -->",
+)
+RULES = {"FEMTO": "horizontal RMS 3-sigma", "B1": "rms 3-sigma", "NAB": "value 3-sigma"}
+
+
+def main() -> None:
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    written = "\n".join(["", *medical(read("medical")), *sensors(read("sensors")), *fraud(read("fraud"))])
+    new = before + START + written + END + after
+    if "--check" in sys.argv:
+        sys.exit(new != text)
+    README.write_text(new, encoding="utf-8")
+
+
+def read(name: str) -> dict[str, Any]:
+    return json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def medical(content: dict[str, Any]) -> list[str]:
+    rows = content["rows"]
+    views = sorted({row["view"] for row in rows})
+    seeds, pretrainings = len(content["seeds"]), len(content["pretraining_seeds"])
+    lines = [
+        "**Chest X-rays** (kermany224, children, 64 px). In brackets the 95 % interval over patients; "
+        f"{seeds} fine-tuning seeds on {pretrainings} pretrainings. Thresholds come from validation patients; the "
+        "official test set is shifted against the training data, and thresholds do not carry over to it.",
+        "",
+    ]
+    cells = []
+    for count in sorted({row["labels"] for row in rows}):
+        for method in dict.fromkeys(row["method"] for row in rows if row["labels"] == count):
+            line: list[Any] = [count, bold(method, "ours")]
+            for view in views:
+                (row,) = [r for r in rows if (r["view"], r["labels"], r["method"]) == (view, count, method)]
+                line += [interval(row["over_patients"][metric]) for metric in ("AUROC", "accuracy")]
+            cells.append(line)
+    head = ["labels", "method"] + [f"{metric}, {view}" for view in views for metric in ("AUROC", "accuracy")]
+    lines += table(head, cells)
+    gains = [g for g in content["gains"] if g["view"] == "in-domain" and "scratch" in g["against"]]
+    found = "; ".join(f"{signed(g['relative_accuracy_gain'])} with {g['labels']} labels" for g in gains)
+    return [*lines, f"Tested claim, 18.7 % higher accuracy than labels alone. Found in-domain: {found}.", ""]
+
+
+def sensors(content: dict[str, Any]) -> list[str]:
+    ours, plain = content["ours"], content["baselines"]
+    lines = [
+        "**Vibration and trends.** Normal period: the first quarter of a run; lead time to the last running snapshot, "
+        f"in hours, and false alarms a run; the same alarm rule for all; mean over {content['seeds']} seeds.",
+        "",
+    ]
+    cells: list[list[Any]] = []
+    femto = sorted({r["asset"] for r in ours if r["kind"] == "FEMTO"})
+    for name, assets, rule in (
+        ("FEMTO, mean of 6 bearings (hours long)", femto, RULES["FEMTO"]),
+        ("IMS test 2, bearing 1 (7 days)", ["B1"], RULES["B1"]),
+        ("NAB machine temperature (79 days)", ["NAB"], RULES["NAB"]),
+    ):
+        for label, source, method in ((bold("ours", "ours"), ours, "ours"), (f"{rule} rule", plain, rule)):
+            kept = [r for r in source if r["method"] == method and r["asset"] in assets]
+            each = [statistics.mean(r["lead_h"] or 0 for r in kept if r["asset"] == a) for a in assets]
+            false = statistics.mean(r["false_alarms"] for r in kept)
+            lead = over_runs(each)
+            shown = f"{lead.value:.2f}" + (f" [{lead.low:.2f}, {lead.high:.2f}]" if len(each) > 1 else "")
+            cells.append([name, label, shown, f"{false:.2f}"])
+    lines += table(["run", "method", "lead (h)", "false alarms"], cells)
+    leads = {
+        method: statistics.mean(r["lead_h"] or 0 for r in source if r["method"] == method and r["asset"] == "B1")
+        for method, source in (("ours", ours), (RULES["B1"], plain))
+    }
+    return [
+        *lines,
+        "Tested claim, failures flagged 72 hours ahead. Of these runs only IMS is long enough to test it: ours "
+        f"{leads['ours']:.1f} h, the plain RMS rule {leads[RULES['B1']]:.1f} h on the same run. One run that a plain rule "
+        "flags as early proves nothing.",
+        "",
+    ]
+
+
+def fraud(content: dict[str, Any]) -> list[str]:
+    lines = [
+        "**Card payments.** Average precision (mean over the fixed label draws, 95 % interval over draws), and false "
+        "alarms until half of the frauds are found. LightGBM and logistic regression have the same labels.",
+        "",
+    ]
+    cells: list[list[Any]] = []
+    found = []
+    for name, data in content["datasets"].items():
+        for count in ("0", "10", "50", "200", "all"):
+            runs = [r for r in data["results"] if r["labels"] == count]
+            for method in dict.fromkeys(r["method"] for r in runs):
+                if method not in ("ours", "LightGBM", "isolation forest", "logistic regression"):
+                    continue
+                ap = over_runs([r["ap"] for r in runs if r["method"] == method])
+                shown = f"{ap.value:.3f}" + (f" [{ap.low:.3f}, {ap.high:.3f}]" if ap.low == ap.low else "")
+                false = statistics.mean(r["fp50"] for r in runs if r["method"] == method)
+                cells.append([name, count, bold(method, "ours"), shown, f"{false:,.0f}"])
+            if count in ("10", "50", "200"):
+                found.append(f"{name} {count} labels: " + ", ".join(changes(runs)))
+    lines += table(["data", "fraud labels", "method", "average precision", "false alarms at 50 %"], cells)
+    return [
+        *lines,
+        "Tested claims, 27 % fewer false positives and 33 % more fraud found. Found against LightGBM with the same "
+        "labels (false alarms at 80 % of the frauds; frauds found at 0.1 % false alarms):",
+        "",
+        *(f"- {line}" for line in found),
+        "",
+    ]
+
+
+def changes(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for key, words in (("fp80", "false alarms"), ("recall_fpr01", "fraud found")):
+        mean = {m: statistics.mean(r[key] for r in runs if r["method"] == m) for m in ("ours", "LightGBM")}
+        yield f"{words} {100 * (mean['ours'] / mean['LightGBM'] - 1):+.0f} %" if mean["LightGBM"] else f"{words} -"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return [*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows), ""]
+
+
+def interval(value: dict[str, float]) -> str:
+    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
+def signed(value: dict[str, float]) -> str:
+    return f"{100 * value['value']:+.1f} % [{100 * value['low']:+.1f}, {100 * value['high']:+.1f}]"
+
+
+def bold(method: str, ours: str) -> str:
+    return f"**{method}**" if method == ours else method
+
+
+if __name__ == "__main__":
+    main()
