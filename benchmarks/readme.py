@@ -91,8 +91,8 @@ def sensors(content: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "Tested claim, failures flagged 72 hours ahead. Of these runs only IMS is long enough to test it: ours "
-        f"{leads['ours']:.1f} h, the plain RMS rule {leads[RULES['B1']]:.1f} h on the same run. One run that a plain rule "
-        "flags as early proves nothing.",
+        f"{leads['ours']:.1f} h, the plain RMS rule {leads[RULES['B1']]:.1f} h on the same run. One run that a plain "
+        "rule flags as early proves nothing.",
         "",
     ]
 

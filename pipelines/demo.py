@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.pipelines import fraud, medical, sensors
 from unlabeled.pipelines.jobs import Comparison, Outcome
 
+MARK = ".unlabeled-demo"
 ROOMS: dict[str, Callable[..., Outcome]] = {"medical": medical.demo, "sensors": sensors.demo, "fraud": fraud.demo}
 
 
@@ -18,7 +20,11 @@ def run(out: Path, *, seed: int = 0) -> Outcome:
     Args:
         out: folder for models, scores and reports; what an earlier demo wrote there is replaced.
         seed: fixes the simulated data and the training.
+
+    Raises:
+        DataError: the folder holds something else than an earlier demo.
     """
+    _claim(out)
     began = time.monotonic()
     comparisons: list[Comparison] = []
     files: dict[str, Path] = {}
@@ -36,3 +42,11 @@ def run(out: Path, *, seed: int = 0) -> Outcome:
         "'unlabeled ui' shows the tracked runs; 'unlabeled medical --help' (or sensors, fraud) starts on your own data."
     )
     return Outcome(headline=headline, comparisons=comparisons, files=files, details={"seconds": took, "rooms": details})
+
+
+def _claim(out: Path) -> None:
+    """What a demo replaces must have been made by a demo."""
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MARK).exists())):
+        raise DataError(f"{out} exists and was not made by a demo: name another folder with --out")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).touch()
