@@ -11,7 +11,7 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Card payments: habits without labels, then alerts with reasons."
 )
 
-Table = Annotated[Path, typer.Argument(help="Payments, one a row: .parquet or .csv.")]
+Table = Annotated[Path, typer.Argument(help="Payments, one a row: .parquet or .csv.", metavar="TABLE")]
 Model = Annotated[Path, typer.Option(help="Model folder.")]
 RolesFile = Annotated[Path | None, typer.Option(help="JSON: which column is what. Inferred and printed without it.")]
 Seed = Annotated[int, typer.Option(help="Fixes everything that is drawn.")]
