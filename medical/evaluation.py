@@ -10,7 +10,7 @@ from unlabeled.core import evaluation as core
 from unlabeled.core.evaluation import Estimate
 from unlabeled.medical._finetuning import Decision
 
-SAMPLES = 500
+SAMPLES = 300
 METRICS = (
     "AUROC",
     "accuracy",

@@ -98,12 +98,12 @@ def draw_radiograph(anatomy: Anatomy, *, pneumonia: bool, rng: np.random.Generat
         line = np.abs(y + 0.62 + 0.22 * (side * x - 0.35))
         picture += 0.10 * np.exp(-((line / 0.035) ** 2)) * _soft(side * x - 0.05, 0.05) * body
     # Vessels fan out from the hila; a texture that hides subtle findings.
-    picture += 0.03 * lungs * _cloud(rng, cells=int(rng.integers(10, 18)))
+    picture += 0.02 * lungs * _cloud(rng, cells=int(rng.integers(10, 18)))
     picture += 0.025 * body * _cloud(rng, cells=6)
     if pneumonia:
         picture += _opacities(x, y, lungs, anatomy, rng)
     picture = _enlarge(picture, size)
-    picture += rng.uniform(0.008, 0.025) * rng.standard_normal(picture.shape, dtype=np.float32)
+    picture += rng.uniform(0.003, 0.01) * rng.standard_normal(picture.shape, dtype=np.float32)
     return np.clip(picture, 0, 1.2)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from unlabeled.core import tracking
 from unlabeled.core.checkpoints import write_atomically
-from unlabeled.core.errors import GateError
+from unlabeled.core.errors import DataError, GateError
 from unlabeled.core.evaluation import Estimate
 from unlabeled.core.progress import say
 from unlabeled.medical import baselines, report, simulate
@@ -133,6 +133,9 @@ def _divide(images: ImageSet, *, n_labels: int | None, seed: int) -> Parts:
         train, test = labelled.part("train"), labelled.part("test" if "test" in known else "val")
         if {"test", "val"} <= known:
             validation = labelled.part("val")
+        for name, part in (("test", test), ("val", validation)):
+            if part is not None and len(np.unique(part.labels)) < 2:
+                raise DataError(f"the {name} part holds one class only: nothing can be judged or chosen on it")
         given = {"train": train, **({"validation": validation} if validation else {}), "test": test}
         check_no_leak(given)
         if n_labels is not None:

@@ -1,0 +1,172 @@
+"""The jobs from files to files: tracked, private, and refusing what must be refused."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unlabeled.core.errors import DataError, GateError
+from unlabeled.medical import PneumoniaModel, read_images, simulate
+from unlabeled.pipelines import medical as jobs
+from unlabeled.pipelines.cli import main
+
+# MLflow and what it loads warn about their own future.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
+)
+
+SMALL: dict[str, Any] = {"image_size": 32, "dim": 16, "depth": 1, "heads": 2, "finetune_steps": 5, "folds": 2}
+
+
+@pytest.fixture(scope="module")
+def pretrained(archive: simulate.Simulated, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "pretrained"
+    model = PneumoniaModel(**SMALL, pretrain_epochs=1).pretrain(read_images(archive.images, size=32))
+    model.provenance_["pretraining_run"] = "the-run-it-came-from"
+    return model.save(folder)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_from_files_to_predictions_with_nobody_named(
+    archive: simulate.Simulated, pretrained: Path, in_tmp: Path
+) -> None:
+    rows = archive.labels.read_text().splitlines()
+    (in_tmp / "labels.csv").write_text("\n".join([*rows, "nobody.dcm,1"]) + "\n")
+    labels = in_tmp / "labels.csv"
+    done = jobs.finetune(archive.images, model=pretrained, out=in_tmp / "model", labels=labels, n_labels=24, seed=3)
+    assert done.details["labels"] == 24
+    assert [c.metric for c in done.comparisons] == ["AUROC", "balanced accuracy"]
+    assert all(set(c.baselines) == {jobs.SCRATCH, jobs.PIXELS} for c in done.comparisons)
+    skipped = {row["input"]: row["reason"] for row in table(done.files["skipped"])}
+    assert len(skipped) == 6
+    assert skipped["nobody.dcm"] == "label for an unknown id"
+    page = done.files["report"].read_text(encoding="utf-8")
+    assert "lateral view" in page
+    assert "Not a medical device" in page
+
+    scored = jobs.predict(archive.images, model=in_tmp / "model", out=in_tmp / "scores")
+    predictions = table(scored.files["predictions"])
+    assert len(predictions) == archive.pictures
+    assert set(predictions[0]) == {"image_id", "probability", "call", "threshold"}
+    for row in predictions:
+        above = float(row["probability"]) >= float(row["threshold"])
+        assert row["call"] == ("pneumonia" if above else "no pneumonia")
+
+    # Raw identifiers are in the input and must be in nothing that was written: models, reports, tracked runs.
+    secret = [f"SIM-1-{i:05d}".encode() for i in range(60)] + [b"Phantom^"]
+    source = b"".join(path.read_bytes() for path in archive.images.rglob("chest*"))
+    assert all(text in source for text in secret)
+    written = [path for path in in_tmp.rglob("*") if path.is_file()]
+    assert any(path.name == "mlflow.db" for path in written)
+    for path in written:
+        content = path.read_bytes()
+        assert not any(text in content for text in secret), path
+
+
+def test_a_fine_tuned_run_names_its_pretraining(archive: simulate.Simulated, pretrained: Path, in_tmp: Path) -> None:
+    from mlflow import MlflowClient
+
+    done = jobs.finetune(archive.images, model=pretrained, out=in_tmp / "m", labels=archive.labels)
+    run = MlflowClient(tracking_uri=f"sqlite:///{in_tmp / 'mlflow.db'}").get_run(str(done.run_id))
+    assert run.data.tags["unlabeled.pretraining_run"] == "the-run-it-came-from"
+    assert {"data.fingerprint", "split.fingerprint"} <= set(run.data.tags)
+    assert {"test.AUROC", "loss"} <= set(run.data.metrics)
+    assert run.info.status == "FINISHED"
+    assert PneumoniaModel.load(in_tmp / "m").provenance_["finetuning_run"] == done.run_id
+
+
+def test_patients_whose_labels_were_used_cannot_be_judged_on(
+    archive: simulate.Simulated, pretrained: Path, in_tmp: Path
+) -> None:
+    jobs.finetune(archive.images, model=pretrained, out=in_tmp / "m", labels=archive.labels)
+    with pytest.raises(GateError, match=r"learnt from the labels of \d+ patient\(s\) in this evaluation: P-"):
+        jobs.predict(archive.images, model=in_tmp / "m", out=in_tmp / "s", labels=archive.labels)
+    assert not (in_tmp / "s").exists()
+
+
+def test_a_leaking_split_is_refused_with_the_given_patient_ids(
+    archive: simulate.Simulated, pretrained: Path, in_tmp: Path
+) -> None:
+    rows = table(archive.labels)
+    with (in_tmp / "l.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file", "label", "patient_id", "split"])
+        for number, row in enumerate(rows):
+            patient = "ward7-anna" if number in (0, 1) else f"ward7-{number}"
+            writer.writerow([row["file"], row["label"], patient, "train" if number % 2 else "test"])
+    with pytest.raises(GateError, match=r"1 patient\(s\) are in both train and test: ward7-anna"):
+        jobs.finetune(archive.images, model=pretrained, out=in_tmp / "m", labels=in_tmp / "l.csv")
+    assert not (in_tmp / "m").exists()
+
+
+def test_given_splits_are_used_and_validation_decides(
+    archive: simulate.Simulated, pretrained: Path, in_tmp: Path
+) -> None:
+    rows = table(archive.labels)
+    with (in_tmp / "l.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file", "label", "split"])
+        for row in rows:
+            part = ("train", "train", "val", "test")[int(row["file"].split("/")[0]) % 4]
+            writer.writerow([row["file"], row["label"], part])
+    done = jobs.finetune(archive.images, model=pretrained, out=in_tmp / "m", labels=in_tmp / "l.csv")
+    model = PneumoniaModel.load(in_tmp / "m")
+    assert len(model.members_) == 1
+    assert model.finetuning_ is not None
+    assert model.finetuning_["decided_on"] == "validation pictures"
+    images = read_images(archive.images, size=32)
+    test_patients = {p for i, p in zip(images.ids, images.patients, strict=True) if int(i.split("/")[0]) % 4 == 3}
+    assert not model.seen(np.array(sorted(test_patients))).any()
+    scored = [r for r in rows if int(r["file"].split("/")[0]) % 4 == 3]
+    assert done.details["unseen"] == len(scored)
+    with (in_tmp / "unseen.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file", "label"])
+        writer.writerows([r["file"], r["label"]] for r in scored)
+    judged = jobs.predict(archive.images, model=in_tmp / "m", out=in_tmp / "s", labels=in_tmp / "unseen.csv")
+    assert judged.details["metrics"]["AUROC"] == pytest.approx(
+        next(c for c in done.comparisons if c.metric == "AUROC").ours.value  # type: ignore[union-attr]
+    )
+    assert judged.files["report"].is_file()
+
+
+def test_pretraining_leaves_a_model_a_report_and_nothing_half_done(archive: simulate.Simulated, in_tmp: Path) -> None:
+    done = jobs.pretrain(archive.images, out=in_tmp / "p", size=32, epochs=1)
+    assert done.files["report"].stat().st_size > 20_000
+    assert done.details["skipped"] == 5
+    assert not list(in_tmp.glob(".p*"))
+    assert PneumoniaModel.load(done.files["model"]).provenance_["pretraining_run"] == done.run_id
+
+
+def test_the_command_line_says_in_one_line_what_is_wrong(
+    archive: simulate.Simulated, pretrained: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (in_tmp / "empty").mkdir()
+    for arguments, code, message in (
+        (["pretrain", "empty"], 1, "empty is empty: expected DICOM, PNG or JPEG files"),
+        (["pretrain", "nowhere"], 1, "nowhere does not exist"),
+        (["predict", str(archive.images), "--model", str(pretrained)], 1, "has not seen labels yet"),
+        (["finetune", str(archive.images), "--model", str(pretrained)], 1, "no picture has a label"),
+        (["finetune", str(archive.images), "--model", "empty"], 1, "holds no model"),
+        (["pretrain"], 2, "Missing argument"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["medical", *arguments])
+        assert ended.value.code == code
+        error = capsys.readouterr().err
+        assert message in error
+        assert "Traceback" not in error
+
+
+def test_labels_that_leave_nobody_to_judge_on_are_too_few(
+    archive: simulate.Simulated, pretrained: Path, in_tmp: Path
+) -> None:
+    (in_tmp / "l.csv").write_text("\n".join(archive.labels.read_text().splitlines()[:4]) + "\n")
+    with pytest.raises(DataError, match="labelled patients of each kind"):
+        jobs.finetune(archive.images, model=pretrained, out=in_tmp / "m", labels=in_tmp / "l.csv")
