@@ -21,5 +21,8 @@ class TrainingError(UnlabeledError):
     """Training cannot go on, for instance because the loss is no longer a number."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """Stopped by the user; what was done is saved and the same command goes on from there."""
+class Interrupted(BaseException):
+    """Stopped by the user between two steps; says whether the same command goes on from there.
+
+    Like KeyboardInterrupt it passes ``except Exception`` by; unlike it, frameworks leave its message alone.
+    """

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unlabeled import __version__
+from unlabeled.core.errors import Interrupted
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.core.progress import say
 
@@ -152,7 +153,7 @@ def run(
     opened.params({**describe_hardware(), **(params or {})})
     try:
         yield opened
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         opened.close("KILLED")
         raise
     except BaseException:

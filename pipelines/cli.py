@@ -70,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(arguments: list[str], *, debug: bool, silent: bool, as_json: bool) -> int:
     from unlabeled.core import progress
+    from unlabeled.core.errors import Interrupted
 
     progress.quiet(silent)
     try:
@@ -78,9 +79,11 @@ def _run(arguments: list[str], *, debug: bool, silent: bool, as_json: bool) -> i
         show = getattr(error, "show", None)  # usage errors know how to print themselves
         show() if show else _complain(str(error))
         return USAGE
-    except (KeyboardInterrupt, typer.Abort) as error:
-        _complain(str(error) or "interrupted")
+    except Interrupted as error:
+        _complain(str(error))
         return INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        result = INTERRUPTED
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -89,6 +92,8 @@ def _run(arguments: list[str], *, debug: bool, silent: bool, as_json: bool) -> i
     if isinstance(result, Outcome):
         _show(result, as_json=as_json)
         return DONE if result.passed else FAILED
+    if result == INTERRUPTED:  # Typer turns Ctrl-C into this
+        _complain("interrupted")
     return result if isinstance(result, int) else DONE
 
 

@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from unlabeled.core import tracking
+from unlabeled.core.errors import Interrupted
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
@@ -43,11 +44,11 @@ def test_everything_a_job_says_is_in_the_store_when_the_run_closes(in_tmp: Path)
 
 def test_a_failed_and_an_interrupted_job_are_told_apart(in_tmp: Path) -> None:
     ended = {}
-    for error in (RuntimeError, KeyboardInterrupt):
+    for error in (RuntimeError, KeyboardInterrupt, Interrupted):
         with pytest.raises(error), tracking.run("unlabeled/test", "one") as run:
             raise error
         ended[error] = MlflowClient(tracking.uri()).get_run(run.run_id).info.status
-    assert ended == {RuntimeError: "FAILED", KeyboardInterrupt: "KILLED"}
+    assert ended == {RuntimeError: "FAILED", KeyboardInterrupt: "KILLED", Interrupted: "KILLED"}
 
 
 def test_without_a_server_the_job_goes_on_and_its_record_is_on_disk(
