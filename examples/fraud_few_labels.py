@@ -24,7 +24,7 @@ known = np.full(len(past), -1)
 known[rng.choice(np.flatnonzero(past.label == 1), 50, replace=False)] = 1
 known[rng.choice(np.flatnonzero(past.label == 0), 1000, replace=False)] = 0
 
-detector = FraudDetector(roles=roles, size=Size(dim=48, length=48, steps=150))
+detector = FraudDetector(roles=roles, size=Size(dim=48, length=48, steps=400))
 detector.pretrain(past)
 detector.finetune(past, known)
 scores, why = detector.explained(new, history=past)
