@@ -296,11 +296,12 @@ def _pretrained(
 
 def _finetuned(detector: FraudDetector, known: Transactions, label: NDArray, *, out: Path, source: str) -> str:
     pretraining = detector.manifest_.get("pretraining_run") or detector.manifest_.get("run_id")
-    params = {"table": source, "frauds": int((label == 1).sum()), "genuine": int((label == 0).sum())}
+    frauds, genuine = int((label == 1).sum()), int((label == 0).sum())
+    params = {"table": source, "frauds": frauds, "genuine": genuine}
     with tracking.run(EXPERIMENT, "finetune", params=params, parent=pretraining) as run:
         run.tags({"data": known.fingerprint()})
         detector.finetune(known, label)
-        run.metrics({"labelled_frauds": params["frauds"], "labelled_genuine": params["genuine"]})
+        run.metrics({"labelled_frauds": frauds, "labelled_genuine": genuine})
         detector.manifest_ |= {"run_id": run.run_id, "pretraining_run": pretraining}
         detector.save(out)
         gain = detector.booster_.feature_importance("gain")
@@ -308,7 +309,7 @@ def _finetuned(detector: FraudDetector, known: Transactions, label: NDArray, *, 
             title="Fraud detector, fine-tuned on labels",
             subtitle=source,
             says="Trained, not yet compared: unlabeled fraud backtest shows what it finds beside the baselines.",
-            facts={"labelled frauds": params["frauds"], "labelled genuine": params["genuine"], "payments": len(known)},
+            facts={"labelled frauds": frauds, "labelled genuine": genuine, "payments": len(known)},
             curves={},
             made_of=params,
             synthetic=False,

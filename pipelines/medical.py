@@ -134,7 +134,7 @@ def _divide(images: ImageSet, *, n_labels: int | None, seed: int) -> Parts:
         if {"test", "val"} <= known:
             validation = labelled.part("val")
         for name, part in (("test", test), ("val", validation)):
-            if part is not None and len(np.unique(part.labels)) < 2:
+            if part is not None and part.labels is not None and len(np.unique(part.labels)) < 2:
                 raise DataError(f"the {name} part holds one class only: nothing can be judged or chosen on it")
         given = {"train": train, **({"validation": validation} if validation else {}), "test": test}
         check_no_leak(given)

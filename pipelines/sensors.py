@@ -9,7 +9,7 @@ from unlabeled.core import fingerprint, tracking
 from unlabeled.core.checkpoints import MANIFEST
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
-from unlabeled.core.report import Verdict
+from unlabeled.core.report import Verdict, training_report
 from unlabeled.pipelines import _sensors_files as files
 from unlabeled.pipelines import _sensors_summary as summary
 from unlabeled.pipelines.jobs import Outcome
@@ -251,6 +251,7 @@ def _replay(
                 encoder, runs[recording.asset] = _pretrain(
                     fleet, share=share, until=until, steps=steps, seed=seed,
                     state=out / f".pretraining-{files.folder_name(recording.asset)}", keep=out / name,
+                    synthetic=synthetic,
                 )  # fmt: skip
             elif fleet:
                 runs[recording.asset] = next(iter(runs.values()))
@@ -317,7 +318,15 @@ def _replay(
 
 
 def _pretrain(
-    fleet: Sequence[Recording], *, share: float, until: str | None, steps: int, seed: int, state: Path, keep: Path
+    fleet: Sequence[Recording],
+    *,
+    share: float,
+    until: str | None,
+    steps: int,
+    seed: int,
+    state: Path,
+    keep: Path,
+    synthetic: bool = False,
 ) -> tuple[MachineMonitor, str]:
     """A tracked pretraining run of its own; the encoder is kept in ``keep``."""
     monitor = MachineMonitor(steps=steps, random_state=seed)
@@ -327,6 +336,17 @@ def _pretrain(
         run.tags(_prints(fleet, [r.normal_rows(share=share, until=hours) for r in fleet]))
         monitor.pretrain(fleet, normal_share=share, normal_until=hours, state=state, log=run.metrics)
         monitor.save(keep)
+        page = training_report(
+            title="Pretraining on normal periods",
+            subtitle=f"{len(fleet)} recordings, no labels",
+            says="The encoder has learnt to fill in hidden patches of normal vibration or trends.",
+            facts={"recordings": len(fleet), "steps": monitor.history_.steps},
+            curves=monitor.history_.curves,
+            made_of={**_params(monitor), "recordings": ", ".join(r.asset for r in fleet)},
+            synthetic=synthetic,
+            run_id=run.run_id,
+        )
+        page.write(keep / "report.html")
         run.artifact(keep, "encoder")
     return monitor, run.run_id
 

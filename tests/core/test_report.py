@@ -1,7 +1,7 @@
 import re
 from pathlib import Path
 
-from unlabeled.core.report import Report, Verdict, new_figure, plot_curves
+from unlabeled.core.report import Report, Verdict, new_figure, plot_curves, training_report
 
 
 def a_report() -> Report:
@@ -53,3 +53,20 @@ def test_figures_stay_out_of_pyplot_s_global_state() -> None:
 
     new_figure()
     assert plt.get_fignums() == []
+
+
+def test_the_page_of_a_training_warns_that_a_falling_loss_proves_nothing() -> None:
+    page = training_report(
+        title="t",
+        subtitle="s",
+        says="It learnt.",
+        facts={"steps": 20},
+        curves={"cards": [(10, 2.0), (20, 1.0)], "merchants": [(10, 3.0), (20, 2.5)]},
+        made_of={"lr": 0.001, "seed": 3},
+        synthetic=True,
+        run_id="abc",
+    ).html()
+    assert "Training loss by step: cards and merchants" in page
+    assert "not that a detector built on it is any good" in page
+    assert "<td>lr</td><td>0.001</td>" in page
+    assert "run abc" in page

@@ -64,9 +64,10 @@ def test_every_run_has_parameters_metrics_curves_and_names_where_it_came_from(de
         assert set(parents.values()) <= set(runs)
         for child, parent in parents.items():
             assert len(demo.client.get_metric_history(parent, "loss")) > 2
-            held = artifacts(demo.client, parent) | artifacts(demo.client, child)
-            assert any(path.endswith("report.html") for path in held)
-            assert any(path.endswith("weights.safetensors") for path in held)
+            for run_id in (parent, child):
+                held = artifacts(demo.client, run_id)
+                assert any(path.endswith("report.html") for path in held)
+                assert any(path.endswith("weights.safetensors") for path in held)
         for run in runs.values():
             assert run.info.status == "FINISHED"
             assert run.data.params
