@@ -132,14 +132,13 @@ def training_report(
 ) -> Report:
     """The page of a training that compares nothing yet: how it went, and what it was made of."""
     report = Report(title, subtitle, Verdict(says), facts=facts, synthetic=synthetic, run_id=run_id)
-    learning = report.section("How it learnt")
     if curves:
-        names = " and ".join(curves)
-        learning.figure(plot_curves(curves), f"Training loss by step: {names}")
-    learning.note(
-        "A falling loss says that the task is being learnt, not that a detector built on it is any good: "
-        "that is measured on unseen data, beside the baselines."
-    )
+        learning = report.section("How it learnt")
+        learning.figure(plot_curves(curves), f"Training loss by step: {' and '.join(curves)}")
+        learning.note(
+            "A falling loss says that the task is being learnt, not that a detector built on it is any good: "
+            "that is measured on unseen data, beside the baselines."
+        )
     report.section("What it was made of").table(["setting", "value"], list(made_of.items()))
     return report
 
