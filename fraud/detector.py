@@ -1,5 +1,6 @@
 """The user-facing estimator: learns habits without labels, then fraud from a few."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
 
         Args:
             table: payments of the training period.
-            state: folder in which an interrupted pretraining is kept and from which it goes on.
+            state: folder in which an interrupted pretraining is kept and from which it goes on; removed at the end.
             log: receives ``{curve: value}`` and the step; curves of the second kind of history bear its name.
         """
         known = self._read(table, self.roles)
@@ -97,6 +98,8 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
             )
             self.models_.append(model)
         self._fit_scales(known)
+        if state is not None:
+            shutil.rmtree(state, ignore_errors=True)
         self.booster_: Any = None
         self.manifest_: dict[str, Any] = {"pretraining_data": known.fingerprint(), "payments": len(known)}
         return self

@@ -3,6 +3,7 @@
 Shape suffixes: n row, f field, d width.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unlabeled.core import checkpoints
 from unlabeled.core.batches import Batches, chunks
 from unlabeled.core.encoder import Backbone, Encoder
+from unlabeled.core.errors import CheckpointError
 from unlabeled.core.pretext import EventModelling, Pretraining
 from unlabeled.core.pretext.event_modelling import field_surprisal
 from unlabeled.core.seeds import derive
@@ -24,6 +27,7 @@ from unlabeled.fraud.fields import WHEN, FieldCodes, Part
 from unlabeled.fraud.histories import Groups, gather, windows_for, with_previous
 from unlabeled.fraud.readers import DAY, Transactions
 
+KIND = "fraud.HistoryModel"
 Floats = NDArray[np.float32]
 _MOST_WINDOWS = 60_000
 _MOST_ROUNDS = 10
@@ -115,16 +119,38 @@ class HistoryModel:
         # Each event stands in two windows; more rounds than that, and small tables are learnt by heart.
         steps = min(self.size.steps, max(1, _MOST_ROUNDS * batches.per_epoch))
         settings = TrainingSettings(steps=steps, lr=self.size.lr, device="cpu", log_every=20, checkpoint_every=50)
-        return fit(
+        describe = {"data": part.fingerprint(), "fields": self.fields.to_json(), "size": vars(self.size)}
+        history = None if state is None else self._finished(state / f"{self.name}-done", describe)
+        if history is not None:
+            return history
+        history = fit(
             Pretraining(self.backbone, self.pretext),
             batches,
             settings=settings,
             seed=derive(self.seed, self.part or "alone"),
-            state=None if state is None else state / (self.part or "alone"),
-            describe={"data": part.fingerprint(), "fields": self.fields.to_json(), "size": vars(self.size)},
+            state=None if state is None else state / self.name,
+            describe=describe,
             log=log,
             label=label,
         )
+        if state is not None:
+            # The next kind of history may be interrupted too: what is learnt already must not be lost with it.
+            manifest = {"description": describe, "curves": history.curves}
+            checkpoints.save(state / f"{self.name}-done", kind=KIND, tensors=self.tensors(), manifest=manifest)
+        return history
+
+    def _finished(self, folder: Path, describe: dict[str, Any]) -> History | None:
+        """Takes up what an interrupted pretraining had finished with; ``None`` where there is nothing."""
+        if not folder.is_dir():
+            return None
+        tensors, manifest = checkpoints.load(folder, kind=KIND)
+        wanted = json.loads(json.dumps(describe))
+        try:
+            checkpoints.check_same(manifest["description"], wanted, what="the interrupted run")
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}. Delete {folder.parent} to start anew, or name another folder") from None
+        self._load(tensors)
+        return History(curves={name: [(at, value) for at, value in c] for name, c in manifest["curves"].items()})
 
     def read(self, table: Transactions, rows: NDArray[np.int64]) -> Reading:
         """What the encoder says about ``rows`` (sorted positions), each from its own past alone."""
@@ -190,11 +216,13 @@ class HistoryModel:
         made = HistoryModel(content["part"], size=Size(**content["size"]), seed=content["seed"])
         made.fields = FieldCodes.from_json(content["fields"])
         made._build()
-        for name, module in (("backbone.", made.backbone), ("pretext.", made.pretext)):
-            module.load_state_dict({k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)})
-        made.backbone.eval()
-        made.pretext.eval()
+        made._load(tensors)
         return made
+
+    def _load(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, module in (("backbone.", self.backbone), ("pretext.", self.pretext)):
+            module.load_state_dict({k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)})
+            module.eval()
 
     def _build(self) -> None:
         size = self.size

@@ -288,9 +288,6 @@ def _pretrained(
         )
         report.write(out / "report.html")
         run.artifact(out, "model")
-    state = out.with_name(f".{out.name}.training")
-    if state.is_dir() and not any(state.iterdir()):
-        state.rmdir()
     return detector, run.run_id
 
 

@@ -8,6 +8,7 @@ from sklearn.base import clone
 from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.fraud import FraudDetector, Size, Transactions, transactions
 from unlabeled.fraud.baselines import baseline_scores
+from unlabeled.fraud.detector import Log
 from unlabeled.fraud.measures import measure, within_budget
 from unlabeled.fraud.readers import DAY, joined
 
@@ -182,16 +183,43 @@ def test_few_labels_make_no_known_fraud_share(pretrained: FraudDetector, parts: 
 def test_an_interrupted_pretraining_goes_on(parts: Parts, pretrained: FraudDetector, tmp_path: Path) -> None:
     past, _ = parts
     model = clone(pretrained).set_params(size=Size(**{**vars(pretrained.size), "steps": 55}))
+    state = tmp_path / "state"
+
+    def stop_at(curve: str) -> Log:
+        def log(values: dict[str, float], step: int) -> None:
+            if curve in values and step >= 55:
+                raise KeyboardInterrupt
+
+        return log
+
+    for curve in ("loss", "merchants loss"):
+        with pytest.raises(KeyboardInterrupt):
+            clone(model).pretrain(past, state=state, log=stop_at(curve))
+    assert sorted(folder.name for folder in state.iterdir()) == ["card-done", "merchant"]
+    logged: list[str] = []
+    resumed = clone(model).pretrain(past, state=state, log=lambda values, step: logged.extend(values))
+    assert "loss" not in logged  # the cards were done
+    assert not state.exists()
+    whole = clone(model).pretrain(past)
+    for name in ("cards", "merchants"):
+        assert resumed.history_[name].curves == whole.history_[name].curves
+    assert resumed.history_["merchants"].resumed_from == 50
+    for a, b in zip(resumed.models_, whole.models_, strict=True):
+        for name, value in a.tensors().items():
+            np.testing.assert_array_equal(value.numpy(), b.tensors()[name].numpy())
+
+
+def test_another_table_does_not_go_on_from_there(parts: Parts, pretrained: FraudDetector, tmp_path: Path) -> None:
+    past, new = parts
 
     def stop(values: dict[str, float], step: int) -> None:
-        if "loss" in values and step >= 50:
+        if "merchants loss" in values:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        clone(model).pretrain(past, state=tmp_path / "state", log=stop)
-    resumed = clone(model).pretrain(past, state=tmp_path / "state")
-    assert resumed.history_["cards"].resumed_from == 50
-    assert resumed.history_["cards"].curves == clone(model).pretrain(past).history_["cards"].curves
+        clone(pretrained).pretrain(past, state=tmp_path / "state", log=stop)
+    with pytest.raises(CheckpointError, match=r"the interrupted run does not fit.*Delete .*state"):
+        clone(pretrained).pretrain(new, state=tmp_path / "state")
 
 
 def test_budget_takes_the_highest_of_each_day() -> None:
