@@ -82,8 +82,9 @@ def sensors(content: dict[str, Any]) -> list[str]:
             false = statistics.mean(r["false_alarms"] for r in kept)
             lead = over_runs(each)
             shown = f"{lead.value:.2f}" + (f" [{lead.low:.2f}, {lead.high:.2f}]" if len(each) > 1 else "")
-            cells.append([name, label, shown, f"{false:.2f}"])
-    lines += table(["run", "method", "lead (h)", "false alarms"], cells)
+            announced = sum(statistics.mean(bool(r["lead_h"]) for r in kept if r["asset"] == a) for a in assets)
+            cells.append([name, label, f"{announced:.1f} of {len(assets)}", shown, f"{false:.2f}"])
+    lines += table(["run", "method", "failures announced", "mean lead (h)", "false alarms a run"], cells)
     leads = {
         method: statistics.mean(r["lead_h"] or 0 for r in source if r["method"] == method and r["asset"] == "B1")
         for method, source in (("ours", ours), (RULES["B1"], plain))

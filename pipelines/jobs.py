@@ -28,7 +28,7 @@ class Comparison:
         """The strongest baseline's name, and ours minus it (positive is better)."""
         sign = 1.0 if self.higher_is_better else -1.0
         name = max(self.baselines, key=lambda n: sign * number(self.baselines[n]))
-        return name, sign * (number(self.ours) - number(self.baselines[name]))
+        return name, sign * (number(self.ours) - number(self.baselines[name])) + 0.0  # never -0.0
 
 
 @dataclass(frozen=True, kw_only=True)
