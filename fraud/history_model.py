@@ -135,7 +135,7 @@ class HistoryModel:
         )
         if state is not None:
             # The next kind of history may be interrupted too: what is learnt already must not be lost with it.
-            manifest = {"description": describe, "curves": history.curves}
+            manifest = {"description": describe, "curves": history.curves, "steps": history.steps}
             checkpoints.save(state / f"{self.name}-done", kind=KIND, tensors=self.tensors(), manifest=manifest)
         return history
 
@@ -150,7 +150,8 @@ class HistoryModel:
         except CheckpointError as error:
             raise CheckpointError(f"{error}. Delete {folder.parent} to start anew, or name another folder") from None
         self._load(tensors)
-        return History(curves={name: [(at, value) for at, value in c] for name, c in manifest["curves"].items()})
+        curves = {name: [(at, value) for at, value in curve] for name, curve in manifest["curves"].items()}
+        return History(curves=curves, steps=manifest["steps"], resumed_from=manifest["steps"])
 
     def read(self, table: Transactions, rows: NDArray[np.int64]) -> Reading:
         """What the encoder says about ``rows`` (sorted positions), each from its own past alone."""

@@ -92,7 +92,9 @@ class Transactions:
         return f"day {int(time // DAY)} {clock // 3600:02d}:{clock // 60 % 60:02d}:{clock % 60:02d}"
 
     def fingerprint(self) -> str:
-        return fingerprint.of_array(self.time, self.amount, np.arange(len(self)))
+        """Short name for what was paid when, by whom and to whom; labels are no part of it."""
+        parties = (self.codes(part) for part in ("entity", "counterparty"))
+        return fingerprint.of_array(self.time, self.amount, *(code for code in parties if code is not None))
 
 
 def read_table(path: str | Path) -> pd.DataFrame:

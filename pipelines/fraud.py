@@ -1,33 +1,26 @@
 """The fraud jobs: from a table of payments to a model, alerts and a report."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from unlabeled.core import evaluation, tracking
+from unlabeled.core import tracking
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.core.report import training_report
-from unlabeled.fraud import report as page
 from unlabeled.fraud.baselines import baseline_scores
 from unlabeled.fraud.detector import FraudDetector
 from unlabeled.fraud.history_model import Size
 from unlabeled.fraud.labels import few, from_csv, known_by
-from unlabeled.fraud.measures import MEASURES, measure, recall_within_budget
 from unlabeled.fraud.readers import DAY, Transactions, joined, parse_time, read_table, transactions
 from unlabeled.fraud.roles import Roles
 from unlabeled.fraud.simulate import simulate
-from unlabeled.pipelines.jobs import Comparison, Outcome
+from unlabeled.pipelines._fraud_output import OURS, Scored, short, skip_words, verdict, write, write_skipped
+from unlabeled.pipelines.jobs import Outcome
 
 EXPERIMENT = "unlabeled/fraud"
-OURS = "ours"
 _TRAIN_SHARE = 0.7
-_REASONS_FOR = 1_000
 _DEMO = Size(dim=48, steps=400, length=48)
 
 
@@ -44,9 +37,9 @@ def pretrain(
     payments = _read(table, roles)
     known = payments if until is None else _before(payments, until)
     detector, run_id = _pretrained(known, out=out, size=_size(steps), seed=seed, source=table.name)
-    _write_skipped(payments, out.with_name(out.name + "-skipped.csv"))
+    write_skipped(payments, out.with_name(out.name + "-skipped.csv"))
     return Outcome(
-        headline=f"Learnt the habits in {len(known):,} payments without labels; {_skip_words(payments)}.",
+        headline=f"Learnt the habits in {len(known):,} payments without labels; {skip_words(payments)}.",
         files={"model": out},
         run_id=run_id,
         details={"payments": len(known), "skipped": len(payments.skipped), "curves": _last(detector)},
@@ -79,7 +72,7 @@ def finetune(
         left.to_csv(out.with_name(out.name + "-labels-left-out.csv"), index=False)
     frauds, genuine = int((label == 1).sum()), int((label == 0).sum())
     return Outcome(
-        headline=f"Learnt from {frauds:,} labelled frauds and {genuine:,} genuine payments; {_skip_words(payments)}.",
+        headline=f"Learnt from {frauds:,} labelled frauds and {genuine:,} genuine payments; {skip_words(payments)}.",
         files={"model": out},
         run_id=run_id,
         details={"frauds": frauds, "genuine": genuine, "labels_left_out": 0 if left is None else len(left)},
@@ -98,8 +91,8 @@ def score(table: Path, *, model: Path, out: Path, budget: int = 100, since: str 
     with tracking.run(EXPERIMENT, "score", params={"table": table.name, "budget": budget}, parent=parent) as run:
         run.tags({"data": new.fingerprint()})
         ours, why = detector.explained(new, history=past if len(past) else None)
-        scored = _Scored(detector, past, new, {OURS: ours}, why, budget)
-        files, measures = _write(
+        scored = Scored(detector, past, new, {OURS: ours}, why, budget)
+        files, measures = write(
             scored,
             out,
             title="Alerts",
@@ -111,9 +104,7 @@ def score(table: Path, *, model: Path, out: Path, budget: int = 100, since: str 
         run.metrics({f"{OURS}.{key}": value for key, value in measures.get(OURS, {}).items()})
         alerts = len(scored.alerts)
         kind = "probability of fraud" if detector.booster_ is not None else "unsupervised score"
-        headline = (
-            f"{alerts:,} alerts among {len(new):,} payments ({budget} a day, by {kind}); {_skip_words(payments)}."
-        )
+        headline = f"{alerts:,} alerts among {len(new):,} payments ({budget} a day, by {kind}); {skip_words(payments)}."
         return Outcome(
             headline=headline,
             files=files,
@@ -213,9 +204,9 @@ def _backtest(
             f"fraud and {genuine:,} to be genuine (labels arrive after {label_delay:g} days); "
             f"{len(new):,} later payments were scored."
         )
-        scored = _Scored(detector, past, new, {OURS: ours, **others}, why, budget)
-        comparisons, headline, tone = _verdict(scored, frauds)
-        files, measures = _write(
+        scored = Scored(detector, past, new, {OURS: ours, **others}, why, budget)
+        comparisons, headline, tone = verdict(scored, frauds)
+        files, measures = write(
             scored,
             out,
             title="Fraud: what would have been found",
@@ -227,33 +218,15 @@ def _backtest(
             tone=tone,
             skips=payments,
         )
-        run.metrics({f"{_short(name)}.{key}": v for name, m in measures.items() for key, v in m.items()})
+        run.metrics({f"{short(name)}.{key}": v for name, m in measures.items() for key, v in m.items()})
         run.artifact(model, "model")
     return Outcome(
-        headline=f"{headline}; {_skip_words(payments)}." if len(payments.skipped) else f"{headline}.",
+        headline=f"{headline}; {skip_words(payments)}." if len(payments.skipped) else f"{headline}.",
         comparisons=comparisons,
         files={**files, "model": model},
         run_id=run.run_id,
         details={"pretraining_run": pretraining, "frauds": frauds, "genuine": genuine},
     )
-
-
-@dataclass
-class _Scored:
-    """New payments, what was learnt before, and everybody's scores of them."""
-
-    detector: FraudDetector
-    past: Transactions
-    new: Transactions
-    scores: dict[str, NDArray[np.float64]]
-    why: Any
-    budget: int
-
-    @property
-    def alerts(self) -> NDArray[np.int64]:
-        """Positions, highest score first."""
-        found = self.detector.alerts(self.scores[OURS], self.new, per_day=self.budget)
-        return found[np.argsort(-self.scores[OURS][found], kind="stable")]
 
 
 def _pretrained(
@@ -321,135 +294,6 @@ def _finetuned(detector: FraudDetector, known: Transactions, label: NDArray, *, 
     return run.run_id
 
 
-def _verdict(scored: _Scored, frauds: int) -> tuple[list[Comparison], str, Literal["good", "bad", "flat"]]:
-    """Ours beside each baseline, the sentence about it, and whether it is a gain beyond chance."""
-    y, day, new = scored.new.label, scored.new.day, scored.new
-    if not (y == 1).any():
-        raise DataError("the payments after the cut hold no labelled fraud: nothing to compare; use score instead")
-    groups = new.codes("entity") if new.roles.entity else None
-    names = [name for name in scored.scores if name != OURS]
-
-    def estimate(name: str) -> evaluation.Estimate:
-        return evaluation.bootstrap(
-            evaluation.average_precision, y == 1, scored.scores[name], groups=groups, samples=100
-        )
-
-    ap = Comparison(metric="average precision", ours=estimate(OURS), baselines={name: estimate(name) for name in names})
-    comparisons = [ap]
-    for key in ("fp50", "fp80"):
-        text, better = MEASURES[key]
-        value = {name: measure(y == 1, s)[key] for name, s in scored.scores.items()}
-        comparisons.append(_comparison(text, value, higher_is_better=better))
-    budget = {name: recall_within_budget(y, s, day, per_day=scored.budget) for name, s in scored.scores.items()}
-    comparisons.append(_comparison(f"recall with {scored.budget} alerts a day", budget, higher_is_better=True))
-    best, gain = ap.gain()
-    paired = evaluation.bootstrap(
-        lambda t, a, b: evaluation.average_precision(t, a) - evaluation.average_precision(t, b),
-        *(y == 1, scored.scores[OURS], scored.scores[best]),
-        groups=groups,
-        samples=100,
-    )
-    with_labels = f"With {frauds:,} labelled frauds" if frauds else "Without any label"
-    ours_ap = ap.ours.value if isinstance(ap.ours, evaluation.Estimate) else ap.ours
-    words = f"average precision {ours_ap:.3f} against {ours_ap - gain:.3f} of the best baseline ({best})"
-    if paired.low > 0:
-        return comparisons, f"{with_labels}, a gain: {words}", "good"
-    if paired.high < 0:
-        return comparisons, f"{with_labels}, worse than the baseline: {words}", "bad"
-    return comparisons, f"{with_labels}, no clear difference: {words}", "flat"
-
-
-def _comparison(metric: str, value: Mapping[str, float], *, higher_is_better: bool) -> Comparison:
-    others = {name: float(v) for name, v in value.items() if name != OURS}
-    return Comparison(metric=metric, ours=float(value[OURS]), baselines=others, higher_is_better=higher_is_better)
-
-
-def _write(
-    scored: _Scored,
-    out: Path,
-    *,
-    title: str,
-    subtitle: str,
-    run: tracking.Run,
-    label_note: str,
-    synthetic: bool,
-    headline: str | None = None,
-    tone: str = "plain",
-    skips: Transactions | None = None,
-) -> tuple[dict[str, Path], dict[str, dict[str, float]]]:
-    """alerts.csv, scores.parquet, skipped.csv and report.html; returns them and the measures."""
-    out.mkdir(parents=True, exist_ok=True)
-    new, alerts = scored.new, scored.alerts
-    y = new.label
-    reasons = scored.why(alerts[:_REASONS_FOR])
-    measures: dict[str, dict[str, float]] = {}
-    if (y == 1).any() and (y == 0).any():
-        judged = y >= 0
-        measures = {name: measure(y[judged] == 1, s[judged]) for name, s in scored.scores.items()}
-    found = page.Findings(
-        table=new if skips is None else _with_skips(new, skips),
-        scores=scored.scores,
-        alerts=alerts,
-        reasons=reasons,
-        per_day=scored.budget,
-        measures=measures,
-        settings=_settings(scored.detector),
-        curves=scored.detector.history_,
-        label_note=label_note,
-    )
-    built = page.build(
-        found,
-        title=title,
-        subtitle=subtitle,
-        headline=f"{headline}." if headline else f"{len(alerts):,} alerts among {len(new):,} payments.",
-        tone=tone,
-        synthetic=synthetic,
-        run_id=run.run_id,
-    )
-    files = {"report": built.write(out / "report.html"), "alerts": out / "alerts.csv", "scores": out / "scores.parquet"}
-    _alert_table(scored, alerts, reasons).to_csv(files["alerts"], index=False)
-    table = pd.DataFrame({"row_id": new.frame["row_id"], "time": new.time, "score": scored.scores[OURS]})
-    table.to_parquet(files["scores"], index=False)
-    skipped = _write_skipped(skips or new, out / "skipped.csv")
-    if skipped:
-        files["skipped"] = skipped
-    run.artifact(files["report"])
-    run.artifact(files["alerts"])
-    return files, measures
-
-
-def _alert_table(scored: _Scored, alerts: NDArray[np.int64], reasons: list[str]) -> pd.DataFrame:
-    new = scored.new
-    columns: dict[str, Any] = {
-        "row_id": new.frame["row_id"].to_numpy()[alerts],
-        "time": [new.when(t) for t in new.time[alerts]],
-        "amount": new.amount[alerts],
-        "score": scored.scores[OURS][alerts],
-        "why": [*reasons, *[""] * (len(alerts) - len(reasons))],
-    }
-    for part in ("entity", "counterparty"):
-        if part in new.frame:
-            columns[part] = new.frame[part].to_numpy()[alerts]
-    return pd.DataFrame(columns)
-
-
-def _with_skips(new: Transactions, source: Transactions) -> Transactions:
-    return Transactions(new.roles, new.frame, source.given, source.skipped, source.notes, new.dated)
-
-
-def _settings(detector: FraudDetector) -> dict[str, Any]:
-    size = detector.size or Size()
-    return {
-        "encoder": f"{size.dim} wide, {size.depth} blocks, {size.heads} heads, {size.length} payments a window",
-        "pretraining": f"{size.steps} steps of {size.batch_size} windows, learning rate {size.lr:g}",
-        "label delay": f"{detector.label_delay_days:g} days",
-        "labelled frauds": detector.manifest_.get("labelled_frauds", 0),
-        "labelled genuine payments": detector.manifest_.get("labelled_genuine", 0),
-        "known-fraud share of merchants used": detector.plain_.risk,
-        "seed": detector.random_state,
-    }
-
-
 def _read(table: Path, roles: Path | None) -> Transactions:
     return transactions(read_table(table), None if roles is None else Roles.load(roles))
 
@@ -488,25 +332,5 @@ def _size(steps: int | None) -> Size | None:
     return None if steps is None else Size(steps=steps)
 
 
-def _skip_words(payments: Transactions) -> str:
-    if not len(payments.skipped):
-        return "no row was skipped"
-    most = payments.skipped["reason"].value_counts()
-    return f"{len(payments.skipped):,} of {payments.given:,} rows were skipped (most: {most.index[0]})"
-
-
-def _write_skipped(payments: Transactions, path: Path) -> Path | None:
-    if not len(payments.skipped):
-        return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    payments.skipped.to_csv(path, index=False)
-    return path
-
-
 def _last(detector: FraudDetector) -> dict[str, float]:
     return {name: history.curves["loss"][-1][1] for name, history in detector.history_.items()}
-
-
-def _short(name: str) -> str:
-    """A metric name that every store takes."""
-    return name.partition(",")[0].replace(" ", "_")
