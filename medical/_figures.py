@@ -55,16 +55,15 @@ def histogram(labels: NDArray[np.int64], scored: Scored) -> "Figure":
     return figure
 
 
-def examples(
-    images: NDArray[np.uint8], maps: NDArray[np.float64], titles: Sequence[str], *, largest: float
-) -> "Figure":
-    """Pictures above, the same with their heat maps below."""
+def examples(images: NDArray[np.uint8], maps: NDArray[np.float64], titles: Sequence[str]) -> "Figure":
+    """Pictures above, the same with their heat maps below, each map on a scale of its own."""
     count = len(images)
     figure, axes = new_figure(width=2.0 * max(count, 3), height=4.3, rows=2, columns=max(count, 3), squeeze=False)
     side = images.shape[1]
     for axis in axes.flat:
         axis.set_axis_off()
     for i in range(count):
+        largest = float(np.abs(maps[i]).max()) or 1.0
         for axis in axes[:, i]:
             axis.imshow(images[i], cmap="gray", vmin=0, vmax=255, interpolation="bilinear")
         axes[0, i].set_title(titles[i], fontsize=8)

@@ -15,9 +15,12 @@ from unlabeled.core.encoder import Backbone
 from unlabeled.core.heads import Classifier
 from unlabeled.core.seeds import derive
 from unlabeled.core.training import History, TrainingSettings, fit
+from unlabeled.medical._network import Probe, embeddings
 from unlabeled.medical.transforms import Augment
 
 SENSITIVITY = 0.95
+# Inverse strength of the probe's penalty.
+PROBE_C = 0.1
 Log = Callable[[dict[str, float], int], None]
 
 
@@ -95,6 +98,20 @@ def train_classifier(
 
     history = fit(classifier, batches, settings=settings, seed=seed, log=log, label=label)
     return classifier, history
+
+
+def fit_probe(backbone: Backbone, data: Labelled) -> Probe:
+    """Logistic regression (both classes weigh the same) on the standardised mean tokens of ``backbone``."""
+    from sklearn.linear_model import LogisticRegression
+
+    x = embeddings(backbone, data.images)
+    mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-6
+    regression = LogisticRegression(C=PROBE_C, class_weight="balanced", max_iter=3000)
+    regression.fit((x - mean) / deviation, data.labels)
+    probe = Probe(x.shape[1])
+    values = {"mean": mean, "deviation": deviation, "weight": regression.coef_[0], "bias": regression.intercept_[0]}
+    probe.load_state_dict({name: torch.as_tensor(value, dtype=torch.float32) for name, value in values.items()})
+    return probe
 
 
 def prior_logit(labels: NDArray[np.int64]) -> float:

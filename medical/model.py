@@ -21,6 +21,7 @@ from unlabeled.core.training import History, TrainingSettings, fit
 from unlabeled.medical import _finetuning as finetuning
 from unlabeled.medical import _network as network
 from unlabeled.medical._finetuning import Decision, Labelled, Log
+from unlabeled.medical._network import Member
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.splits import digests, patient_folds
 from unlabeled.medical.transforms import Augment
@@ -106,7 +107,7 @@ class PneumoniaModel(BaseEstimator):
             label="pretraining",
         )
         self.module_ = module
-        self.members_: list[Classifier] = []
+        self.members_: list[Member] = []
         self.decision_: Decision | None = None
         self.finetuning_: dict[str, Any] | None = None
         self.pretraining_: dict[str, Any] | None = {"images": len(pixels), "fingerprint": print_, **_facts(history)}
@@ -124,6 +125,7 @@ class PneumoniaModel(BaseEstimator):
     ) -> "PneumoniaModel":
         """Learns to tell pneumonia from labelled pictures; without :meth:`pretrain` before, from scratch.
 
+        The whole network is fine-tuned; after a pretraining a linear probe on its untouched features votes along.
         Training runs a fixed number of steps (at least ``finetune_steps``, at least four passes). With
         ``validation``, one network is trained, and its temperature and thresholds come from those pictures.
         Without it, one network a fold of the patients is trained, temperature and thresholds come from each
@@ -159,7 +161,7 @@ class PneumoniaModel(BaseEstimator):
         self.members_, logits, histories = [], [], []
         offset = finetuning.prior_logit(data.labels)
         for number, (train, held) in enumerate(parts):
-            member, history = finetuning.train_classifier(
+            classifier, history = finetuning.train_classifier(
                 self.module_.backbone,
                 train,
                 settings=settings,
@@ -168,9 +170,11 @@ class PneumoniaModel(BaseEstimator):
                 log=log if number == 0 else None,
                 label="fine-tuning" if len(parts) == 1 else f"fine-tuning {number + 1} of {len(parts)}",
             )
+            probe = finetuning.fit_probe(self.module_.backbone, train) if self.pretraining_ else None
+            member = Member(classifier, probe)
             self.members_.append(member)
             histories.append(history)
-            logits.append(network.positive_logits(member, held.images) + offset)
+            logits.append(network.log_odds(member, self.module_.backbone, held.images) + offset)
         self.prior_ = offset
         self.decision_ = finetuning.decide(held_labels, np.concatenate(logits))
         self.finetuning_ = {
@@ -209,7 +213,9 @@ class PneumoniaModel(BaseEstimator):
         """Heat maps (N, rows, columns) of patches: by how much the log odds fall without them."""
         self._decision()
         pixels = self._pixels(images)
-        return np.mean([network.leave_out_map(member, pixels) for member in self.members_], axis=0)
+        return np.mean(
+            [network.leave_out_map(member, self.module_.backbone, pixels) for member in self.members_], axis=0
+        )
 
     def reconstruct(self, images: ImageSet | NDArray[np.uint8]) -> network.Reconstruction:
         """What the pretrained network fills into hidden patches."""
@@ -222,8 +228,10 @@ class PneumoniaModel(BaseEstimator):
         if not hasattr(self, "module_"):
             raise DataError("there is nothing to save yet: call pretrain or finetune first")
         tensors = {f"pretraining.{name}": value for name, value in self.module_.state_dict().items()}
-        for number, member in enumerate(self.members_):
-            tensors |= {f"member{number}.{name}": value for name, value in member.state_dict().items()}
+        for number, (classifier, probe) in enumerate(self.members_):
+            tensors |= {f"member{number}.{name}": value for name, value in classifier.state_dict().items()}
+            if probe is not None:
+                tensors |= {f"probe{number}.{name}": value for name, value in probe.state_dict().items()}
         return checkpoints.save(
             folder,
             kind=KIND,
@@ -257,9 +265,12 @@ class PneumoniaModel(BaseEstimator):
             _put(model.module_, tensors, "pretraining.")
             model.members_ = []
             for number in range(manifest["members"]):
-                backbone = model._fresh().backbone
-                model.members_.append(Classifier(backbone))
-                _put(model.members_[-1], tensors, f"member{number}.")
+                classifier = Classifier(model._fresh().backbone)
+                _put(classifier, tensors, f"member{number}.")
+                probe = network.Probe(model.dim) if f"probe{number}.bias" in tensors else None
+                if probe is not None:
+                    _put(probe, tensors, f"probe{number}.")
+                model.members_.append(Member(classifier, probe))
             model.prior_ = manifest["prior"]
             model.decision_ = Decision(**manifest["decision"]) if manifest["decision"] else None
             model.pretraining_, model.finetuning_ = manifest["pretraining"], manifest["finetuning"]
@@ -272,7 +283,9 @@ class PneumoniaModel(BaseEstimator):
     def _logits(self, images: ImageSet | NDArray[np.uint8]) -> NDArray[np.float64]:
         self._decision()
         pixels = self._pixels(images)
-        return np.mean([network.positive_logits(m, pixels) for m in self.members_], axis=0) + self.prior_
+        return (
+            np.mean([network.log_odds(m, self.module_.backbone, pixels) for m in self.members_], axis=0) + self.prior_
+        )
 
     def _decision(self) -> Decision:
         decision: Decision | None = getattr(self, "decision_", None)

@@ -185,20 +185,21 @@ def _examples(report: Report, model: PneumoniaModel, unseen: ImageSet, scored: S
         ("false alarm", ~sick & called, -p),
         ("rightly passed", ~sick & ~called, p),
     )
-    rows, titles = [], []
-    for name, which, order in kinds:
-        for row in sorted(np.flatnonzero(which), key=lambda i: order[i])[:2]:
-            rows.append(int(row))
-            titles.append(f"{name}\nprobability {p[row]:.2f}")
-    pictures = unseen.take(rows)
-    maps = model.explain(pictures)
-    largest = float(np.abs(maps).max()) or 1.0
     section = report.section("Pictures, and what moved the score")
-    section.figure(
-        figures.examples(pictures.images, maps, titles, largest=largest),
-        "Clearest cases of each kind. Red: without these patches the score falls (they speak for pneumonia); "
-        "blue: without them it rises",
-    )
+    for pair, caption in ((kinds[:2], "with pneumonia"), (kinds[2:], "without pneumonia")):
+        rows, titles = [], []
+        for name, which, order in pair:
+            candidates = np.flatnonzero(which)
+            for row in candidates[np.argsort(order[candidates], kind="stable")][:2]:
+                rows.append(int(row))
+                titles.append(f"{name}, probability {p[row]:.2f}")
+        if rows:
+            pictures = unseen.take(rows)
+            section.figure(
+                figures.examples(pictures.images, model.explain(pictures), titles),
+                f"Clearest cases {caption}. Red: without these patches the score falls (they speak for pneumonia); "
+                "blue: without them it rises. Each map has a scale of its own",
+            )
 
 
 def _curves(report: Report, model: PneumoniaModel) -> None:

@@ -84,11 +84,11 @@ def demo(out: Path, *, seed: int = 0) -> Outcome:
     """Phantom radiographs as DICOM files, read back, pretrained on, fine-tuned with 40 labels, compared."""
     out = Path(out)
     shutil.rmtree(out / "data", ignore_errors=True)
-    archive = simulate.write_archive(out / "data", patients=360, seed=seed)
+    archive = simulate.write_archive(out / "data", patients=480, seed=seed)
     images = attach(read_images(archive.images, size=64), read_labels(archive.labels))
     _say_skips(images.skipped)
     parts = _divide(images, n_labels=40, seed=seed)
-    model = PneumoniaModel(dim=64, depth=3, pretrain_epochs=80, finetune_steps=100, folds=2, random_state=seed)
+    model = PneumoniaModel(dim=64, depth=3, pretrain_epochs=90, finetune_steps=100, folds=2, random_state=seed)
     _pretrain(model, parts.unlabelled, out=out / "pretrained", synthetic=True)
     return _finetune(model, parts, out=out / "model", skipped=images.skipped, notes=images.notes, synthetic=True)
 

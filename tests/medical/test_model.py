@@ -11,7 +11,7 @@ from sklearn.base import clone
 from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.medical import ImageSet, PneumoniaModel
 from unlabeled.medical import _network as network
-from unlabeled.medical._finetuning import Decision, Labelled, decide
+from unlabeled.medical._finetuning import Decision, Labelled, decide, fit_probe
 from unlabeled.medical.baselines import PixelRegression, from_scratch
 from unlabeled.medical.transforms import standardise
 
@@ -131,13 +131,31 @@ def test_leaving_out_nothing_changes_nothing_and_maps_cover_the_patches(
     maps = fitted.explain(phantoms.take(range(3)))
     assert maps.shape == (3, 4, 4)
     # By hand for the corner: without patches (0,0), (0,1), (1,0) and (1,1).
-    member = fitted.members_[0]
-    tokens = member.backbone.tokens(standardise(torch.from_numpy(phantoms.images[:1])))
+    member, pretrained = fitted.members_[0], fitted.module_.backbone
+    assert member.probe is not None
+    x = standardise(torch.from_numpy(phantoms.images[:1]))
     kept = torch.tensor([[i for i in range(16) if i not in (0, 1, 4, 5)]])
     with torch.no_grad():
-        logits = member.linear(member.norm(member.backbone.encoder.embed(tokens.take(kept))))
-    fall = network.positive_logits(member, phantoms.images[:1])[0] - float(logits[0, 1] - logits[0, 0])
-    assert network.leave_out_map(member, phantoms.images[:1])[0, 0, 0] == pytest.approx(fall, abs=1e-5)
+        tuned = member.classifier.backbone
+        logits = member.classifier.linear(member.classifier.norm(tuned.encoder.embed(tuned.tokens(x).take(kept))))
+        probed = member.probe(pretrained.encoder.embed(pretrained.tokens(x).take(kept)))
+    left = (float(logits[0, 1] - logits[0, 0]) + float(probed[0])) / 2
+    fall = network.log_odds(member, pretrained, phantoms.images[:1])[0] - left
+    assert network.leave_out_map(member, pretrained, phantoms.images[:1])[0, 0, 0] == pytest.approx(fall, abs=1e-5)
+
+
+def test_the_probe_is_the_logistic_regression_that_it_was_fitted_as(phantoms: ImageSet) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    assert phantoms.labels is not None
+    backbone = PneumoniaModel(**SMALL).pretrain(phantoms).module_.backbone
+    probe = fit_probe(backbone, Labelled(phantoms.images, phantoms.labels))
+    x = network.embeddings(backbone, phantoms.images)
+    scaled = StandardScaler().fit_transform(x)
+    theirs = LogisticRegression(C=0.1, class_weight="balanced", max_iter=3000).fit(scaled, phantoms.labels)
+    ours = probe(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(ours, theirs.decision_function(scaled), atol=1e-3)
 
 
 def test_a_reconstruction_keeps_what_was_shown_and_the_hidden_patches_means(
@@ -175,4 +193,5 @@ def test_the_baselines_take_the_same_labels_and_decide_the_same_way(phantoms: Im
     model = PneumoniaModel(**SMALL).pretrain(phantoms)
     scratch = from_scratch(model, data, groups=phantoms.patients)
     assert scratch.pretraining_ is None
+    assert all(member.probe is None for member in scratch.members_)
     assert scratch.get_params() == model.get_params()
