@@ -183,7 +183,7 @@ def markdown(results: dict[str, Any]) -> str:
         "",
     ]
     for name, found in results["datasets"].items():
-        views = ["", *sorted({k[2:] for k in found["results"][0] if k.startswith("ap_")})]
+        views = ["", *sorted({k[3:] for k in found["results"][0] if k.startswith("ap_")})]
         for view in views:
             lines += _table(name, found, view)
     return "\n".join(lines) + "\n"
@@ -275,7 +275,7 @@ def main() -> None:
         results["datasets"][name] = run(name, arguments.data)
         RESULTS.mkdir(exist_ok=True)
         write_atomically(path, json.dumps(results, indent=1) + "\n")
-        write_atomically(path.with_suffix(".md"), markdown(results))
+    write_atomically(path.with_suffix(".md"), markdown(results))
     print(path.with_suffix(".md").read_text())
 
 
