@@ -4,13 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unlabeled.medical import simulate
     from unlabeled.medical.images import ImageSet
     from unlabeled.medical.labels import attach, read_labels
     from unlabeled.medical.model import PneumoniaModel
     from unlabeled.medical.readers import read_images
     from unlabeled.medical.splits import check_no_leak
 
-__all__ = ["ImageSet", "PneumoniaModel", "attach", "check_no_leak", "read_images", "read_labels"]
+__all__ = ["ImageSet", "PneumoniaModel", "attach", "check_no_leak", "read_images", "read_labels", "simulate"]
 
 _HOME = {
     "ImageSet": "images",
@@ -24,6 +25,8 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     # Reading files needs no PyTorch, training no pydicom: each comes when it is asked for.
+    if name == "simulate":
+        return import_module(f"{__name__}.simulate")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
