@@ -34,6 +34,11 @@ def predict(booster: Any, x: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(booster.predict(x, num_threads=1), dtype=float)
 
 
+def raw_score(booster: Any, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Log odds of fraud, (N,)."""
+    return np.asarray(booster.predict(x, raw_score=True, num_threads=1), dtype=float)
+
+
 def contributions(booster: Any, x: NDArray[np.float32]) -> NDArray[np.float64]:
     """How much each feature adds to the log odds of each row, (N, P) (Lundberg et al., 2020: TreeSHAP)."""
     return np.asarray(booster.predict(x, pred_contrib=True, num_threads=1), dtype=float)[:, :-1]

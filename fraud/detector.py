@@ -15,7 +15,7 @@ from unlabeled.core import checkpoints
 from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.training import History
 from unlabeled.fraud import reasons
-from unlabeled.fraud.boosting import contributions, fit_lightgbm, from_text, predict, to_text
+from unlabeled.fraud.blend import Blend
 from unlabeled.fraud.features import PlainFeatures, stacked
 from unlabeled.fraud.fields import Part
 from unlabeled.fraud.history_model import HistoryModel, Reading, Size
@@ -35,7 +35,8 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
 
     An encoder reads each card's (and each merchant's) history and learns, without labels, to foretell the next
     payment. How far a payment surprises it, field by field, stands beside raw and velocity features in a
-    LightGBM model that learns from the labels there are. Until there are any, an unsupervised score ranks.
+    LightGBM model that learns from the labels there are. Until there are any, an unsupervised score ranks; while
+    there are few, it is leant on (see :class:`~unlabeled.fraud.blend.Blend`).
 
     A table is a frame with one payment a row, or :class:`~unlabeled.fraud.Transactions`. What is returned has one
     number a row of a frame (NaN where a row could not be used), or a payment of the transactions.
@@ -49,7 +50,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
 
     Attributes:
         roles_, models_, plain_, history_: learnt by :meth:`pretrain`.
-        booster_: learnt by :meth:`finetune`; ``None`` before.
+        fitted_: learnt by :meth:`finetune`; ``None`` before.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         self._fit_scales(known)
         if state is not None:
             shutil.rmtree(state, ignore_errors=True)
-        self.booster_: Any = None
+        self.fitted_: Blend | None = None
         self.manifest_: dict[str, Any] = {"pretraining_data": known.fingerprint(), "payments": len(known)}
         return self
 
@@ -126,7 +127,8 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         self.plain_.risk = "counterparty" in known.frame and len(rows) >= _FEW_LABELS * len(known)
         columns, _ = self.features(known, rows)
         self.feature_names_ = list(columns)
-        self.booster_ = fit_lightgbm(stacked(columns), known.label[rows], seed=self.random_state)
+        rarity = self.unsupervised_.score(columns)
+        self.fitted_ = Blend(seed=self.random_state).fit(stacked(columns), rarity, known.label[rows])
         self.manifest_ |= {"labelled_frauds": frauds, "labelled_genuine": len(rows) - frauds}
         return self
 
@@ -159,7 +161,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
             DataError: not fine-tuned; an unsupervised score is no probability.
         """
         self._check_pretrained()
-        if self.booster_ is None:
+        if self.fitted_ is None:
             raise DataError("without labelled frauds there are no probabilities: call finetune first, or use score")
         fraud = self.score(table, history=history)
         return np.stack([1 - fraud, fraud], axis=1)
@@ -202,9 +204,9 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
 
         def why(positions: NDArray[np.int64]) -> list[str]:
             weights = None
-            if self.booster_ is not None and len(positions):
+            if self.fitted_ is not None and len(positions):
                 x = stacked({name: values[positions] for name, values in columns.items()})
-                weights = contributions(self.booster_, x)
+                weights = self.fitted_.contributions(x)
             return reasons.in_words(self.models_, readings, columns, everything, rows, positions, weights)
 
         return (wanted.to_given(scores) if isinstance(table, pd.DataFrame) else scores), why
@@ -232,9 +234,10 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
             "plain": self.plain_.to_json(),
             "unsupervised": self.unsupervised_.to_json(),
             "curves": {name: history.curves for name, history in self.history_.items()},
-            "feature_names": self.feature_names_ if self.booster_ is not None else None,
+            "feature_names": None if self.fitted_ is None else self.feature_names_,
+            "blend": None if self.fitted_ is None else self.fitted_.to_json(),
         }
-        files = {} if self.booster_ is None else {_MODEL_FILE: to_text(self.booster_)}
+        files = {} if self.fitted_ is None else {_MODEL_FILE: self.fitted_.to_text()}
         return checkpoints.save(folder, kind=KIND, tensors=tensors, manifest=content, files=files)
 
     @staticmethod
@@ -257,9 +260,9 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         made.plain_ = PlainFeatures.from_json(content["plain"])
         made.unsupervised_ = Unsupervised.from_json(content["unsupervised"])
         made.history_ = {name: History(curves=curves) for name, curves in content["curves"].items()}
-        made.booster_ = None
+        made.fitted_ = None
         if content["feature_names"] is not None:
-            made.booster_ = from_text((Path(folder) / _MODEL_FILE).read_text(encoding="utf-8"))
+            made.fitted_ = Blend.from_saved(content["blend"], (Path(folder) / _MODEL_FILE).read_text(encoding="utf-8"))
             made.feature_names_ = content["feature_names"]
         known = ("pretraining_data", "payments", "labelled_frauds", "labelled_genuine", "run_id", "pretraining_run")
         made.manifest_ = {name: content[name] for name in known if name in content}
@@ -296,12 +299,12 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         self.unsupervised_ = Unsupervised().fit(columns)
 
     def _score(self, columns: Mapping[str, NDArray]) -> NDArray[np.float64]:
-        if self.booster_ is None:
+        if self.fitted_ is None:
             return self.unsupervised_.score(columns)
         if list(columns) != self.feature_names_:
             gone = sorted(set(self.feature_names_) ^ set(columns))
             raise CheckpointError(f"the model was fitted on other features than this table gives: {', '.join(gone)}")
-        return predict(self.booster_, stacked(columns))
+        return self.fitted_.score(stacked(columns), self.unsupervised_.score(columns))
 
     def _read(self, table: pd.DataFrame | Transactions, roles: Roles | None) -> Transactions:
         return table if isinstance(table, Transactions) else transactions(table, roles)

@@ -103,7 +103,7 @@ def score(table: Path, *, model: Path, out: Path, budget: int = 100, since: str 
         )
         run.metrics({f"{OURS}.{key}": value for key, value in measures.get(OURS, {}).items()})
         alerts = len(scored.alerts)
-        kind = "probability of fraud" if detector.booster_ is not None else "unsupervised score"
+        kind = "probability of fraud" if detector.fitted_ is not None else "unsupervised score"
         headline = f"{alerts:,} alerts among {len(new):,} payments ({budget} a day, by {kind}); {skip_words(payments)}."
         return Outcome(
             headline=headline,
@@ -274,7 +274,8 @@ def _finetuned(detector: FraudDetector, known: Transactions, label: NDArray, *, 
         run.metrics({"labelled_frauds": frauds, "labelled_genuine": genuine})
         detector.manifest_ |= {"run_id": run.run_id, "pretraining_run": pretraining}
         detector.save(out)
-        gain = detector.booster_.feature_importance("gain")
+        assert detector.fitted_ is not None
+        gain = detector.fitted_.gain()
         report = training_report(
             title="Fraud detector, fine-tuned on labels",
             subtitle=source,

@@ -66,7 +66,7 @@ def test_a_backtest_without_and_with_labels(path: Path, in_tmp: Path) -> None:
     outcome = fraud.backtest(path, out=in_tmp / "zero", n_frauds=0, steps=5, budget=5)
     assert outcome.headline.startswith("Without any label")
     assert set(outcome.comparisons[0].baselines) == {"isolation forest", "amount rule"}
-    assert FraudDetector.load(outcome.files["model"]).booster_ is None
+    assert FraudDetector.load(outcome.files["model"]).fitted_ is None
 
     outcome = fraud.backtest(path, out=in_tmp / "few", n_frauds=20, steps=5, budget=5)
     assert outcome.headline.startswith("With 20 labelled frauds")
