@@ -22,6 +22,8 @@ _LIMITS = (
     "spots into any model that is trained on them.",
     "A payment is judged by its own past only: cards and merchants with a short history are judged mostly by their "
     "amount.",
+    "A probability follows the share of frauds among the labels that taught it: where few genuine payments were "
+    "labelled it is too high for everybody, while the order stays right.",
     "Frauds that nobody reported count as genuine here and so as false alarms.",
 )
 
