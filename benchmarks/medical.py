@@ -299,9 +299,9 @@ def _markdown(facts: dict[str, object]) -> str:
         "",
         f"Fine-tuning seeds {facts['seeds']}, pretraining seeds {facts['pretraining_seeds']} (fine-tuning seed s uses "
         "pretraining s mod their number; labels are the same for all seeds, by the table's order). Mean over seeds; in "
-        "brackets Student's 95 % interval over seeds, then the 95 % bootstrap interval over patients (the only one where there is one run). Thresholds and "
-        "temperature come from validation patients only; in-domain numbers judge each half of the validation patients "
-        "by what was chosen on the other. "
+        "brackets Student's 95 % interval over seeds, then the 95 % bootstrap interval over patients (the only one "
+        "where there is one run). Thresholds and temperature come from validation patients only; in-domain numbers "
+        "judge each half of the validation patients by what was chosen on the other. "
         f"Hardware: {facts['hardware']}. Versions: {facts['versions']}.",
     ]
     for domain in DOMAINS:

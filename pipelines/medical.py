@@ -88,7 +88,7 @@ def demo(out: Path, *, seed: int = 0) -> Outcome:
     images = attach(read_images(archive.images, size=64), read_labels(archive.labels))
     _say_skips(images.skipped)
     parts = _divide(images, n_labels=40, seed=seed)
-    model = PneumoniaModel(dim=64, depth=3, pretrain_epochs=65, finetune_steps=150, folds=2, random_state=seed)
+    model = PneumoniaModel(dim=64, depth=3, pretrain_epochs=90, finetune_steps=100, folds=2, random_state=seed)
     _pretrain(model, parts.unlabelled, out=out / "pretrained", synthetic=True)
     return _finetune(model, parts, out=out / "model", skipped=images.skipped, notes=images.notes, synthetic=True)
 
