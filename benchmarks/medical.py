@@ -301,8 +301,8 @@ def _markdown(facts: dict[str, object]) -> str:
         "pretraining s mod their number; labels are the same for all seeds, by the table's order). Mean over seeds; in "
         "brackets Student's 95 % interval over seeds, then the 95 % bootstrap interval over patients (the only one "
         "where there is one run). Thresholds and temperature come from validation patients only; in-domain numbers "
-        "judge each half of the validation patients by what was chosen on the other. The design of ours (a probe beside "
-        "the fine-tuned network) and the baseline's penalty were also chosen on the validation patients, so the "
+        "judge each half of the validation patients by what was chosen on the other. The design of ours (a probe "
+        "beside the fine-tuned network) and the baseline's penalty were also chosen on the validation patients, so the "
         "in-domain numbers of both lean to the kind side. "
         f"Hardware: {facts['hardware']}. Versions: {facts['versions']}.",
     ]
