@@ -283,7 +283,7 @@ def main() -> None:
         results["datasets"][name] = run(name, arguments.data)
         RESULTS.mkdir(exist_ok=True)
         write_atomically(path, json.dumps(results, indent=1) + "\n")
-    write_atomically(path.with_suffix(".md"), markdown(results))
+        write_atomically(path.with_suffix(".md"), markdown(results))
     print(path.with_suffix(".md").read_text())
 
 
