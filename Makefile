@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export MLFLOW_DISABLE_TELEMETRY = true
 export DO_NOT_TRACK = true
+# As the command line sets it: training must not collapse beside other work.
+export GOMP_SPINCOUNT ?= 1000
 
 .PHONY: demo test test-unit lint ui clean
 
