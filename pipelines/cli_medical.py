@@ -32,7 +32,9 @@ def pretrain(
     epochs: Annotated[int, typer.Option(help="Passes over the pictures.", min=1)] = 50,
     seed: Seed = 0,
     split_column: Annotated[str | None, typer.Option(help="The table's column of splits (default: split).")] = None,
-    split: Annotated[str | None, typer.Option(help="Use only pictures of this split, e.g. train.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Use only pictures of this split (default: train, where the table has it).")
+    ] = None,
 ) -> Outcome:
     """Learn what radiographs look like; no labels are read. Interrupted, the same command goes on."""
     from unlabeled.pipelines import medical as job

@@ -53,10 +53,12 @@ def pretrain(
 ) -> Outcome:
     """Learns from pictures without labels; interrupted and called again, it goes on where it was."""
     images = read_images(source, size=size, split_column=split_column)
+    if split is None and images.splits is not None and "train" in images.splits:
+        # Pictures that a table keeps for judging stay unseen, with or without labels.
+        say("only the pictures of split 'train' are used (--split names another one)")
+        split = "train"
     if split is not None:
         images = images.part(split)
-    elif split_column is not None:
-        say(f"all splits are used: {', '.join(sorted(set(images.splits if images.splits is not None else [])))}")
     _say_skips(images.skipped)
     model = PneumoniaModel(image_size=size, pretrain_epochs=epochs, random_state=seed)
     return _pretrain(model, images, out=out, synthetic=False)

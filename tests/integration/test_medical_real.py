@@ -56,7 +56,7 @@ def test_pretraining_fine_tuning_and_predicting_on_a_real_table(shared_data: Pat
     train = table[table.label_order.between(0, 599)]
     some = pd.concat([train, table[table.split == "val"][::4], table[table.split == "test"][::4]])
     some.to_parquet(in_tmp / "part.parquet")
-    first = jobs.pretrain(in_tmp / "part.parquet", out=in_tmp / "p", size=32, epochs=2, split="train")
+    first = jobs.pretrain(in_tmp / "part.parquet", out=in_tmp / "p", size=32, epochs=2)
     assert first.details["images"] == 600
     model = PneumoniaModel.load(in_tmp / "p").set_params(finetune_steps=60)
     model.save(in_tmp / "p")
