@@ -1,8 +1,11 @@
 """What all tests share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from unlabeled.core import progress
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -22,3 +25,11 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def loud() -> Iterator[None]:
+    """Each test starts with notes and bars shown, whatever one before it switched off."""
+    progress.quiet(False)
+    yield
+    progress.quiet(False)

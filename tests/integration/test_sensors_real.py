@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from unlabeled.core import progress
 from unlabeled.pipelines import sensors as jobs
 from unlabeled.sensors import AlarmRule, Recording, read
 from unlabeled.sensors.alarms import sustained
@@ -14,7 +13,6 @@ from unlabeled.sensors.backtest import plain, with_failure
 from unlabeled.sensors.baselines import indicator_table, three_sigma
 
 pytestmark = pytest.mark.integration
-progress.quiet(True)
 
 FEMTO = ("Bearing1_1", "Bearing1_2", "Bearing2_1", "Bearing2_2", "Bearing3_1", "Bearing3_2")
 

@@ -2,10 +2,7 @@
 
 import pytest
 
-from unlabeled.core import progress
 from unlabeled.sensors import MachineMonitor, Recording, simulate
-
-progress.quiet(True)
 
 PLAN = simulate.Plan(days=24, every_h=3, fault_days=6)
 
