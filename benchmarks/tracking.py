@@ -25,7 +25,7 @@ from unlabeled.core.tokens import GridPatches
 from unlabeled.core.training import TrainingSettings, fit
 
 RESULTS = Path(__file__).parent / "results"
-TURNS, STEPS = 9, 150
+TURNS, STEPS = 5, 60
 
 
 def train(run: tracking.Run | None) -> float:
