@@ -15,7 +15,9 @@ from unlabeled.core import checkpoints
 from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.training import History
 from unlabeled.fraud import reasons
+from unlabeled.fraud.baselines import LightGBM
 from unlabeled.fraud.blend import Blend
+from unlabeled.fraud.boosting import from_text, to_text
 from unlabeled.fraud.features import PlainFeatures, stacked
 from unlabeled.fraud.fields import Part
 from unlabeled.fraud.history_model import HistoryModel, Reading, Size
@@ -26,7 +28,7 @@ from unlabeled.fraud.unsupervised import Unsupervised
 
 KIND = "fraud.FraudDetector"
 Log = Callable[[dict[str, float], int], None]
-_MODEL_FILE = "lightgbm.txt"
+_MODEL_FILE, _BASELINE_FILE = "lightgbm.txt", "lightgbm-baseline.txt"
 _FEW_LABELS = 0.5  # below this share of labelled training rows, known-fraud shares say nothing
 
 
@@ -51,6 +53,8 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
     Attributes:
         roles_, models_, plain_, history_: learnt by :meth:`pretrain`.
         fitted_: learnt by :meth:`finetune`; ``None`` before.
+        baseline_: LightGBM on the plain features with the same labels, kept to be compared with wherever labels
+            come with new payments; ``None`` before :meth:`finetune`.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         if state is not None:
             shutil.rmtree(state, ignore_errors=True)
         self.fitted_: Blend | None = None
+        self.baseline_: LightGBM | None = None
         self.manifest_: dict[str, Any] = {"pretraining_data": known.fingerprint(), "payments": len(known)}
         return self
 
@@ -129,7 +134,14 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         self.feature_names_ = list(columns)
         rarity = self.unsupervised_.score(columns)
         self.fitted_ = Blend(seed=self.random_state).fit(stacked(columns), rarity, known.label[rows])
-        self.manifest_ |= {"labelled_frauds": frauds, "labelled_genuine": len(rows) - frauds}
+        plain = {name: columns[name] for name in self.plain_columns(known)}
+        self.baseline_ = LightGBM(seed=self.random_state).fit(stacked(plain), known.label[rows])
+        self.manifest_ = {
+            **self.manifest_,
+            "labelled_frauds": frauds,
+            "labelled_genuine": len(rows) - frauds,
+            "labelled_until": float(known.time[rows].max()),
+        }
         return self
 
     def fit(self, table: pd.DataFrame | Transactions, y: ArrayLike | None = None) -> "FraudDetector":
@@ -237,7 +249,9 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
             "feature_names": None if self.fitted_ is None else self.feature_names_,
             "blend": None if self.fitted_ is None else self.fitted_.to_json(),
         }
-        files = {} if self.fitted_ is None else {_MODEL_FILE: self.fitted_.to_text()}
+        files = {}
+        if self.fitted_ is not None and self.baseline_ is not None:
+            files = {_MODEL_FILE: self.fitted_.to_text(), _BASELINE_FILE: to_text(self.baseline_.booster_)}
         return checkpoints.save(folder, kind=KIND, tensors=tensors, manifest=content, files=files)
 
     @staticmethod
@@ -260,13 +274,23 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         made.plain_ = PlainFeatures.from_json(content["plain"])
         made.unsupervised_ = Unsupervised.from_json(content["unsupervised"])
         made.history_ = {name: History(curves=curves) for name, curves in content["curves"].items()}
-        made.fitted_ = None
+        made.fitted_, made.baseline_ = None, None
         if content["feature_names"] is not None:
             made.fitted_ = Blend.from_saved(content["blend"], (Path(folder) / _MODEL_FILE).read_text(encoding="utf-8"))
+            made.baseline_ = LightGBM(seed=made.random_state)
+            made.baseline_.booster_ = from_text((Path(folder) / _BASELINE_FILE).read_text(encoding="utf-8"))
             made.feature_names_ = content["feature_names"]
-        known = ("pretraining_data", "payments", "labelled_frauds", "labelled_genuine", "run_id", "pretraining_run")
+        known = (
+            "pretraining_data", "payments", "labelled_frauds", "labelled_genuine", "labelled_until", "run_id",
+            "pretraining_run",
+        )  # fmt: skip
         made.manifest_ = {name: content[name] for name in known if name in content}
         return made
+
+    def score_rows(self, table: Transactions, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Scores of some payments of a table, the others being their history."""
+        self._check_pretrained()
+        return self._score(self.features(table, rows)[0])
 
     def plain_columns(self, table: Transactions) -> dict[str, NDArray]:
         """The features without the encoder, as the baselines read them."""

@@ -41,7 +41,8 @@ class Findings:
         measures: by name of the score, then of the measure; empty without labels.
         settings: what was done, for the table of settings.
         curves: of pretraining, by name.
-        label_note: how many labels there were.
+        label_note: what is compared: how many labels there were, which payments are judged.
+        unseen: payments whose labels judge, (N,); those of the time that taught do not.
     """
 
     table: Transactions
@@ -53,6 +54,7 @@ class Findings:
     settings: Mapping[str, Any] = field(default_factory=dict)
     curves: Mapping[str, History] = field(default_factory=dict)
     label_note: str = ""
+    unseen: NDArray[np.bool_]
 
 
 def build(
@@ -70,15 +72,17 @@ def build(
     days = len(np.unique(table.day))
     facts: dict[str, Any] = {"payments scored": len(table), "days": days, "alerts": len(findings.alerts)}
     if judged:
-        ours = next(iter(findings.scores.values()))
-        found = recall_within_budget(table.label, ours, table.day, per_day=findings.per_day)
+        ours, unseen = next(iter(findings.scores.values())), findings.unseen
+        found = recall_within_budget(table.label[unseen], ours[unseen], table.day[unseen], per_day=findings.per_day)
         facts |= {
-            "frauds among them": int((table.label == 1).sum()),
+            "frauds among the unseen": int((table.label[unseen] == 1).sum()),
             f"found with {findings.per_day} alerts a day": f"{found:.0%}",
         }
     report = Report(title, subtitle, Verdict(headline, tone), facts, synthetic=synthetic, run_id=run_id)
     if judged:
         _comparison(report, findings)
+    elif findings.label_note:
+        report.section("No comparison").text(findings.label_note)
     _alerts(report, findings)
     roles = report.section("What was read")
     roles.table(("part", "columns"), table.roles.rows())
@@ -105,17 +109,18 @@ def _comparison(report: Report, findings: Findings) -> None:
     section = report.section("Beside the baselines, on the same unseen payments")
     if findings.label_note:
         section.text(findings.label_note)
-    y, day = findings.table.label, findings.table.day
+    y, day = findings.table.label[findings.unseen], findings.table.day[findings.unseen]
+    scores = {name: score[findings.unseen] for name, score in findings.scores.items()}
     names = [*(text for text, _ in MEASURES.values()), f"recall with {findings.per_day} alerts a day"]
     rows = []
     for name, measured in findings.measures.items():
-        budget = recall_within_budget(y, findings.scores[name], day, per_day=findings.per_day)
+        budget = recall_within_budget(y, scores[name], day, per_day=findings.per_day)
         cells = [int(measured[key]) if key.startswith("fp") else measured[key] for key in MEASURES]
         rows.append([name, *cells, budget])
     section.table(("", *names), rows, ours=(0,), note="False alarms: fewer is better; everything else: more is better.")
-    section.figure(precision_recall(y, findings.scores), "Precision at each recall: the higher a line, the better.")
+    section.figure(precision_recall(y, scores), "Precision at each recall: the higher a line, the better.")
     section.figure(
-        budget_curve(y, findings.scores, day),
+        budget_curve(y, scores, day),
         "Share of alerts that are frauds, and share of frauds that are found, for a daily budget of alerts.",
     )
 
@@ -135,7 +140,7 @@ def _alerts(report: Report, findings: Findings) -> None:
             row.append(str(table.frame["entity"].iloc[position]))
         row += [f"{table.amount[position]:,.2f}", f"{ours[position]:.3f}", reason]
         if findings.measures:
-            row.append("fraud" if table.label[position] == 1 else "genuine")
+            row.append({1: "fraud", 0: "genuine"}.get(int(table.label[position]), "unknown"))
         rows.append(row)
     columns = ["payment", "time", *(["card"] if "entity" in table.frame else []), "amount", "score", "why"]
     section.table([*columns, *(["truth"] if findings.measures else [])], rows, note="The fifteen highest scores.")

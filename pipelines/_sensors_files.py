@@ -1,4 +1,4 @@
-"""Tables that the vibration jobs write, each replaced whole."""
+"""What the vibration jobs write, each file replaced whole, and where a machine's model lies."""
 
 import dataclasses
 import os
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlabeled.core.checkpoints import write_atomically
+from unlabeled.core.checkpoints import MANIFEST, write_atomically
+from unlabeled.core.errors import DataError
 from unlabeled.sensors.backtest import Result
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.report import Machine, alarm_episodes
@@ -92,3 +93,19 @@ def results(found: Sequence[Result], out: Path) -> dict[str, Path]:
 def plain_result(result: Result) -> dict[str, Any]:
     """For JSON, which has no nan."""
     return {k: None if isinstance(v, float) and v != v else v for k, v in dataclasses.asdict(result).items()}
+
+
+def model_of(asset: str, model: Path) -> Path:
+    """``model`` itself, the folder inside that has the machine's name, or the only one there."""
+    if (model / MANIFEST).is_file():
+        return model
+    named = model / folder_name(asset)
+    if (named / MANIFEST).is_file():
+        return named
+    inside = (
+        sorted(p.parent for p in model.glob(f"*/{MANIFEST}") if p.parent.name != "encoder") if model.is_dir() else []
+    )
+    if len(inside) == 1:
+        return inside[0]
+    have = ", ".join(p.name for p in inside) or "none"
+    raise DataError(f"{model} holds no model for {asset} (it has: {have}): fit it first, or name its own folder")

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from unlabeled.pipelines import cli_fraud, cli_medical, cli_sensors
-from unlabeled.pipelines.jobs import Comparison, Outcome
+from unlabeled.pipelines.jobs import Comparison, Outcome, number
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 EVERYWHERE = ("--debug", "--quiet", "--json")
@@ -128,18 +128,35 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def comparison_table(comparisons: list[Comparison]) -> object:
-    """Ours beside each baseline, and what was gained over the strongest of them."""
+    """Ours and each baseline, one a row, and what ours gains over it (negative: it is better than ours)."""
     from rich.table import Table
 
     table = Table(show_edge=False)
-    for name in ("", "ours", "baselines", "gain over the best"):
+    for name in ("", "value [95 % interval]"):
         table.add_column(name, overflow="fold")
+    table.add_column("ours gains", justify="right")
     for c in comparisons:
-        name, gain = c.gain()
-        others = "\n".join(f"{other} {_text(value)}" for other, value in c.baselines.items())
-        table.add_row(c.metric, _text(c.ours), others, f"{gain:+.3f} ({name})")
+        direction = "more" if c.higher_is_better else "less"
+        counts = _are_counts([number(value) for value in c.everything().values()])
+        table.add_section()
+        table.add_row(f"{c.metric} ({direction} is better)", "", "")
+        table.add_row("  ours", _text(c.ours, counts=counts), "")
+        for name, value in c.baselines.items():
+            table.add_row(f"  {name}", _text(value, counts=counts), _signed(c.gain_over(name), counts=counts))
     return table
 
 
-def _text(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+def _are_counts(values: list[float]) -> bool:
+    return all(value.is_integer() for value in values) and max(values) > 1
+
+
+def _text(value: object, *, counts: bool) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if counts else f"{value:.3f}"
+    return str(value)
+
+
+def _signed(gain: float, *, counts: bool) -> str:
+    if gain != gain:
+        return "-"
+    return f"{gain:+,.0f}" if counts else f"{gain:+.3f}"

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unlabeled.core import tracking
 from unlabeled.core.errors import DataError
@@ -16,8 +15,19 @@ from unlabeled.fraud.labels import few, from_csv, known_by
 from unlabeled.fraud.readers import DAY, Transactions, joined, parse_time, read_table, transactions
 from unlabeled.fraud.roles import Roles
 from unlabeled.fraud.simulate import simulate
-from unlabeled.pipelines._fraud_output import OURS, Scored, short, skip_words, verdict, write, write_skipped
-from unlabeled.pipelines.jobs import Outcome
+from unlabeled.pipelines._fraud_compare import (
+    OURS,
+    Scored,
+    beside_baselines,
+    checked,
+    plain_scores,
+    seen_words,
+    short,
+    verdict,
+    what_judges,
+)
+from unlabeled.pipelines._fraud_output import skip_words, write, write_skipped
+from unlabeled.pipelines.jobs import Comparison, Outcome, number
 
 EXPERIMENT = "unlabeled/fraud"
 _TRAIN_SHARE = 0.7
@@ -67,13 +77,15 @@ def finetune(
             say(f"{len(left)} lines of {labels} were left out; the first: {left.iloc[0]['reason']}")
     if n_frauds is not None:
         label = few(label, frauds=n_frauds, seed=seed)
-    run_id = _finetuned(detector, known, label, out=out, source=table.name)
+    run_id, comparisons, words = _finetuned(detector, known.with_labels(label), out=out, source=table.name)
     if left is not None and len(left):
         left.to_csv(out.with_name(out.name + "-labels-left-out.csv"), index=False)
     frauds, genuine = int((label == 1).sum()), int((label == 0).sum())
     return Outcome(
-        headline=f"Learnt from {frauds:,} labelled frauds and {genuine:,} genuine payments; {skip_words(payments)}.",
-        files={"model": out},
+        headline=f"Learnt from {frauds:,} labelled frauds and {genuine:,} genuine payments. {words} "
+        f"{_sentence(skip_words(payments))}",
+        comparisons=comparisons,
+        files={"model": out, "report": out / "report.html"},
         run_id=run_id,
         details={"frauds": frauds, "genuine": genuine, "labels_left_out": 0 if left is None else len(left)},
     )
@@ -91,22 +103,32 @@ def score(table: Path, *, model: Path, out: Path, budget: int = 100, since: str 
     with tracking.run(EXPERIMENT, "score", params={"table": table.name, "budget": budget}, parent=parent) as run:
         run.tags({"data": new.fingerprint()})
         ours, why = detector.explained(new, history=past if len(past) else None)
-        scored = Scored(detector, past, new, {OURS: ours}, why, budget)
+        seen = new.time <= detector.manifest_.get("labelled_until", -np.inf)
+        scored = Scored(detector, past, new, {OURS: ours}, why, budget, seen)
+        comparisons: list[Comparison] = []
+        words, tone = "", "plain"
+        if scored.can_judge:
+            scored.scores |= plain_scores(detector, past, new)
+            comparisons, words, tone = verdict(scored, int(detector.manifest_.get("labelled_frauds", 0)))
+        kind = "probability of fraud" if detector.fitted_ is not None else "unsupervised score"
+        headline = f"{len(scored.alerts):,} alerts among {len(new):,} payments ({budget} a day, by {kind})"
+        headline += f". {words}" if words else ""
         files, measures = write(
             scored,
             out,
             title="Alerts",
             subtitle=f"{len(new):,} payments of {table.name}",
             run=run,
-            label_note="",
+            label_note=what_judges(scored),
             synthetic=False,
-        )
-        run.metrics({f"{OURS}.{key}": value for key, value in measures.get(OURS, {}).items()})
-        alerts = len(scored.alerts)
-        kind = "probability of fraud" if detector.fitted_ is not None else "unsupervised score"
-        headline = f"{alerts:,} alerts among {len(new):,} payments ({budget} a day, by {kind}); {skip_words(payments)}."
-        return Outcome(
             headline=headline,
+            tone=tone,
+        )
+        run.metrics({f"{short(name)}.{key}": v for name, m in measures.items() for key, v in m.items()})
+        alerts = len(scored.alerts)
+        return Outcome(
+            headline=f"{headline}; {skip_words(payments)}. {seen_words(scored)}".rstrip(),
+            comparisons=comparisons,
             files=files,
             run_id=run.run_id,
             details={"alerts": alerts, "payments": len(new), **measures.get(OURS, {})},
@@ -264,13 +286,17 @@ def _pretrained(
     return detector, run.run_id
 
 
-def _finetuned(detector: FraudDetector, known: Transactions, label: NDArray, *, out: Path, source: str) -> str:
+def _finetuned(
+    detector: FraudDetector, known: Transactions, *, out: Path, source: str
+) -> tuple[str, list[Comparison], str]:
+    """The run, and how the later labels were ranked by what the earlier ones taught, beside the baselines."""
     pretraining = detector.manifest_.get("pretraining_run") or detector.manifest_.get("run_id")
-    frauds, genuine = int((label == 1).sum()), int((label == 0).sum())
+    frauds, genuine = int((known.label == 1).sum()), int((known.label == 0).sum())
     params = {"table": source, "frauds": frauds, "genuine": genuine}
     with tracking.run(EXPERIMENT, "finetune", params=params, parent=pretraining) as run:
         run.tags({"data": known.fingerprint()})
-        detector.finetune(known, label)
+        detector.finetune(known)
+        comparisons, words = checked(detector, known)
         run.metrics({"labelled_frauds": frauds, "labelled_genuine": genuine})
         detector.manifest_ |= {"run_id": run.run_id, "pretraining_run": pretraining}
         detector.save(out)
@@ -279,20 +305,27 @@ def _finetuned(detector: FraudDetector, known: Transactions, label: NDArray, *, 
         report = training_report(
             title="Fraud detector, fine-tuned on labels",
             subtitle=source,
-            says="Trained, not yet compared: unlabeled fraud backtest shows what it finds beside the baselines.",
+            says=words,
             facts={"labelled frauds": frauds, "labelled genuine": genuine, "payments": len(known)},
             curves={},
             made_of=params,
             synthetic=False,
             run_id=run.run_id,
         )
+        if comparisons:
+            beside_baselines(report, comparisons)
         leading = sorted(zip(detector.feature_names_, gain, strict=True), key=lambda pair: -pair[1])[:15]
         report.section("What it leans on").table(
             ["column", "share of the gain, %"], [[name, f"{100 * g / max(sum(gain), 1e-9):.1f}"] for name, g in leading]
         )
         report.write(out / "report.html")
+        run.metrics({f"check.{short(n)}": number(v) for c in comparisons[:1] for n, v in c.everything().items()})
         run.artifact(out, "model")
-    return run.run_id
+    return run.run_id, comparisons, words
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _read(table: Path, roles: Path | None) -> Transactions:

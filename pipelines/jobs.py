@@ -26,9 +26,17 @@ class Comparison:
 
     def gain(self) -> tuple[str, float]:
         """The strongest baseline's name, and ours minus it (positive is better)."""
+        name = min(self.baselines, key=self.gain_over)
+        return name, self.gain_over(name)
+
+    def gain_over(self, name: str) -> float:
+        """Ours minus one baseline (positive is better)."""
         sign = 1.0 if self.higher_is_better else -1.0
-        name = max(self.baselines, key=lambda n: sign * number(self.baselines[n]))
-        return name, sign * (number(self.ours) - number(self.baselines[name])) + 0.0  # never -0.0
+        return sign * (number(self.ours) - number(self.baselines[name])) + 0.0  # never -0.0
+
+    def everything(self) -> dict[str, Estimate | float]:
+        """Ours and the baselines, by name."""
+        return {"ours": self.ours, **self.baselines}
 
 
 @dataclass(frozen=True, kw_only=True)

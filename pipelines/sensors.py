@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from unlabeled.core import fingerprint, tracking
-from unlabeled.core.checkpoints import MANIFEST
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.core.report import Verdict, training_report
@@ -115,7 +114,7 @@ def score(
     parent = None
     for recording in recordings:
         try:
-            monitor = MachineMonitor.load(_model_of(recording.asset, model))
+            monitor = MachineMonitor.load(files.model_of(recording.asset, model))
             table = monitor.score(recording)
         except DataError as error:
             if len(recordings) == 1:
@@ -354,22 +353,6 @@ def _pretrain(
 def _copy(encoder: MachineMonitor, folder: Path, seed: int) -> MachineMonitor:
     """A monitor of its own for each machine, with the pretrained encoder."""
     return MachineMonitor.load(folder).set_params(random_state=seed) if encoder.pretrained_ else encoder
-
-
-def _model_of(asset: str, model: Path) -> Path:
-    """``model`` itself, the folder inside that has the machine's name, or the only one there."""
-    if (model / MANIFEST).is_file():
-        return model
-    named = model / files.folder_name(asset)
-    if (named / MANIFEST).is_file():
-        return named
-    inside = (
-        sorted(p.parent for p in model.glob(f"*/{MANIFEST}") if p.parent.name != "encoder") if model.is_dir() else []
-    )
-    if len(inside) == 1:
-        return inside[0]
-    have = ", ".join(p.name for p in inside) or "none"
-    raise DataError(f"{model} holds no model for {asset} (it has: {have}): fit it first, or name its own folder")
 
 
 def _alike(one: Recording, other: Recording) -> bool:

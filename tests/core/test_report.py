@@ -32,8 +32,8 @@ def test_numbers_are_shown_as_a_reader_expects() -> None:
     page = a_report().html()
     assert "<b>0.912</b>" in page
     assert "<b>12,345</b>" in page
-    assert '<tr class="ours"><td>ours</td><td>0.500</td></tr>' in page
-    assert "<td>theirs</td><td>-</td>" in page
+    assert '<tr class="ours"><td>ours</td><td class="n">0.500</td></tr>' in page
+    assert '<td>theirs</td><td class="n">-</td>' in page
 
 
 def test_only_synthetic_data_is_called_synthetic() -> None:
@@ -68,5 +68,5 @@ def test_the_page_of_a_training_warns_that_a_falling_loss_proves_nothing() -> No
     ).html()
     assert "Training loss by step: cards and merchants" in page
     assert "not that a detector built on it is any good" in page
-    assert "<td>lr</td><td>0.001</td>" in page
+    assert '<td>lr</td><td class="n">0.001</td>' in page
     assert "run abc" in page

@@ -35,6 +35,9 @@ def test_from_a_table_to_alerts(path: Path, in_tmp: Path) -> None:
     tuned = fraud.finetune(
         path, model=in_tmp / "base", out=in_tmp / "tuned", labels=in_tmp / "labels.csv", until="2026-02-02", n_frauds=20
     )
+    assert "Check on the later labels (6 frauds" in tuned.headline
+    assert {"LightGBM, same labels", "isolation forest"} <= set(tuned.comparisons[0].baselines)
+    assert "on later labelled payments" in tuned.files["report"].read_text()
     assert tuned.details == {"frauds": 20, "genuine": 400, "labels_left_out": 2}  # an unknown id, and the skipped row
     left = pd.read_csv(in_tmp / "tuned-labels-left-out.csv")
     assert left["row_id"].tolist() == [5, 10**9]
@@ -51,6 +54,15 @@ def test_from_a_table_to_alerts(path: Path, in_tmp: Path) -> None:
         "reason": ["amount missing or not a number"],
     }
     assert "amount missing or not a number" in outcome.files["report"].read_text()
+
+    assert set(outcome.comparisons[0].baselines) == {
+        "LightGBM, same labels", "isolation forest", "amount rule"
+    }  # fmt: skip
+    assert "not later than" not in outcome.headline
+    whole = fraud.score(path, model=in_tmp / "tuned", out=in_tmp / "whole")
+    assert "are not later than the last label that the model learnt from" in whole.headline
+    last = FraudDetector.load(in_tmp / "tuned").manifest_["labelled_until"]
+    assert f"{(pd.read_parquet(whole.files['scores'])['time'] <= last).sum():,} of them" in whole.headline
 
     runs = MlflowClient(f"sqlite:///{in_tmp}/mlflow.db")
     assert runs.get_run(tuned.run_id).data.tags["unlabeled.pretraining_run"] == learnt.run_id
@@ -80,6 +92,22 @@ def test_a_backtest_without_and_with_labels(path: Path, in_tmp: Path) -> None:
     assert model.manifest_["pretraining_run"] == outcome.details["pretraining_run"]
     with pytest.raises(DataError, match="needs labelled frauds after"):
         fraud.backtest(path, out=in_tmp / "late", train_until="2026-02-15T20:00", steps=5)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_labels_of_the_time_that_taught_do_not_judge(path: Path, in_tmp: Path) -> None:
+    """Turning round every label that lies in the model's own time changes no number of the comparison."""
+    fraud.pretrain(path, out=in_tmp / "base", until="2026-02-02", steps=5)
+    fraud.finetune(path, model=in_tmp / "base", out=in_tmp / "tuned", until="2026-02-02", n_frauds=20)
+    last = FraudDetector.load(in_tmp / "tuned").manifest_["labelled_until"]
+    before = fraud.score(path, model=in_tmp / "tuned", out=in_tmp / "a", since="2026-01-30")
+    table = pd.read_csv(path)
+    seen = pd.to_datetime(table["time"]).to_numpy() <= np.datetime64(round(last * 1000), "ms")
+    table.loc[seen, "fraud"] = 1 - table.loc[seen, "fraud"]
+    table.to_csv(path, index=False)
+    after = fraud.score(path, model=in_tmp / "tuned", out=in_tmp / "b", since="2026-01-30")
+    assert "LightGBM, same labels" in before.comparisons[0].baselines
+    assert before.to_json()["comparisons"] == after.to_json()["comparisons"]
 
 
 def test_labels_of_the_last_week_do_not_teach(path: Path, table: pd.DataFrame, in_tmp: Path) -> None:

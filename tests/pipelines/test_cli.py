@@ -107,6 +107,9 @@ def test_json_is_one_object_with_nulls_for_absent_bounds(capsys: pytest.CaptureF
 def test_the_table_shows_a_loss_as_such(capsys: pytest.CaptureFixture[str]) -> None:
     cli._show(outcome(), as_json=False)
     shown = capsys.readouterr().out
-    assert "+0.050 (scratch)" in shown
-    assert "-2.000 (rms)" in shown
+    cells = [[cell.strip() for cell in line.split("│")] for line in shown.splitlines()]
+    assert ["scratch", "0.850", "+0.050"] in cells
+    assert ["pca", "0.800", "+0.100"] in cells
+    assert ["rms", "5", "-2"] in cells
+    assert ["false alarms (less is better)", "", ""] in cells
     assert "report: r.html" in shown
