@@ -1,5 +1,7 @@
 """What the model must beat with the same pictures and the same labels."""
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.base import clone
 
+from unlabeled.core import checkpoints
 from unlabeled.core.errors import DataError
 from unlabeled.medical import _finetuning as finetuning
 from unlabeled.medical._finetuning import Decision, Labelled
@@ -16,6 +19,7 @@ from unlabeled.medical.splits import patient_folds
 from unlabeled.medical.transforms import standardise
 
 SIDE = 32
+KIND = "medical.PixelRegression"
 
 
 def from_scratch(
@@ -61,19 +65,22 @@ class PixelRegression:
         count = min(self.components, len(pixels) - 1, pixels.shape[1])
         if count < 1:
             raise DataError("principal components need at least two pictures")
-        self.pca_ = PCA(count, random_state=self.seed).fit(pixels)
-        x = self.pca_.transform(_small(data.images))
+        pca = PCA(count, random_state=self.seed).fit(pixels)
+        self.mean_, self.axes_ = pca.mean_.astype(np.float64), pca.components_.astype(np.float64).T
+        x = self._components(data.images)
         self.prior_ = finetuning.prior_logit(data.labels)
         if validation is not None:
-            self.members_ = [self._regression(x, data.labels)]
-            held_labels, held = validation[1], self._logits(validation[0])
+            members = [self._regression(x, data.labels)]
         else:
             fold = patient_folds(groups, data.labels, folds=self.folds, seed=self.seed)
-            order = np.argsort(fold, kind="stable")
             members = [self._regression(x[fold != f], data.labels[fold != f]) for f in range(self.folds)]
-            parts = [m.decision_function(x[fold == f]) for f, m in enumerate(members)]
-            self.members_ = members
-            held_labels, held = data.labels[order], np.concatenate(parts) + self.prior_
+        self.weights_ = np.stack([member.coef_[0] for member in members])
+        self.biases_ = np.array([member.intercept_[0] for member in members])
+        if validation is not None:
+            held_labels, held = validation[1], self._logits(validation[0])
+        else:
+            each = x @ self.weights_.T + self.biases_ + self.prior_
+            held_labels, held = data.labels, each[np.arange(len(x)), fold]
         self.decision_: Decision = finetuning.decide(held_labels, held)
         return self
 
@@ -81,9 +88,35 @@ class PixelRegression:
         """Probability of pneumonia (N,)."""
         return self.decision_.probability(self._logits(images))
 
+    def save(self, folder: Path) -> Path:
+        """Writes a model folder; no pictures."""
+        arrays = {"mean": self.mean_, "axes": self.axes_, "weights": self.weights_, "biases": self.biases_}
+        return checkpoints.save(
+            folder,
+            kind=KIND,
+            tensors={name: torch.from_numpy(array) for name, array in arrays.items()},
+            manifest={"prior": self.prior_, "decision": asdict(self.decision_), "seed": self.seed},
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> "PixelRegression":
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: missing, damaged, or of another kind.
+        """
+        tensors, manifest = checkpoints.load(folder, kind=KIND)
+        made = cls(components=tensors["axes"].shape[1], folds=len(tensors["biases"]), seed=manifest["seed"])
+        made.mean_, made.axes_ = tensors["mean"].numpy(), tensors["axes"].numpy()
+        made.weights_, made.biases_ = tensors["weights"].numpy(), tensors["biases"].numpy()
+        made.prior_, made.decision_ = manifest["prior"], Decision(**manifest["decision"])
+        return made
+
     def _logits(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        x = self.pca_.transform(_small(images))
-        return np.mean([member.decision_function(x) for member in self.members_], axis=0) + self.prior_
+        return (self._components(images) @ self.weights_.T + self.biases_).mean(axis=1) + self.prior_
+
+    def _components(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return (_small(images) - self.mean_) @ self.axes_
 
     def _regression(self, x: NDArray[np.float64], labels: NDArray[np.int64]) -> Any:
         from sklearn.linear_model import LogisticRegression

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unlabeled.core import tracking
 from unlabeled.core.checkpoints import write_atomically
@@ -15,7 +16,8 @@ from unlabeled.core.errors import DataError, GateError
 from unlabeled.core.evaluation import Estimate
 from unlabeled.core.progress import say
 from unlabeled.medical import baselines, report, simulate
-from unlabeled.medical._finetuning import Labelled
+from unlabeled.medical._finetuning import Decision, Labelled
+from unlabeled.medical.baselines import PixelRegression
 from unlabeled.medical.evaluation import Scored, metrics
 from unlabeled.medical.images import ImageSet, Skip, skip_summary
 from unlabeled.medical.labels import attach, read_labels
@@ -29,6 +31,7 @@ OURS, SCRATCH, PIXELS = "ours", "same network from scratch", "PCA + logistic reg
 COMPARED = ("AUROC", "balanced accuracy")
 # Of the labelled patients, where no column of splits says otherwise.
 TEST_SHARE = 1 / 3
+BESIDE = "baselines"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def predict(source: Path, *, model: Path, out: Path, labels: Path | None = None)
     """Scores pictures; with labels, says how good the scores are."""
     trained = PneumoniaModel.load(model)
     images = _read(source, labels, size=trained.image_size)
-    return _predict(trained, images, out=out, judged=labels is not None)
+    return _predict(trained, images, out=out, beside=model / BESIDE if labels is not None else None)
 
 
 def demo(out: Path, *, seed: int = 0) -> Outcome:
@@ -187,13 +190,7 @@ def _finetune(
         pixels = baselines.PixelRegression(folds=model.folds, seed=model.random_state).fit(
             parts.unlabelled.images, data, groups=train.patients, validation=validation
         )
-        assert model.decision_ is not None
-        assert scratch.decision_ is not None
-        methods = {
-            OURS: Scored(model.score(test), model.decision_),
-            SCRATCH: Scored(scratch.score(test), scratch.decision_),
-            PIXELS: Scored(pixels.score(test.images), pixels.decision_),
-        }
+        methods = _methods(model, scratch, pixels, test)
         table = {name: metrics(test.labels, scored, patients=test.patients) for name, scored in methods.items()}
         verdict = report.verdict(test.labels, methods, patients=test.patients)
         page = report.evaluation_report(
@@ -210,10 +207,11 @@ def _finetune(
             run_id=run.run_id,
         )
         model.save(out)
+        # Whoever judges the model on other pictures later judges these beside it.
+        scratch.save(out / BESIDE / "scratch")
+        pixels.save(out / BESIDE / "pixels")
         files = {"model": out, "report": page.write(out / "report.html"), **_write_skips(out, skipped)}
-        run.metrics({f"test.{_key(name)}": value.value for name, value in table[OURS].items()})
-        for other in (SCRATCH, PIXELS):
-            run.metrics({f"baseline.{_key(other)}.{_key(n)}": value.value for n, value in table[other].items()})
+        _log(run, table)
         run.artifact(out)
     return Outcome(
         headline=f"{len(train)} labels, {len(test)} unseen pictures. {verdict.text}",
@@ -224,29 +222,41 @@ def _finetune(
     )
 
 
-def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judged: bool) -> Outcome:
+def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, beside: Path | None) -> Outcome:
+    """Scores every picture; with a folder of baselines, labelled pictures judge ours beside them."""
     probability, decision = model.score(images), model.decision_
     assert decision is not None
-    if judged:
+    if beside is not None:
         _refuse_seen(model, images.labelled())
     name = f"predict {out.name}"
     tags = {"data.fingerprint": images.fingerprint()}
     with tracking.run(EXPERIMENT, name, tags=tags, parent=model.provenance_.get("pretraining_run")) as run:
         called = int((probability >= decision.threshold).sum())
-        files = {"predictions": _write_predictions(out, images, model), **_write_skips(out, images.skipped)}
+        files = {"predictions": _write_predictions(out, images, probability, decision)}
+        files |= _write_skips(out, images.skipped)
         headline = f"{called} of {len(images)} pictures are called pneumonia ({len(images.skipped)} inputs skipped)."
         details: dict[str, object] = {"pictures": len(images), "called": called, "skipped": len(images.skipped)}
         run.metrics({"pictures": len(images), "called": called, "skipped": len(images.skipped)})
-        if judged:
+        comparisons: list[Comparison] = []
+        if beside is not None:
             unseen = images.labelled()
             assert unseen.labels is not None
+            if len(np.unique(unseen.labels)) < 2:
+                raise DataError("the labels hold one class only, and judge nothing: predict without --labels")
             methods = {OURS: Scored(model.score(unseen), decision)}
-            table = {OURS: metrics(unseen.labels, methods[OURS], patients=unseen.patients)}
-            auroc = table[OURS]["AUROC"]
+            if beside.is_dir():  # a model saved from Python has none
+                scratch, pixels = PneumoniaModel.load(beside / "scratch"), PixelRegression.load(beside / "pixels")
+                methods = _methods(model, scratch, pixels, unseen)
+            table = {method: metrics(unseen.labels, s, patients=unseen.patients) for method, s in methods.items()}
+            verdict = (
+                report.verdict(unseen.labels, methods, patients=unseen.patients)
+                if len(methods) > 1
+                else report.Verdict(f"AUROC {table[OURS]['AUROC']}; no baseline stands beside this model.")
+            )
             page = report.evaluation_report(
                 title="Pneumonia: predictions beside labels",
                 subtitle=f"{len(unseen)} labelled pictures, none of a patient that the model learnt from",
-                verdict=report.Verdict(f"AUROC {auroc} on {len(unseen)} pictures; no baseline was trained here."),
+                verdict=verdict,
                 model=model,
                 unseen=unseen,
                 methods=methods,
@@ -256,11 +266,31 @@ def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judged: bool
                 run_id=run.run_id,
             )
             files["report"] = page.write(out / "report.html")
-            headline += f" AUROC {auroc} on {len(unseen)} labelled pictures."
+            headline += f" On {len(unseen)} labelled pictures: {verdict.text}"
+            comparisons = _comparisons(table) if len(methods) > 1 else []
             details["metrics"] = {key: value.value for key, value in table[OURS].items()}
-            run.metrics({f"test.{_key(key)}": value.value for key, value in table[OURS].items()})
+            _log(run, table)
         run.artifact(out)
-    return Outcome(headline=headline, files=files, run_id=run.run_id, details=details)
+    return Outcome(headline=headline, comparisons=comparisons, files=files, run_id=run.run_id, details=details)
+
+
+def _methods(
+    model: PneumoniaModel, scratch: PneumoniaModel, pixels: PixelRegression, unseen: ImageSet
+) -> dict[str, Scored]:
+    """Everybody's probabilities of unseen pictures, ours first."""
+    assert model.decision_ is not None
+    assert scratch.decision_ is not None
+    return {
+        OURS: Scored(model.score(unseen), model.decision_),
+        SCRATCH: Scored(scratch.score(unseen), scratch.decision_),
+        PIXELS: Scored(pixels.score(unseen.images), pixels.decision_),
+    }
+
+
+def _log(run: tracking.Run, table: Mapping[str, Mapping[str, Estimate]]) -> None:
+    run.metrics({f"test.{_key(name)}": value.value for name, value in table[OURS].items()})
+    for other in table.keys() - {OURS}:
+        run.metrics({f"baseline.{_key(other)}.{_key(n)}": value.value for n, value in table[other].items()})
 
 
 def _read(source: Path, labels: Path | None, *, size: int) -> ImageSet:
@@ -295,12 +325,10 @@ def _write_skips(out: Path, skipped: tuple[Skip, ...]) -> dict[str, Path]:
     return {"skipped": _write_csv(out / "skipped.csv", ("input", "reason"), skipped)} if skipped else {}
 
 
-def _write_predictions(out: Path, images: ImageSet, model: PneumoniaModel) -> Path:
-    decision = model.decision_
-    assert decision is not None
+def _write_predictions(out: Path, images: ImageSet, probability: NDArray[np.float64], decision: Decision) -> Path:
     rows = [
         (name, f"{p:.6f}", "pneumonia" if p >= decision.threshold else "no pneumonia", f"{decision.threshold:.6f}")
-        for name, p in zip(images.ids, model.score(images), strict=True)
+        for name, p in zip(images.ids, probability, strict=True)
     ]
     return _write_csv(out / "predictions.csv", ("image_id", "probability", "call", "threshold"), rows)
 

@@ -1,6 +1,7 @@
 """The jobs from files to files: tracked, private, and refusing what must be refused."""
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +131,15 @@ def test_given_splits_are_used_and_validation_decides(
         writer.writerow(["file", "label"])
         writer.writerows([r["file"], r["label"]] for r in scored)
     judged = jobs.predict(archive.images, model=in_tmp / "m", out=in_tmp / "s", labels=in_tmp / "unseen.csv")
-    assert judged.details["metrics"]["AUROC"] == pytest.approx(
-        next(c for c in done.comparisons if c.metric == "AUROC").ours.value  # type: ignore[union-attr]
-    )
-    assert judged.files["report"].is_file()
+    # The same pictures, judged again from files: ours and both baselines, which were kept beside the model.
+    for now, then in zip(judged.comparisons, done.comparisons, strict=True):
+        assert set(now.baselines) == {jobs.SCRATCH, jobs.PIXELS}
+        for name, value in then.everything().items():
+            assert now.everything()[name] == pytest.approx(value), (now.metric, name)
+    assert jobs.SCRATCH in judged.files["report"].read_text(encoding="utf-8")
+    shutil.rmtree(in_tmp / "m" / "baselines")
+    alone = jobs.predict(archive.images, model=in_tmp / "m", out=in_tmp / "s2", labels=in_tmp / "unseen.csv")
+    assert "no baseline stands beside this model" in alone.headline
 
 
 def test_pretraining_leaves_a_model_a_report_and_nothing_half_done(archive: simulate.Simulated, in_tmp: Path) -> None:
