@@ -27,7 +27,7 @@ from unlabeled.core.hardware import describe_hardware
 from unlabeled.sensors import MachineMonitor, Recording, read, simulate
 from unlabeled.sensors.alarms import alarm_states, sustained
 from unlabeled.sensors.backtest import Result, judge, ours, plain, with_failure
-from unlabeled.sensors.baselines import indicator_table, three_sigma, usual_baselines
+from unlabeled.sensors.baselines import indicator_table, three_sigma, usual_rules
 from unlabeled.sensors.monitor import PARTS
 
 HERE = Path(__file__).parent
@@ -105,12 +105,11 @@ def baselines_of(recording: Recording) -> list[dict[str, Any]]:
     rule, rows = MachineMonitor().rule, recording.normal_rows()
     table = indicator_table(recording)
     found = []
-    for usual in usual_baselines(recording, normal_rows=rows):
+    for usual in usual_rules(recording, normal_rows=rows):
         for median_of in (1, 9):
             name = usual.name if median_of == 1 else f"{usual.name}, median of 9"
-            two_sided = bool((usual.z[np.isfinite(usual.z)] >= 0).all())
             values = table[usual.name].to_numpy()
-            rule_of = three_sigma(values, name=name, normal_rows=rows, two_sided=two_sided, median_of=median_of)
+            rule_of = three_sigma(values, name=name, normal_rows=rows, two_sided=usual.two_sided, median_of=median_of)
             result: Result = plain(recording, rule_of, rule=rule, normal_rows=rows, failed=_failed(recording))
             end = recording.end_row()
             twelve = sustained(rule_of.exceeds()[rows:end], rows=12)

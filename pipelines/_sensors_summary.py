@@ -136,4 +136,5 @@ def score_facts(machines: Sequence[pages.Machine]) -> dict[str, Any]:
         "snapshots": sum(len(m.table) for m in machines),
         "cannot judge": sum(int((m.table["state"] == "cannot judge").sum()) for m in machines),
         "alarms": sum(len(pages.alarm_episodes(m.table)) for m in machines),
+        "in alarm by a plain rule": sum(any(on[-1] for on in pages.plain_alarms(m).values()) for m in machines),
     }

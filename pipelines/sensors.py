@@ -15,7 +15,7 @@ from unlabeled.pipelines.jobs import Outcome
 from unlabeled.sensors import report as pages
 from unlabeled.sensors import simulate
 from unlabeled.sensors.backtest import Replay, backtest, with_failure
-from unlabeled.sensors.baselines import usual_baselines
+from unlabeled.sensors.baselines import applied
 from unlabeled.sensors.monitor import CALIBRATION_SHARE, MachineMonitor
 from unlabeled.sensors.readers import read
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
@@ -124,7 +124,7 @@ def score(
         parent = parent or monitor.pretraining_run_
         rows = monitor.period_.stop
         same = len(recording) >= rows and fingerprint.of_array(recording.values[:rows]) == monitor.data_fingerprint_
-        baselines = usual_baselines(recording, normal_rows=rows) if same else []
+        baselines = applied(monitor.plain_rules_, recording)
         machines.append(
             summary.explained(
                 pages.Machine(recording, monitor, table, baselines=baselines, normal_rows=rows if same else 0),

@@ -1,5 +1,6 @@
 """A monitor on disk: weights, constants and the normal period's embeddings; distances are fitted anew on loading."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +40,17 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
         tensors |= {f"reference.{k}": v for k, v in monitor.reference_.items()}
         tensors |= {f"scaling.{k}": torch.from_numpy(getattr(monitor.scaling_, k)) for k in _SCALING}
         manifest["fitted"] = {name: getattr(monitor, name) for name in _FITTED}
-        manifest["fitted"] |= {"names_": list(monitor.names_), "period_": dict(monitor.period_.__dict__)}
+        manifest["fitted"] |= {
+            "names_": list(monitor.names_),
+            "period_": asdict(monitor.period_),
+            "plain_rules_": [asdict(rule) for rule in monitor.plain_rules_],
+        }
     return checkpoints.save(folder, kind=KIND, tensors=tensors, manifest=manifest)
 
 
 def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
     from unlabeled.sensors.alarms import AlarmRule
+    from unlabeled.sensors.baselines import Rule
     from unlabeled.sensors.monitor import KIND, Period
     from unlabeled.sensors.views import Scaling
 
@@ -65,6 +71,7 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
         for name in _FITTED:
             setattr(monitor, name, fitted[name])
         monitor.names_, monitor.period_ = tuple(fitted["names_"]), Period(**fitted["period_"])
+        monitor.plain_rules_ = [Rule(**rule) for rule in fitted["plain_rules_"]]
         monitor.scaling_ = Scaling(*(tensors[f"scaling.{k}"].numpy() for k in _SCALING))
         reference = {k: v.numpy() for k, v in _under("reference.", tensors).items()}
         monitor.set_reference(reference["embedding"], reference["error"], reference["outside"], monitor.cut_)

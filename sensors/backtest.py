@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
 from unlabeled.sensors.alarms import AlarmRule, episodes, latched, sustained
-from unlabeled.sensors.baselines import ThreeSigma, usual_baselines
+from unlabeled.sensors.baselines import ThreeSigma, applied
 from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
 
@@ -135,7 +135,7 @@ def backtest(
         raise DataError(f"{recording.asset}: nothing runs after the normal period's {rows} rows; declare a shorter one")
     monitor.fit(recording, normal_share=normal_share, normal_until=normal_until)
     table = monitor.score(recording)
-    baselines = usual_baselines(recording, normal_rows=rows)
+    baselines = applied(monitor.plain_rules_, recording)
     results = [ours(recording, table, monitor.threshold_, normal_rows=rows, failed=failed)]
     results += [plain(recording, b, rule=monitor.rule, normal_rows=rows, failed=failed) for b in baselines]
     return Replay(recording, monitor, table, baselines, results)

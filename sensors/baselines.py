@@ -1,5 +1,6 @@
 """What any engineer would try first: one indicator, mean plus three standard deviations of the normal period."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,21 +16,39 @@ SIGMAS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Mean and spread (n - 1) of one indicator over the normal period; ``two_sided``: a fall counts as a rise does."""
+
+    name: str
+    mean: float
+    scale: float
+    two_sided: bool
+
+    def apply(self, values: NDArray) -> "ThreeSigma":
+        """The rule on values (n,) of the same indicator, from the same period or a later one."""
+        x = np.asarray(values, dtype=np.float64)
+        z = (x - self.mean) / max(self.scale, 1e-12)
+        return ThreeSigma(rule=self, z=np.abs(z) if self.two_sided else z, values=x)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ThreeSigma:
     """Distance of one indicator from its normal mean in standard deviations (n - 1), over time.
 
     Attributes:
-        name: of the indicator.
+        rule: what is normal.
         z: (n,) one-sided or absolute distance; nan where the snapshot cannot be judged.
         values: (n,) the indicator itself.
-        mean, scale: of the normal period.
     """
 
-    name: str
+    rule: Rule
     z: NDArray[np.float64]
     values: NDArray[np.float64]
-    mean: float
-    scale: float
+
+    @property
+    def name(self) -> str:
+        """The indicator's."""
+        return self.rule.name
 
     def exceeds(self) -> NDArray[np.bool_]:
         """Rows above mean + 3 standard deviations (or outside, when two-sided)."""
@@ -75,24 +94,32 @@ def three_sigma(
     x = np.asarray(values, dtype=np.float64)
     if median_of > 1:
         x = pd.Series(x).rolling(median_of, min_periods=1).median().to_numpy()
-    normal = x[:normal_rows]
-    mean, scale = float(np.nanmean(normal)), float(np.nanstd(normal, ddof=1))
-    z = (x - mean) / max(scale, 1e-12)
-    return ThreeSigma(name=name, z=np.abs(z) if two_sided else z, values=x, mean=mean, scale=scale)
+    return _rule(x[:normal_rows], name=name, two_sided=two_sided).apply(x)
 
 
-def usual_baselines(recording: Recording, *, normal_rows: int) -> list[ThreeSigma]:
+def usual_rules(recording: Recording, *, normal_rows: int) -> list[Rule]:
     """RMS and kurtosis of every axis for waveforms; every indicator of a trend.
 
     Indicators whose name says that they cannot but rise with a fault (RMS, kurtosis, peak...) are one-sided, all
     others (temperatures, unknown quantities) two-sided.
     """
-    table = indicator_table(recording)
+    table = indicator_table(recording.rows(slice(0, normal_rows)))
     return [
-        three_sigma(table[name].to_numpy(), name=str(name), normal_rows=normal_rows, two_sided=not _rises(str(name)))
+        _rule(table[name].to_numpy(), name=str(name), two_sided=not _rises(str(name)))
         for name in table.columns
-        if np.isfinite(table[name].to_numpy()[:normal_rows]).sum() > 1
+        if np.isfinite(table[name].to_numpy()).sum() > 1
     ]
+
+
+def applied(rules: Sequence[Rule], recording: Recording) -> list[ThreeSigma]:
+    """The rules on a recording of the same machine."""
+    table = indicator_table(recording)
+    return [rule.apply(table[rule.name].to_numpy()) for rule in rules]
+
+
+def _rule(normal: NDArray, *, name: str, two_sided: bool) -> Rule:
+    mean, scale = float(np.nanmean(normal)), float(np.nanstd(normal, ddof=1))
+    return Rule(name=name, mean=mean, scale=scale, two_sided=two_sided)
 
 
 def _rises(name: str) -> bool:

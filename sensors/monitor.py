@@ -25,6 +25,7 @@ from unlabeled.core.tokens import GridPatches, take
 from unlabeled.core.training import History, TrainingSettings, fit
 from unlabeled.sensors import _checks, explain, features
 from unlabeled.sensors.alarms import AlarmRule, AlarmState
+from unlabeled.sensors.baselines import usual_rules
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
 from unlabeled.sensors.views import Scaling, View, departure, look
 
@@ -68,6 +69,7 @@ class MachineMonitor(BaseEstimator):
         backbone_: the encoder with its tokenizer.
         threshold_: of the smoothed score.
         period_: the rows that were declared normal.
+        plain_rules_: mean + 3 sigma of the plain indicators over those rows, to be compared with.
         history_: pretraining curves.
         pretraining_run_: the tracked run that the encoder came from, where the saved model names one.
     """
@@ -169,6 +171,7 @@ class MachineMonitor(BaseEstimator):
         self.asset_, self.kind_, self.names_, self.fs_ = recording.asset, recording.kind, recording.names, recording.fs
         self.samples_ = recording.values.shape[1] if recording.kind == "waveform" else None
         self.period_ = Period(calibration=int(seen.rows[cut]), stop=stop)
+        self.plain_rules_ = usual_rules(recording, normal_rows=stop)
         self.data_fingerprint_ = fingerprint.of_array(recording.values[:stop])
         embedding, error = self._encode(pictures)
         outside = departure(self.scaling_.indicators(seen.indicators), self.kind_)

@@ -184,6 +184,8 @@ def _machine(section: Section, machine: Machine) -> None:
     else:
         section.text("No alarm.")
     section.figure(timeline(machine), _caption(machine))
+    if machine.baselines and not machine.results:
+        _beside(section, machine, ours=len(alarms))
     if machine.explanation is not None:
         section.text(f"Explained: {machine.explained}.")
         for sentence in machine.explanation.words:
@@ -192,6 +194,28 @@ def _machine(section: Section, machine: Machine) -> None:
             section.figure(spectrum(machine), "Levels in 64 bands: the normal period's mean, and the explained moment.")
         section.figure(bars(machine), "Which indicators moved, in spreads of the normal period.")
         section.table(["part of the score", "usual spreads"], [[k, v] for k, v in machine.explanation.parts.items()])
+
+
+def plain_alarms(machine: Machine) -> dict[str, NDArray[np.bool_]]:
+    """Alarm states of the plain rules by name, under the monitor's own smoothing, persistence and hysteresis."""
+    return {f"{b.name} 3-sigma": b.alarm(machine.monitor.rule) for b in machine.baselines}
+
+
+def _beside(section: Section, machine: Machine, *, ours: int) -> None:
+    """Where nothing is known about failures: who is in alarm."""
+
+    def row(name: str, on: NDArray[np.bool_], alarms: int) -> list[Any]:
+        return [name, "in alarm" if on[-1] else "quiet", alarms, f"{100 * on.mean():.1f} %"]
+
+    rows = [row("ours", machine.table["alarm"].to_numpy(dtype=bool), ours)]
+    rows += [row(name, on, len(episodes(on))) for name, on in plain_alarms(machine).items()]
+    section.table(
+        ["method", "at the end", "alarms", "share of the time"],
+        rows,
+        ours=(0,),
+        note="The plain rules (mean + 3 standard deviations of the normal period) under the same smoothing, "
+        "persistence and hysteresis. Which of them is right, only the machine's history can tell.",
+    )
 
 
 def _caption(machine: Machine) -> str:

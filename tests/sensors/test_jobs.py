@@ -9,7 +9,8 @@ import pytest
 
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines import sensors as jobs
-from unlabeled.sensors import simulate
+from unlabeled.sensors import MachineMonitor, read, simulate
+from unlabeled.sensors.baselines import applied, indicator_table, three_sigma
 
 pytestmark = [
     pytest.mark.integration,
@@ -58,6 +59,16 @@ def test_fit_then_score(files: list[Path], in_tmp: Path) -> None:
     page = scored.files["report"].read_text()
     assert "1 of 2 machine(s) in alarm" in page
     assert "holds no model for young" in page
+    assert "horizontal RMS 3-sigma" in page
+
+    # New data alone, without the normal period: the plain rules come with the model.
+    (failing,) = read(files[1])
+    later = failing.rows(slice(len(failing) // 2, len(failing)))
+    kept = MachineMonitor.load(in_tmp / "model" / "failing-1").plain_rules_
+    whole = three_sigma(indicator_table(failing)[kept[0].name], name=kept[0].name, normal_rows=len(failing) // 2)
+    np.testing.assert_allclose(applied(kept, later)[0].z, whole.z[len(failing) // 2 :])
+    alone = jobs.score([simulate.write(later, in_tmp)], model=in_tmp / "model", out=in_tmp / "later")
+    assert f"{kept[0].name} 3-sigma" in alone.files["report"].read_text()
 
 
 def test_replay_counts_alarms_of_machines_that_did_not_fail_as_false(files: list[Path], in_tmp: Path) -> None:

@@ -192,7 +192,7 @@ def test_fitting_another_machine_does_not_lean_on_the_one_before() -> None:
 def test_three_sigma_by_hand() -> None:
     values = np.array([1.0, 2, 3, 2, 5.0, -2.0])
     rule = three_sigma(values, name="x", normal_rows=4)
-    assert (rule.mean, rule.scale) == (2, pytest.approx(np.sqrt(2 / 3)))
+    assert (rule.rule.mean, rule.rule.scale) == (2, pytest.approx(np.sqrt(2 / 3)))
     np.testing.assert_array_equal(rule.exceeds(), [0, 0, 0, 0, 1, 0])
     both = three_sigma(values, name="x", normal_rows=4, two_sided=True)
     np.testing.assert_array_equal(both.exceeds(), [0, 0, 0, 0, 1, 1])
