@@ -44,10 +44,11 @@ def medical(content: dict[str, Any]) -> list[str]:
     lines = [
         "**Chest X-rays** (kermany224, children, 64 px). In brackets the 95 % interval over patients; "
         f"{seeds} fine-tuning seeds on {pretrainings} pretrainings. Thresholds come from validation patients; the "
-        "official test set is shifted against the training data, and thresholds do not carry over to it. Both networks "
-        "get the same 300 steps: with all labels the one from scratch is not trained to its end. The linear probe that "
-        "votes along in ours was chosen on the validation patients of the in-domain view, after first results on the "
-        "test set had been seen ([medical-first.md](benchmarks/results/medical-first.md)): read the in-domain rows as "
+        "official test set is shifted against the training data, and thresholds do not carry over to it. Both "
+        "networks get 300 steps (588 with all labels); without pretraining that may be too few, so the one from "
+        "scratch is also shown with 1200. The linear probe that votes along in ours was chosen on the validation "
+        "patients of the in-domain view, after first results on the test set had been seen "
+        "([medical-first.md](benchmarks/results/medical-first.md)): read the in-domain rows as "
         "optimistic.",
         "",
     ]
@@ -61,9 +62,12 @@ def medical(content: dict[str, Any]) -> list[str]:
             cells.append(line)
     head = ["labels", "method"] + [f"{metric}, {view}" for view in views for metric in ("AUROC", "accuracy")]
     lines += table(head, cells)
-    gains = [g for g in content["gains"] if g["view"] == "in-domain" and "scratch" in g["against"]]
-    found = "; ".join(f"{signed(g['relative_accuracy_gain'])} with {g['labels']} labels" for g in gains)
-    return [*lines, f"Tested claim, 18.7 % higher accuracy than labels alone. Found in-domain: {found}.", ""]
+    lines += ["", "Tested claim, 18.7 % higher accuracy than labels alone. Found in-domain:", ""]
+    for against in dict.fromkeys(g["against"] for g in content["gains"]):
+        gains = [g for g in content["gains"] if g["view"] == "in-domain" and g["against"] == against]
+        found = "; ".join(f"{signed(g['relative_accuracy_gain'])} with {g['labels']} labels" for g in gains)
+        lines.append(f"- over {against}: {found}")
+    return [*lines, ""]
 
 
 def sensors(content: dict[str, Any]) -> list[str]:

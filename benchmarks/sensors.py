@@ -40,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--go-on", action="store_true", help="keep the seeds that the results already hold")
     parser.add_argument("--settings", action="store_true", help="only the check on normal periods and simulation")
     chosen = parser.parse_args()
     progress.quiet(True)
@@ -62,8 +63,9 @@ def main() -> None:
         return
     extra = {"FEMTO": read(folder / "cwru" / "normal_0hp_48k_part1.npz")}
     content["baselines"] = [b for recordings in kinds.values() for r in recordings for b in baselines_of(r)]
-    content["ours"] = []
-    for seed in range(chosen.seeds):
+    earlier = _earlier(content) if chosen.go_on else {"ours": [], "seeds": 0, "seconds": 0}
+    content["ours"] = earlier["ours"]
+    for seed in range(earlier["seeds"], chosen.seeds):
         for kind, recordings in kinds.items():
             for recording in recordings:
                 start = time.monotonic()
@@ -72,9 +74,19 @@ def main() -> None:
                 print(seed, kind, found[0], f"{time.monotonic() - start:.0f} s", flush=True)
         # Kept after every seed: what is on disk is what the command below makes.
         content["command"] = f"OMP_NUM_THREADS=1 python benchmarks/sensors.py --seeds {seed + 1}"
-        content["seeds"], content["seconds"] = seed + 1, round(time.monotonic() - began)
+        content["seeds"], content["seconds"] = seed + 1, earlier["seconds"] + round(time.monotonic() - began)
         write_atomically(HERE / "results" / "sensors.json", json.dumps(_plain(content), indent=1, allow_nan=False))
         write_atomically(HERE / "results" / "sensors.md", markdown(content))
+
+
+def _earlier(content: dict[str, Any]) -> dict[str, Any]:
+    """Seeds that an earlier call has finished with the same settings and the same baselines."""
+    kept: dict[str, Any] = json.loads((HERE / "results" / "sensors.json").read_text())
+    now = _plain(content)
+    for name in ("version", "settings", "baselines"):
+        if kept[name] != now[name]:
+            raise SystemExit(f"the kept results have other {name}: start anew, without --go-on")
+    return kept
 
 
 def ours_on(
