@@ -24,7 +24,8 @@ _LIMITS = (
     "amount.",
     "A probability follows the share of frauds among the labels that taught it: where few genuine payments were "
     "labelled it is too high for everybody, while the order stays right.",
-    "Frauds that nobody reported count as genuine here and so as false alarms.",
+    "Frauds that nobody reported but that are labelled genuine count as false alarms; payments without a label judge "
+    "nothing.",
 )
 
 
@@ -118,7 +119,9 @@ def _comparison(report: Report, findings: Findings) -> None:
         cells = [int(measured[key]) if key.startswith("fp") else measured[key] for key in MEASURES]
         rows.append([name, *cells, budget])
     section.table(("", *names), rows, ours=(0,), note="False alarms: fewer is better; everything else: more is better.")
-    section.figure(precision_recall(y, scores), "Precision at each recall: the higher a line, the better.")
+    known = y >= 0
+    ranked = {name: score[known] for name, score in scores.items()}
+    section.figure(precision_recall(y[known], ranked), "Precision at each recall: the higher a line, the better.")
     section.figure(
         budget_curve(y, scores, day),
         "Share of alerts that are frauds, and share of frauds that are found, for a daily budget of alerts.",
@@ -179,12 +182,16 @@ def budget_curve(y: NDArray, scores: Scores, day: NDArray) -> "Figure":
     figure, axes = new_figure(columns=2)
     for (name, score), colour in zip(scores.items(), (OURS, *OTHERS), strict=False):
         listed = [within_budget(score, day, per_day=budget) for budget in budgets]
-        axes[0].plot(budgets, [(y[rows] == 1).mean() for rows in listed], color=colour, label=name)
+        axes[0].plot(budgets, [_share(y[rows & (y >= 0)] == 1) for rows in listed], color=colour, label=name)
         axes[1].plot(budgets, [rows[y == 1].mean() for rows in listed], color=colour)
     axes[0].set(xlabel="alerts a day", ylabel="precision", ylim=(0, 1.02), xscale="log")
     axes[1].set(xlabel="alerts a day", ylabel="share of frauds found", ylim=(0, 1.02), xscale="log")
     axes[0].legend(frameon=False)
     return figure
+
+
+def _share(found: NDArray[np.bool_]) -> float:
+    return float(found.mean()) if len(found) else float("nan")
 
 
 def alerts_over_time(table: Transactions, alerts: NDArray[np.int64], *, judged: bool) -> "Figure":

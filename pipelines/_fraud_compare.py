@@ -59,9 +59,10 @@ class Scored:
 
 def verdict(scored: Scored, frauds: int) -> tuple[list[Comparison], str, Literal["good", "bad", "flat"]]:
     """Ours beside each baseline, the sentence about it, and whether it is a gain beyond chance."""
-    judged = scored.new.take(scored.unseen)
-    y, day = judged.label, judged.day
-    scores = {name: score[scored.unseen] for name, score in scored.scores.items()}
+    known = scored.unseen & (scored.new.label >= 0)
+    judged = scored.new.take(known)
+    y = judged.label
+    scores = {name: score[known] for name, score in scored.scores.items()}
     if not (y == 1).any():
         raise DataError("the payments after the cut hold no labelled fraud: nothing to compare; use score instead")
     groups = judged.codes("entity") if judged.roles.entity else None
@@ -76,7 +77,12 @@ def verdict(scored: Scored, frauds: int) -> tuple[list[Comparison], str, Literal
         text, better = MEASURES[key]
         value = {name: measure(y == 1, s)[key] for name, s in scores.items()}
         comparisons.append(_comparison(text, value, higher_is_better=better))
-    budget = {name: recall_within_budget(y, s, day, per_day=scored.budget) for name, s in scores.items()}
+    unseen = scored.unseen  # a day's list holds payments of unknown label too
+    label, day = scored.new.label[unseen], scored.new.day[unseen]
+    budget = {
+        name: recall_within_budget(label, score[unseen], day, per_day=scored.budget)
+        for name, score in scored.scores.items()
+    }
     comparisons.append(_comparison(f"recall with {scored.budget} alerts a day", budget, higher_is_better=True))
     best, gain = ap.gain()
     paired = evaluation.bootstrap(

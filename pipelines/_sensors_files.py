@@ -1,6 +1,7 @@
 """What the vibration jobs write, each file replaced whole, and where a machine's model lies."""
 
 import dataclasses
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -16,10 +17,17 @@ from unlabeled.sensors.backtest import Result
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.report import Machine, alarm_episodes
 
+ENCODER = "encoder"
+
 
 def folder_name(asset: str) -> str:
-    """A machine's name as a plain folder name."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", asset).strip(".") or "machine"
+    """A machine's name as a plain folder name; a name that had to be changed ends in a few letters of its digest,
+    so that two machines never share a folder, nor one an encoder's."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", asset).strip(".")
+    reserved = plain.startswith(ENCODER)
+    if plain == asset and plain and not reserved:
+        return plain
+    return f"{'machine-' if reserved else ''}{plain or 'machine'}-{hashlib.sha256(asset.encode()).hexdigest()[:6]}"
 
 
 def scores(tables: Sequence[pd.DataFrame], out: Path) -> dict[str, Path]:
@@ -102,9 +110,8 @@ def model_of(asset: str, model: Path) -> Path:
     named = model / folder_name(asset)
     if (named / MANIFEST).is_file():
         return named
-    inside = (
-        sorted(p.parent for p in model.glob(f"*/{MANIFEST}") if p.parent.name != "encoder") if model.is_dir() else []
-    )
+    found = sorted(p.parent for p in model.glob(f"*/{MANIFEST}")) if model.is_dir() else []
+    inside = [path for path in found if not path.name.startswith(ENCODER)]
     if len(inside) == 1:
         return inside[0]
     have = ", ".join(p.name for p in inside) or "none"

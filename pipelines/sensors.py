@@ -16,7 +16,7 @@ from unlabeled.sensors import report as pages
 from unlabeled.sensors import simulate
 from unlabeled.sensors.backtest import Replay, backtest, with_failure
 from unlabeled.sensors.baselines import applied
-from unlabeled.sensors.monitor import CALIBRATION_SHARE, MachineMonitor
+from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.readers import read
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
 
@@ -39,10 +39,12 @@ def fit(
     """Pretrains on normal periods, then fits one monitor a machine and calibrates its threshold."""
     recordings = _told(read(*inputs, fs=fs, every=every, assets=assets))
     fleet = _told(read(*pretrain_on, fs=fs, every=every)) if pretrain_on else recordings
-    # A machine's own calibration part is kept from the encoder too.
-    share = normal_share if pretrain_on else normal_share * (1 - CALIBRATION_SHARE)
+    taught = [r.normal_rows(share=normal_share, until=summary.hours_of(normal_until, r)) for r in fleet]
+    if not pretrain_on:  # a machine's own calibration part is kept from the encoder too
+        fresh = MachineMonitor()
+        taught = [fresh.teaching_rows(r, normal_rows=n) for r, n in zip(fleet, taught, strict=True)]
     encoder, pretraining = _pretrain(
-        fleet, share=share, until=normal_until, steps=steps, seed=seed, state=out / ".pretraining", keep=out / "encoder"
+        fleet, taught, steps=steps, seed=seed, state=out / ".pretraining", keep=out / files.ENCODER
     )
     machines: list[pages.Machine] = []
     skipped: list[tuple[str, str]] = []
@@ -50,7 +52,7 @@ def fit(
     for recording in recordings:
         until = summary.hours_of(normal_until, recording)
         try:
-            monitor = _copy(encoder, out / "encoder", seed).fit(
+            monitor = _copy(encoder, out / files.ENCODER, seed).fit(
                 recording, normal_share=normal_share, normal_until=until
             )
         except DataError as error:
@@ -244,11 +246,12 @@ def _replay(
     for recording in recordings:
         others = [r for r in recordings if r is not recording and _alike(r, recording)] if not one_encoder else []
         fleet = others + [r for r in extra if _alike(r, recording)]
-        name = "encoder" if one_encoder else f"encoder-{files.folder_name(recording.asset)}"
+        name = files.ENCODER if one_encoder else f"{files.ENCODER}-{files.folder_name(recording.asset)}"
         try:
             if fleet and not (one_encoder and runs):
+                normal = [r.normal_rows(share=share, until=summary.hours_of(until, r)) for r in fleet]
                 encoder, runs[recording.asset] = _pretrain(
-                    fleet, share=share, until=until, steps=steps, seed=seed,
+                    fleet, normal, steps=steps, seed=seed,
                     state=out / f".pretraining-{files.folder_name(recording.asset)}", keep=out / name,
                     synthetic=synthetic,
                 )  # fmt: skip
@@ -318,22 +321,21 @@ def _replay(
 
 def _pretrain(
     fleet: Sequence[Recording],
+    normal: Sequence[int],
     *,
-    share: float,
-    until: str | None,
     steps: int,
     seed: int,
     state: Path,
     keep: Path,
     synthetic: bool = False,
 ) -> tuple[MachineMonitor, str]:
-    """A tracked pretraining run of its own; the encoder is kept in ``keep``."""
+    """A tracked pretraining run of its own on the first ``normal`` rows of each; the encoder is kept in ``keep``."""
     monitor = MachineMonitor(steps=steps, random_state=seed)
-    hours = summary.hours_of(until, fleet[0])
     with tracking.run(EXPERIMENT, "pretrain", params=_params(monitor)) as run:
-        run.params({"fleet": ", ".join(r.asset for r in fleet), "normal_share": share})
-        run.tags(_prints(fleet, [r.normal_rows(share=share, until=hours) for r in fleet]))
-        monitor.pretrain(fleet, normal_share=share, normal_until=hours, state=state, log=run.metrics)
+        run.params({"fleet": ", ".join(r.asset for r in fleet), "normal_rows": ", ".join(map(str, normal))})
+        run.tags(_prints(fleet, normal))
+        seen = [r.rows(slice(0, n)) for r, n in zip(fleet, normal, strict=True)]
+        monitor.pretrain(seen, normal_share=1.0, state=state, log=run.metrics)
         monitor.save(keep)
         page = training_report(
             title="Pretraining on normal periods",

@@ -181,6 +181,12 @@ class MachineMonitor(BaseEstimator):
         self.threshold_ = float(calibration.mean() + self.sigmas * calibration.std(ddof=1))
         return self
 
+    def teaching_rows(self, recording: Recording, *, normal_rows: int) -> int:
+        """How many rows of the normal period come before its calibration part, which only sets thresholds."""
+        seen = look(recording, rows=normal_rows, window=self.window).rows
+        cut = int(len(seen) * (1 - CALIBRATION_SHARE))
+        return int(seen[cut]) if cut < len(seen) else normal_rows
+
     def stream(self) -> "Stream":
         """Takes snapshots one by one, as they come; :meth:`score` is the same thing over a whole recording."""
         return Stream(self)

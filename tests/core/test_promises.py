@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import threading
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -148,3 +150,15 @@ def test_the_best_weights_outlive_an_interruption(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "cut", stop=150)
     assert train(tmp_path / "cut") == whole
+
+
+def test_a_slow_store_never_holds_up_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(tracking, "_send", lambda *given: answers.wait(5))
+    run = tracking.Run("one", "id", object(), tmp_path)
+    began = time.monotonic()
+    run.metrics({"loss": 1.0}, 1)
+    took = time.monotonic() - began
+    answers.set()
+    run.close("FINISHED")
+    assert took < 1

@@ -56,6 +56,21 @@ def test_a_loss_is_called_a_loss(
     assert all((c.gain()[1] > 0) == good for c in compared)
 
 
+def test_a_payment_of_unknown_label_judges_nothing(
+    detector: FraudDetector, parts: Parts, rng: np.random.Generator
+) -> None:
+    new = parts[1]
+    unknown = (rng.random(len(new)) < 0.5) & (new.label == 0)
+    scores = {OURS: rng.random(len(new)) - 2.0 * unknown, "theirs": rng.random(len(new)) - 2.0 * unknown}
+    hidden = new.with_labels(np.where(unknown, -1, new.label))
+    known = new.take(~unknown)
+    some, _, _ = verdict(Scored(detector, parts[0], hidden, scores, None, budget=10**6), 5)
+    rest, _, _ = verdict(
+        Scored(detector, parts[0], known, {n: s[~unknown] for n, s in scores.items()}, None, budget=10**6), 5
+    )
+    assert some == rest
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("n_frauds", [None, 20])
 def test_lightgbm_beside_ours_learns_from_the_very_same_labelled_payments(

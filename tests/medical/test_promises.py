@@ -11,7 +11,7 @@ import torch
 
 from unlabeled.core.errors import GateError
 from unlabeled.core.evaluation import Estimate
-from unlabeled.medical import ImageSet, PneumoniaModel, check_no_leak, simulate
+from unlabeled.medical import ImageSet, PneumoniaModel, check_no_leak, dicom, simulate
 from unlabeled.medical import _finetuning as finetuning
 from unlabeled.medical import _network as network
 from unlabeled.medical.baselines import PixelRegression, _small, from_scratch
@@ -175,3 +175,13 @@ def test_pretraining_leaves_alone_what_the_table_keeps_for_judging(in_tmp: Path)
     np.savez(in_tmp / "t.npz", images=images, split=np.repeat(["train", "test"], 30))
     done = jobs.pretrain(in_tmp / "t.npz", out=in_tmp / "p", size=32, epochs=1)
     assert done.details["images"] == 30
+
+
+def test_inverting_first_would_give_another_picture(make_dicom: Any, save: Any, tmp_path: Path) -> None:
+    # Rescaled: -100, 100 ... 1300. Window 0..800 (exact), not in the middle: 0, 1/8, 3/8, 5/8, 7/8, 1, 1, 1.
+    file = make_dicom(
+        np.arange(0, 800, 100).reshape(2, 4), PhotometricInterpretation="MONOCHROME1", RescaleSlope=2,
+        RescaleIntercept=-100, WindowCenter=400, WindowWidth=800, VOILUTFunction="LINEAR_EXACT",
+    )  # fmt: skip
+    expected = 1 - np.array([[0, 1 / 8, 3 / 8, 5 / 8], [7 / 8, 1, 1, 1]])
+    np.testing.assert_allclose(dicom.read(save(file, tmp_path / "a.dcm")).pixels, expected, atol=1e-6)

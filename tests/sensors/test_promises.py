@@ -17,7 +17,7 @@ from unlabeled.pipelines import sensors as jobs
 from unlabeled.sensors import MachineMonitor, Recording, make, read
 from unlabeled.sensors.backtest import Result, backtest
 from unlabeled.sensors.baselines import indicator_table, three_sigma
-from unlabeled.sensors.health import waveform_flaw
+from unlabeled.sensors.health import FLAT_ROWS, TrendHealth, waveform_flaw
 from unlabeled.sensors.views import departure
 
 pytestmark = pytest.mark.filterwarnings(
@@ -137,6 +137,14 @@ def test_a_loss_is_called_a_loss(
     assert colour == tone
 
 
+def test_two_machines_never_share_a_folder() -> None:
+    names = ["a/b", "a_b", "a:b", "encoder", "encoder-pump", "machine-encoder", "..", ".", "", "machine"]
+    folders = [_sensors_files.folder_name(name) for name in names]
+    assert len(set(folders)) == len(names)
+    assert not any(folder.startswith("encoder") for folder in folders)
+    assert _sensors_files.folder_name("pump-7") == "pump-7"
+
+
 @pytest.mark.parametrize("asset", ["../../evil", "..", "/etc/passwd", "a/b", ".", ""])
 def test_a_machine_s_name_never_leads_out_of_the_folder(asset: str, tmp_path: Path) -> None:
     assert (tmp_path / _sensors_files.folder_name(asset)).resolve().parent == tmp_path.resolve()
@@ -161,12 +169,20 @@ def test_the_job_s_encoder_does_not_see_the_calibration_part(in_tmp: Path) -> No
     assert one == other
 
 
+def test_a_normal_period_given_in_hours_keeps_its_calibration_part_too(in_tmp: Path) -> None:
+    for name, rows in (("a", slice(0, 0)), ("b", slice(60, 80))):
+        table = plant(in_tmp / f"{name}.csv", change=rows)
+        jobs.fit([table], out=in_tmp / name, normal_until=str(79 / 6), steps=5)
+    one, other = ((in_tmp / name / "encoder" / "weights.safetensors").read_bytes() for name in "ab")
+    assert one == other
+
+
 def test_a_replayed_run_is_judged_by_an_encoder_that_never_saw_it(in_tmp: Path) -> None:
     done = jobs.replay([plant(in_tmp / "t.csv")], out=in_tmp / "out", normal_share=0.5, steps=5)
     fleets = {
         p.name: json.loads((p / "manifest.json").read_text())["fleet"] for p in (in_tmp / "out").glob("encoder-*")
     }
-    assert fleets == {"encoder-pump": ["../fan"], "encoder-_fan": ["pump"]}
+    assert fleets == {"encoder-pump": ["../fan"], f"encoder-{_sensors_files.folder_name('../fan')}": ["pump"]}
     listed = pd.read_csv(done.files["cannot judge"])
     assert ("pump", "timestamp seen before") in set(zip(listed["asset"], listed["reason"], strict=True))
     inside = (in_tmp / "out").resolve()
@@ -197,3 +213,25 @@ def test_an_object_array_in_an_npz_is_never_unpickled(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", acc=acc, fs=1000, t_s=np.arange(6.0), note=trap)
     read(tmp_path / "a.npz")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_trend_is_flat_from_exactly_its_24th_equal_row() -> None:
+    health = TrendHealth(("temperature",))
+    reasons = [health.flaw(np.array([20.0])) for _ in range(FLAT_ROWS)]
+    assert reasons[:-1] == [""] * (FLAT_ROWS - 1)
+    assert reasons[-1].startswith("flat-lined")
+
+
+def test_an_alarm_that_clears_later_was_an_alarm_all_the_same() -> None:
+    """What comes later changes no alarm: neither whether the table goes on, nor what the machine does then."""
+    values = np.random.default_rng(0).normal(size=(200, 2))
+    values[100:130] += 15
+    recording = make("m", values, np.arange(200) / 6, names=("rms", "temperature"))
+    monitor = small().fit(recording, normal_share=0.4)
+    whole, start = monitor.score(recording), monitor.score(recording.rows(slice(0, 120)))
+    assert start["alarm"].iloc[-1]
+    assert not whole["alarm"].iloc[-1]
+    pd.testing.assert_frame_equal(whole.iloc[:120], start, check_exact=True)
+    stream = monitor.stream()
+    pushed = [stream.push(row)["alarm"] for row in recording.values]
+    assert pushed == whole["alarm"].tolist()
