@@ -42,7 +42,11 @@ def line_batches(n: int = 32) -> Batches:
 
 def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, arguments)], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
     )
 
 
@@ -124,7 +128,7 @@ def test_training_leaves_the_global_random_state_alone() -> None:
 
 def test_a_killed_run_goes_through_the_same_losses_when_started_again(tmp_path: Path) -> None:
     whole = result(start(tmp_path / "whole", 40))
-    cut = start(tmp_path / "cut", 40, 0.05)
+    cut = start(tmp_path / "cut", 40, 27)
     wait_for(cut, "step 27")
     cut.send_signal(signal.SIGKILL)
     cut.communicate()
@@ -137,10 +141,10 @@ def test_a_killed_run_goes_through_the_same_losses_when_started_again(tmp_path: 
 
 def test_ctrl_c_saves_where_it_is_even_between_two_points_of_the_curve(tmp_path: Path) -> None:
     whole = result(start(tmp_path / "whole", 30))
-    cut = start(tmp_path / "cut", 30, 0.2)
+    cut = start(tmp_path / "cut", 30, 13)
     wait_for(cut, "step 13")
     cut.send_signal(signal.SIGINT)
-    cut.communicate()
+    cut.communicate("go on\n")
     assert cut.returncode != 0
     again = result(start(tmp_path / "cut", 30))
     assert again["from"] == 14
@@ -149,7 +153,7 @@ def test_ctrl_c_saves_where_it_is_even_between_two_points_of_the_curve(tmp_path:
 
 
 def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path) -> None:
-    cut = start(tmp_path / "cut", 40, 0.05)
+    cut = start(tmp_path / "cut", 40, 35)
     wait_for(cut, "step 35")
     cut.send_signal(signal.SIGKILL)
     cut.communicate()
@@ -161,7 +165,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path) -> None:
 
 
 def test_the_state_of_another_run_is_refused_with_the_difference(tmp_path: Path) -> None:
-    cut = start(tmp_path / "cut", 40, 0.05)
+    cut = start(tmp_path / "cut", 40, 15)
     wait_for(cut, "step 15")
     cut.send_signal(signal.SIGKILL)
     cut.communicate()

@@ -1,11 +1,11 @@
-"""A small pretraining that a test can start, kill and start again: ``train_script.py STATE STEPS [SECONDS_A_STEP]``.
+"""A small pretraining that a test can start, kill and start again: ``train_script.py STATE STEPS [HOLD_AT]``.
 
-Prints a line a step, so that the test knows when to strike, and the loss curve as JSON when it is done.
+Prints a line a step; in step HOLD_AT it waits for a line on its input, so that the test strikes there and nowhere
+else. Prints the loss curve as JSON when it is done.
 """
 
 import json
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +25,14 @@ def jitter(batch: tuple[torch.Tensor, ...], draw: torch.Generator) -> tuple[torc
 
 
 class Announced(Pretraining):
-    """Says which step it is at, then waits, so that a signal can arrive in the middle of the run."""
+    """Says which step it is at, and waits there when it is the one to hold at."""
 
-    wait = 0.0
+    hold_at = -1
 
     def forward(self, batch: tuple[torch.Tensor, ...], step: int) -> Loss:
         print(f"step {step}", flush=True)
-        time.sleep(self.wait)
+        if step == self.hold_at:
+            sys.stdin.readline()
         return super().forward(batch, step)
 
 
@@ -39,7 +40,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     state, steps = Path(sys.argv[1]), int(sys.argv[2])
-    Announced.wait = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
+    Announced.hold_at = int(sys.argv[3]) if len(sys.argv) > 3 else -1
     images = np.random.default_rng(0).normal(size=(64, 1, 16, 16)).astype("float32")
     tokenizer = GridPatches(grid=(16, 16), patch=(4, 4), dim=32)
     backbone = Backbone(tokenizer, Encoder(dim=32, depth=2, heads=2))

@@ -103,9 +103,7 @@ def test_a_killed_pretraining_goes_on_and_ends_as_an_undisturbed_one(in_tmp: Pat
 
 
 def test_the_demo_runs_alone_and_compares(in_tmp: Path) -> None:
-    began = time.monotonic()
     done = jobs.demo(in_tmp / "demo", seed=0)
-    assert time.monotonic() - began < 300
     assert {c.metric for c in done.comparisons} == {"AUROC", "balanced accuracy"}
     assert "Synthetic data" in done.files["report"].read_text(encoding="utf-8")
     assert done.details["skipped"] == 5
