@@ -24,6 +24,7 @@ from unlabeled.medical.labels import attach, read_labels
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.readers import read_images
 from unlabeled.medical.splits import SHOWN, check_no_leak, first_labels, hold_out
+from unlabeled.medical.tasks import Masking, Task
 from unlabeled.pipelines.jobs import Comparison, Outcome
 
 EXPERIMENT = "unlabeled/medical"
@@ -51,6 +52,8 @@ def pretrain(
     size: int = 64,
     epochs: int = 50,
     seed: int = 0,
+    task: Task = "masked",
+    masking: Masking = "random",
     split_column: str | None = None,
     split: str | None = None,
 ) -> Outcome:
@@ -63,7 +66,7 @@ def pretrain(
     if split is not None:
         images = images.part(split)
     _say_skips(images.skipped)
-    model = PneumoniaModel(image_size=size, pretrain_epochs=epochs, random_state=seed)
+    model = PneumoniaModel(image_size=size, pretrain_epochs=epochs, task=task, masking=masking, random_state=seed)
     return _pretrain(model, images, out=out, synthetic=False)
 
 
@@ -105,19 +108,21 @@ def _pretrain(model: PneumoniaModel, images: ImageSet, *, out: Path, synthetic: 
     ) as run:
         model.pretrain(images, state=out.with_name(f".{out.name}.state"), log=run.metrics)
         model.provenance_["pretraining_run"] = run.run_id
-        some = images.images[np.linspace(0, len(images) - 1, min(256, len(images))).astype(int)]
-        quality = report.reconstruction_quality(model, some)
+        quality = None
+        if model.fills_in:
+            some = images.images[np.linspace(0, len(images) - 1, min(256, len(images))).astype(int)]
+            quality = report.reconstruction_quality(model, some)
+            run.metrics({"psnr": quality["predicted"][0], "ssim": quality["predicted"][1]})
         page = report.pretraining_report(
             model=model, images=images, quality=quality, synthetic=synthetic, run_id=run.run_id
         )
         model.save(out)
         files = {"model": out, "report": page.write(out / "report.html"), **_write_skips(out, images.skipped)}
-        run.metrics({"psnr": quality["predicted"][0], "ssim": quality["predicted"][1]})
         run.artifact(out)
     loss = model.pretraining_["curves"]["loss"][-1][1] if model.pretraining_ else float("nan")
     return Outcome(
         headline=f"Pretrained on {len(images):,} pictures without labels ({len(images.skipped)} inputs skipped); "
-        f"reconstruction loss {loss:.3f}. Next: unlabeled medical finetune INPUT --labels CSV --model {out}",
+        f"loss {loss:.3f}. Next: unlabeled medical finetune INPUT --labels CSV --model {out}",
         files=files,
         run_id=run.run_id,
         details={"images": len(images), "skipped": len(images.skipped), "loss": loss},
