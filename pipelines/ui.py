@@ -1,8 +1,10 @@
 """Shows the tracked runs with MLflow's own pages."""
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from unlabeled.core import tracking
@@ -27,10 +29,25 @@ def serve(*, port: int, store: Path | None) -> None:
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", address, "-w", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     # Without its job runner MLflow's server takes 0.5 GB instead of 3.
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
+    # In a session of its own: a Ctrl-C that reached the server too would end it with a page of tracebacks.
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code = subprocess.run(command, env=environment, check=False).returncode
+        code = server.wait()
     except KeyboardInterrupt:
         return
+    finally:
+        _stop(server)
+        signal.signal(signal.SIGTERM, before)
     if code:
         raise DataError(f"MLflow's server ended with code {code}; is port {port} taken? Try --port")
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    """Asks the server and its workers to end, and ends them if they do not."""
+    for ask in (signal.SIGTERM, signal.SIGKILL):
+        if server.poll() is None:
+            os.killpg(server.pid, ask)
+            with suppress(subprocess.TimeoutExpired):
+                server.wait(timeout=10)

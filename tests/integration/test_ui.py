@@ -57,6 +57,9 @@ def test_the_runs_are_shown_on_the_loopback_address_until_ctrl_c(in_tmp: Path) -
             assert {line.split()[3] for line in listening.stdout.splitlines()} == {f"127.0.0.1:{port}"}
         os.killpg(server.pid, signal.SIGINT)
         assert server.wait(timeout=30) == 0
+        assert "Traceback" not in (in_tmp / "ui.log").read_text()
+        with pytest.raises(urllib.error.URLError):
+            ask(port)
     finally:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGKILL)
