@@ -114,7 +114,7 @@ class Budget(_Cost):
         saves = f", {_seconds(self.save_seconds)} of it for saved states" if self.save_seconds >= 0.05 else ""
         return [
             f"{self.label}: {_seconds(self.seconds)} ({self.hours:.3g} h): {steps}{saves}",
-            f"  work: {_short(self.tokens)}tokens, {_short(self.flops)}FLOP",
+            f"  work: {'unknown' if self.tokens is None else f'{self.tokens:,.0f}'} tokens, {_short(self.flops)}FLOP",
             f"  memory: {_short(self.peak_bytes)}B at its peak; {_short(self.learning_bytes)}B of it for weights, "
             "gradients and optimiser",
             f"  energy: {self.kwh:.2g} kWh at {self.watts:.0f} W ({self.watts_from})",

@@ -224,7 +224,7 @@ def peak_bytes(device: torch.device) -> int | None:
 
 
 def power(device: torch.device, world: int = 1, *, ask: bool = True) -> tuple[float, str]:
-    """Watts while training, and where the number comes from: the card itself if asked (part of a second), or assumed."""
+    """Watts while training, and where the number comes from: the card itself, if asked, or an assumption."""
     if device.type == "cuda":
         drawn = _drawn(device) if ask else None
         if drawn is not None:
