@@ -233,6 +233,8 @@ def priced(log: Log, rates: Rates) -> Log:
     def record(values: dict[str, float], step: int) -> None:
         own: dict[str, float] = {}
         for name, seconds in values.items():
+            if name.endswith("budget.watts") and rates.watts is not None:
+                own[name] = rates.watts
             what = name.removesuffix("_seconds")
             if what == name or "budget." not in name:
                 continue

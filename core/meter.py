@@ -7,10 +7,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from unlabeled.core.budget import Budget, Spent
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.resume import TrainingState
+
+T = TypeVar("T")
 
 # The first steps are slower (caches, allocator, lazy optimiser state) and are not measured.
 WARMUP = 3
@@ -128,13 +130,14 @@ def predict(
     meter.on = False
     worth = step == 0 or seconds + rest * meter.step_seconds >= WORTH_SECONDS
     watts, source = power(meter.device, world, ask=worth)  # first, while the card is warm
-    tokens = tokens_of(module, batch) if worth else None
-    flops = flops_of(module, batch) if worth else None
+    peak = peak_bytes(meter.device)  # before the copy that is counted on
+    tokens = _if_possible(lambda: tokens_of(module, batch)) if worth else None
+    flops = _if_possible(lambda: flops_of(module, batch)) if worth else None
     saves = done = timed = 0
     if save_every is not None:
         saves, done = (steps - 1) // save_every, step // save_every
         timed = done - max(0, step - meter.steps_seen) // save_every if step else 0
-    one_save = save_seconds(module, optimizer) if worth and saves else 0.0
+    one_save = (_if_possible(lambda: save_seconds(module, optimizer)) if worth and saves else None) or 0.0
     between = meter.between(saving=timed * one_save)
     if step:
         seconds += time.monotonic() - began
@@ -148,10 +151,18 @@ def predict(
         step_seconds=meter.step_seconds,
         save_seconds=saves * one_save,
         learning_bytes=learning_bytes(module),
-        peak_bytes=peak_bytes(meter.device),
+        peak_bytes=peak,
         watts=watts,
         watts_from=source,
     )
+
+
+def _if_possible(count: Callable[[], T]) -> T | None:
+    """``None`` where it cannot be: a full disk or card, or a layer that cannot be copied, must not end a training."""
+    try:
+        return count()
+    except Exception:
+        return None
 
 
 def measure(

@@ -231,6 +231,23 @@ def test_a_run_logs_its_prediction_once_and_what_it_took(quick: None, capsys: py
     assert "budget" not in " ".join(history.curves)
 
 
+def test_what_cannot_be_counted_is_unknown_and_ends_no_training(
+    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object) -> float:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(meter, "flops_of", full)
+    monkeypatch.setattr(meter, "save_seconds", full)
+    settings = TrainingSettings(steps=40, checkpoint_every=10)
+    history = fit(task(), batches(), settings=settings, state=tmp_path / "state")
+    assert history.steps == 40
+    assert history.predicted is not None
+    assert history.predicted.flops is None
+    assert history.predicted.save_seconds == 0
+    assert "unknown FLOP" in "\n".join(history.predicted.lines())
+
+
 def test_a_resumed_run_is_predicted_once_and_counted_once(quick: None, tmp_path: Path) -> None:
     settings = TrainingSettings(steps=60, log_every=5, checkpoint_every=10)
     first: dict[str, float] = {}
@@ -333,13 +350,15 @@ def test_the_users_own_rates_reach_the_record() -> None:
     logged: dict[str, float] = {}
     log = priced(lambda values, step: logged.update(values), Rates(watts=100, price_per_hour=2))
     log({"loss": 1.0, "budget.seconds_per_step": 0.1}, 1)
-    log({"merchants budget.predicted_seconds": 1800, "budget.spent_seconds": 3600, "budget.spent_kwh": 9.0}, 2)
+    log({"merchants budget.predicted_seconds": 1800, "budget.watts": 10.0}, 2)
+    log({"budget.spent_seconds": 3600, "budget.spent_kwh": 9.0}, 3)
     assert logged.pop("loss") == 1
     assert logged == {
         "budget.seconds_per_step": 0.1,
         "merchants budget.predicted_seconds": 1800,
         "merchants budget.predicted_kwh": 0.05,
         "merchants budget.predicted_money": 1,
+        "budget.watts": 100,
         "budget.spent_seconds": 3600,
         "budget.spent_kwh": 0.1,
         "budget.spent_money": 2,
