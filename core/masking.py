@@ -1,54 +1,291 @@
-"""Which tokens (or which fields of an event) a pretext task hides.
+"""Which tokens (or which fields of an event) a pretext task hides, and which it does not even look at.
 
-Every draw is a function of (seed, step) alone, so an interrupted run resumes with the same masks.
+Every draw is a function of (seed, step) and of what a mask remembers in its buffers, which are saved with the
+training state: an interrupted run resumes with the same masks.
 
-Shape suffixes: b batch, t token, k kept, m masked, f field.
+Shape suffixes: b batch, t token, k kept, m masked, f field, p numbers in a patch.
 """
 
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unlabeled.core.seeds import generator
 from unlabeled.core.tokens import Tokens
 
 
 class Masked(NamedTuple):
-    """Indices of the kept (B, K) and the masked (B, M) tokens of each sequence; together every token once."""
+    """Indices of the kept (B, K) and the masked (B, M) tokens of each sequence, each token at most once.
+
+    Random, block and adaptive masks name every token; a salient mask leaves some out of both.
+    """
 
     kept: Tensor
     masked: Tensor
 
 
-class RandomMask:
+class Mask(nn.Module, ABC):
+    """Draws what a task hides. All sequences of a batch hide the same number of tokens.
+
+    Args:
+        seed: with the step, fixes every draw.
+        prior: positive weights (T,), domain knowledge about which tokens are worth hiding; a token with twice the
+            weight is twice as likely to be drawn first. ``None`` for none.
+    """
+
+    prior: Tensor | None
+
+    def __init__(self, *, prior: Tensor | None = None, seed: int = 0) -> None:
+        super().__init__()
+        if prior is not None and not bool((prior > 0).all()):
+            raise ValueError("a mask prior must be positive everywhere, so that no token is never hidden")
+        self.seed = seed
+        self.register_buffer("prior", prior, persistent=False)
+
+    @abstractmethod
+    def forward(self, tokens: Tokens, step: int, patches: Tensor | None = None) -> Masked:
+        """The draw for one batch at one step.
+
+        Args:
+            patches: (B, T, P) the raw content of the tokens, for masks that look at it.
+        """
+
+    def observe(self, masked: Tensor, error: Tensor) -> None:
+        """Is told how hard each masked token was: indices and errors, both (B, M). Most masks do not care."""
+        return
+
+    def _gumbel(self, b: int, t: int, step: int, *, name: str = "mask") -> Tensor:
+        """Keys (B, T) whose order is a draw without replacement in proportion to the prior's weights (Gumbel top-k,
+        Kool et al., 2019)."""
+        uniform = torch.rand(b, t, generator=generator(self.seed, name, step)).clamp_(1e-9, 1 - 1e-7)
+        key = -(-uniform.log()).log()
+        return key if self.prior is None else key + self.prior.log().cpu()
+
+
+class RandomMask(Mask):
     """Hides a fixed share of the tokens, uniformly, or weighted by a prior (He et al., 2022).
 
     Args:
         ratio: share of the tokens to hide, strictly between 0 and 1.
-        prior: positive weights (T,): a token with twice the weight is twice as likely to be drawn
-            first. Drawing is without replacement (Gumbel top-k, Kool et al., 2019).
-        seed: with the step, fixes every draw.
+        prior, seed: see :class:`Mask`.
     """
 
     def __init__(self, ratio: float = 0.75, *, prior: Tensor | None = None, seed: int = 0) -> None:
-        if not 0 < ratio < 1:
-            raise ValueError(f"the mask ratio must lie strictly between 0 and 1, got {ratio}")
-        if prior is not None and not bool((prior > 0).all()):
-            raise ValueError("a mask prior must be positive everywhere, so that no token is never hidden")
-        self.ratio, self.prior, self.seed = ratio, prior, seed
+        super().__init__(prior=prior, seed=seed)
+        self.ratio = _checked(ratio)
 
-    def __call__(self, tokens: Tokens, step: int) -> Masked:
+    def forward(self, tokens: Tokens, step: int, patches: Tensor | None = None) -> Masked:
         b, t, _ = tokens.x.shape
-        hide = round(t * self.ratio)
-        if not 0 < hide < t:
-            raise ValueError(f"a mask ratio of {self.ratio} hides {hide} of {t} tokens: nothing to learn from")
-        uniform = torch.rand(b, t, generator=generator(self.seed, "mask", step)).clamp_(1e-9, 1 - 1e-7)
-        key = -(-uniform.log()).log()
+        return _split(self._gumbel(b, t, step), _count(t, self.ratio), tokens.x.device)
+
+
+class BlockMask(Mask):
+    """Hides one or a few whole blocks rather than scattered tokens: inpainting (Pathak et al., 2016).
+
+    The hidden tokens are those nearest to the blocks' centres, so that their number is exact and a block at the edge
+    is pushed inwards, not cut.
+
+    Args:
+        grid: rows and columns of the tokens.
+        ratio: share of the tokens to hide.
+        blocks: how many blocks share it.
+        shape: ``block`` for rectangles of random proportions, ``time`` for whole columns (a gap in time of a
+            spectrogram or trend), ``band`` for whole rows (a gap in frequency, or an indicator).
+        prior, seed: see :class:`Mask`; the centres are drawn by the prior.
+    """
+
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        *,
+        ratio: float = 0.4,
+        blocks: int = 1,
+        shape: Literal["block", "time", "band"] = "block",
+        prior: Tensor | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(prior=prior, seed=seed)
+        self.grid, self.ratio, self.blocks, self.shape = grid, _checked(ratio), blocks, shape
+        if blocks < 1:
+            raise ValueError(f"a block mask needs at least one block, got {blocks}")
+
+    def forward(self, tokens: Tokens, step: int, patches: Tensor | None = None) -> Masked:
+        b, t, _ = tokens.x.shape
+        rows, columns = self.grid
+        if rows * columns != t:
+            raise ValueError(f"a block mask for {rows}x{columns} tokens was given {t}")
+        draw = generator(self.seed, "shape", step)
+        centre = self._gumbel(b, t, step).topk(self.blocks, dim=1).indices  # (B, blocks)
+        row, column = torch.arange(t) // columns, torch.arange(t) % columns
+        down = (row - (centre // columns)[..., None]).abs().float()
+        right = (column - (centre % columns)[..., None]).abs().float()
+        if self.shape == "time":
+            distance = right
+        elif self.shape == "band":
+            distance = down
+        else:
+            proportion = torch.exp((torch.rand(b, self.blocks, 1, generator=draw) - 0.5) * 1.4)  # from 1:2 to 2:1
+            distance = torch.maximum(down * proportion, right / proportion)
+        nearest = distance.amin(dim=1)
+        # Ties along a block's edge are broken at random, never against a whole row or column.
+        line = columns if self.shape == "time" else rows if self.shape == "band" else t
+        index = column if self.shape == "time" else row if self.shape == "band" else torch.arange(t)
+        nearest = nearest + 1e-3 * torch.rand(b, line, generator=draw)[:, index]
+        return _split(-nearest, _count(t, self.ratio), tokens.x.device)
+
+
+class AdaptiveMask(Mask):
+    """Hides what is hard at the moment, and more of it as the task gets easier.
+
+    *What*: an exponential mean of each place's error, standardised over the places, adds ``strength`` times itself to
+    the log weights of the draw (hard patches mining: Wang et al., 2023, with a memory in place of a teacher). *How
+    much*: the share hidden goes from ``ratio[0]`` to ``ratio[1]`` as the error falls from where it was after the
+    first ``warmup`` looks to a ``floor`` share of that (a curriculum after Madan et al., 2024). With ``strength=0`` and
+    equal ratios it is :class:`RandomMask`: the ablation.
+
+    Args:
+        tokens: number of places T.
+        ratio: share hidden at first and at last.
+        strength: 0 ignores the memory.
+        momentum: of the memory.
+        warmup: looks before the memory counts.
+        floor: share of the early error at which the last ratio is reached.
+        prior, seed: see :class:`Mask`.
+    """
+
+    def __init__(
+        self,
+        tokens: int,
+        *,
+        ratio: tuple[float, float] = (0.7, 0.85),
+        strength: float = 0.5,
+        momentum: float = 0.98,
+        warmup: int = 20,
+        floor: float = 0.5,
+        prior: Tensor | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(prior=prior, seed=seed)
+        self.ratio = (_checked(ratio[0]), _checked(ratio[1]))
+        self.strength, self.momentum, self.warmup, self.floor = strength, momentum, warmup, floor
+        self.register_buffer("difficulty", torch.zeros(tokens))
+        self.register_buffer("looks", torch.zeros(tokens))
+        self.register_buffer("level", torch.zeros(3))  # batches seen, mean error now, mean error after the warm-up
+
+    def forward(self, tokens: Tokens, step: int, patches: Tensor | None = None) -> Masked:
+        b, t, _ = tokens.x.shape
+        key = self._gumbel(b, t, step)
+        difficulty, looks = self.get_buffer("difficulty").cpu(), self.get_buffer("looks").cpu()
+        if self.strength and bool((looks > 0).all()) and float(self.get_buffer("level")[0]) >= self.warmup:
+            key = key + self.strength * (difficulty - difficulty.mean()) / difficulty.std().clamp(min=1e-6)
+        return _split(key, _count(t, self.share()), tokens.x.device)
+
+    def share(self) -> float:
+        """The share of the tokens that is hidden now."""
+        seen, now, early = (float(value) for value in self.get_buffer("level"))
+        if seen < self.warmup or early <= 0:
+            return self.ratio[0]
+        progress = min(1.0, max(0.0, (1 - now / early) / (1 - self.floor)))
+        return self.ratio[0] + progress * (self.ratio[1] - self.ratio[0])
+
+    @torch.no_grad()
+    def observe(self, masked: Tensor, error: Tensor) -> None:
+        difficulty, looks, level = (self.get_buffer(name) for name in ("difficulty", "looks", "level"))
+        index, value = masked.reshape(-1), error.detach().float().reshape(-1)
+        count = torch.zeros_like(looks).index_add_(0, index, torch.ones_like(value))
+        total = torch.zeros_like(looks).index_add_(0, index, value)
+        seen, mean = count > 0, total / count.clamp(min=1)
+        fresh = seen & (looks == 0)
+        blended = self.momentum * difficulty + (1 - self.momentum) * mean
+        difficulty.copy_(torch.where(fresh, mean, torch.where(seen, blended, difficulty)))
+        looks += seen
+        level[0] += 1
+        level[1] = value.mean() if level[0] == 1 else self.momentum * level[1] + (1 - self.momentum) * value.mean()
+        if level[0] == self.warmup:
+            level[2] = level[1]
+
+
+class SalientMask(Mask):
+    """Sparse: only the tokens that hold something are processed at all, and a share of those is hidden.
+
+    Of T tokens, ``active`` x T take part: the most salient ones, and a ``chance`` share of them drawn at random from
+    all the others, so that nothing is never seen. Salience is measured on the raw patches, before the encoder:
+    ``variance``, ``energy`` (mean square) or ``entropy`` of the patch's histogram (16 bins over the batch's range).
+    With ``chance=1`` the tokens that take part are random: the ablation.
+
+    Args:
+        active: share of the tokens that take part.
+        chance: share of those that is drawn at random.
+        ratio: share of those that is hidden.
+        salience: what counts as holding something.
+        prior, seed: see :class:`Mask`; multiplies the salience.
+    """
+
+    def __init__(
+        self,
+        *,
+        active: float = 0.5,
+        chance: float = 0.2,
+        ratio: float = 0.75,
+        salience: Literal["variance", "energy", "entropy"] = "variance",
+        prior: Tensor | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(prior=prior, seed=seed)
+        if not 0 < active <= 1 or not 0 <= chance <= 1:
+            raise ValueError(f"active must lie in (0, 1] and chance in [0, 1], got {active} and {chance}")
+        self.active, self.chance, self.ratio, self.salience = active, chance, _checked(ratio), salience
+
+    def forward(self, tokens: Tokens, step: int, patches: Tensor | None = None) -> Masked:
+        if patches is None:
+            raise ValueError("a salient mask needs the raw patches: the task must hand them over")
+        b, t, _ = tokens.x.shape
+        part = max(2, round(t * self.active))
+        certain = part - round(part * self.chance)
+        key = salience(patches, kind=self.salience).cpu()
         if self.prior is not None:
-            key = key + self.prior.log()
-        order = key.argsort(dim=1, descending=True).to(tokens.x.device)
-        return Masked(kept=order[:, hide:].sort(dim=1).values, masked=order[:, :hide].sort(dim=1).values)
+            key = key * self.prior.cpu()
+        first = key.argsort(dim=1, descending=True, stable=True)[:, :certain]
+        draw = self._gumbel(b, t, step, name="chance").scatter(1, first, float("inf"))
+        taking = draw.topk(part, dim=1).indices
+        order = torch.rand(b, part, generator=generator(self.seed, "mask", step)).argsort(dim=1)
+        taking = taking.gather(1, order).to(tokens.x.device)
+        hide = _count(part, self.ratio)
+        return Masked(kept=taking[:, hide:].sort(dim=1).values, masked=taking[:, :hide].sort(dim=1).values)
+
+
+def salience(patches_btp: Tensor, *, kind: Literal["variance", "energy", "entropy"]) -> Tensor:
+    """How much each raw patch holds, (B, T, P) -> (B, T), not negative."""
+    x = patches_btp.detach().float()
+    if kind == "variance":
+        return x.var(dim=-1, correction=0)
+    if kind == "energy":
+        return x.square().mean(dim=-1)
+    low, high = x.amin(), x.amax()
+    bins = ((x - low) / (high - low).clamp(min=1e-12) * 15.999).long()
+    share = torch.nn.functional.one_hot(bins, 16).float().mean(dim=-2)
+    return -(share * share.clamp(min=1e-12).log()).sum(dim=-1)
+
+
+def _checked(ratio: float) -> float:
+    if not 0 < ratio < 1:
+        raise ValueError(f"the mask ratio must lie strictly between 0 and 1, got {ratio}")
+    return ratio
+
+
+def _count(tokens: int, ratio: float) -> int:
+    hide = round(tokens * ratio)
+    if not 0 < hide < tokens:
+        raise ValueError(f"a mask ratio of {ratio} hides {hide} of {tokens} tokens: nothing to learn from")
+    return hide
+
+
+def _split(key_bt: Tensor, hide: int, device: torch.device) -> Masked:
+    """The ``hide`` tokens with the highest keys are masked, the others kept, both in order."""
+    order = key_bt.argsort(dim=1, descending=True).to(device)
+    return Masked(kept=order[:, hide:].sort(dim=1).values, masked=order[:, :hide].sort(dim=1).values)
 
 
 def random_fields(shape: torch.Size, *, seed: int, step: int) -> Tensor:

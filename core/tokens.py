@@ -154,8 +154,12 @@ class EventFields(nn.Module):
             raise ValueError(
                 f"expected codes of shape (B, L <= {self.length}, {len(self.sizes)} fields), got {tuple(batch.shape)}"
             )
+        return self.assembled(self.fields(batch), batch)
+
+    def assembled(self, fields_blfd: Tensor, batch: Tensor) -> Tokens:
+        """Tokens from embedded fields (B, L, F, D), some of which a task may have replaced, of the codes ``batch``."""
         b = batch.shape[0]
-        x = self.fields(batch).sum(dim=2)
+        x = fields_blfd.sum(dim=2)
         x = torch.cat([self.start.expand(b, -1, -1), x], dim=1)
         pad = torch.cat([torch.zeros(b, 1, dtype=torch.bool, device=batch.device), batch[..., 0] == 0], dim=1)
         return Tokens(x, self.get_buffer("position")[:, : x.shape[1]], pad)

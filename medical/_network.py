@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from unlabeled.core.batches import chunks
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.heads import Classifier
-from unlabeled.core.masking import RandomMask
-from unlabeled.core.pretext import MaskedReconstruction, Pretraining
+from unlabeled.core.pretext import Joint, MaskedReconstruction, Pretext, Pretraining
 from unlabeled.core.seeds import derive
 from unlabeled.core.tokens import GridPatches, take
+from unlabeled.medical.tasks import Masking, Task, build_task
 from unlabeled.medical.transforms import standardise
 
 CHUNK = 256
@@ -30,13 +30,19 @@ def build_backbone(*, image_size: int, patch: int, dim: int, depth: int, heads: 
         return Backbone(tokenizer, Encoder(dim=dim, depth=depth, heads=heads))
 
 
-def build_pretraining(backbone: Backbone, *, mask_ratio: float, seed: int) -> Pretraining:
-    """The backbone and its masked-reconstruction task (decoder of width 64 and depth 2)."""
-    assert isinstance(backbone.tokenizer, GridPatches)
+def build_pretraining(backbone: Backbone, *, task: Task, masking: Masking, mask_ratio: float, seed: int) -> Pretraining:
+    """The backbone and its pretext task."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "pretext"))
-        mask = RandomMask(mask_ratio, seed=derive(seed, "mask"))
-        return Pretraining(backbone, MaskedReconstruction(backbone.tokenizer, mask=mask))
+        return Pretraining(backbone, build_task(backbone, task=task, masking=masking, mask_ratio=mask_ratio, seed=seed))
+
+
+def filling_in(pretext: Pretext) -> MaskedReconstruction | None:
+    """The part of a task that fills hidden patches in, if it has one."""
+    if isinstance(pretext, Joint):
+        found = [filling_in(part) for part in pretext.tasks.children() if isinstance(part, Pretext)]
+        return next((part for part in found if part is not None), None)
+    return pretext if isinstance(pretext, MaskedReconstruction) else None
 
 
 class Probe(nn.Module):
@@ -150,8 +156,8 @@ def reconstruct(module: Pretraining, images: NDArray[np.uint8]) -> Reconstructio
     ``shown`` is given the same mean, so that comparing the two measures the predicted structure alone.
     """
     module.eval()
-    pretext, tokenizer = module.pretext, module.backbone.tokenizer
-    assert isinstance(pretext, MaskedReconstruction)
+    pretext, tokenizer = filling_in(module.pretext), module.backbone.tokenizer
+    assert pretext is not None
     assert isinstance(tokenizer, GridPatches)
     device = next(module.parameters()).device
     x_bchw = standardise(torch.from_numpy(images)).to(device)

@@ -26,6 +26,7 @@ from unlabeled.medical._finetuning import Decision, Labelled, Log
 from unlabeled.medical._network import Member
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.splits import digests, patient_folds
+from unlabeled.medical.tasks import Masking, Task
 from unlabeled.medical.transforms import Augment
 
 KIND = "medical.PneumoniaModel"
@@ -46,6 +47,8 @@ class PneumoniaModel(BaseEstimator):
         image_size: rows and columns of the pictures it takes (:func:`~unlabeled.medical.readers.read_images`).
         patch: rows and columns of a patch; must divide ``image_size``.
         dim, depth, heads: the encoder's size.
+        task: what it is pretrained on, and
+        masking: which patches that hides (:func:`~unlabeled.medical.tasks.build_task`).
         mask_ratio: share of the patches hidden in pretraining.
         pretrain_epochs: passes over the pictures without labels.
         finetune_steps: optimiser steps on the labelled pictures (32 a step).
@@ -67,6 +70,8 @@ class PneumoniaModel(BaseEstimator):
         dim: int = 128,
         depth: int = 4,
         heads: int = 4,
+        task: Task = "masked",
+        masking: Masking = "random",
         mask_ratio: float = 0.75,
         pretrain_epochs: int = 50,
         finetune_steps: int = 300,
@@ -75,6 +80,7 @@ class PneumoniaModel(BaseEstimator):
     ) -> None:
         self.image_size, self.patch = image_size, patch
         self.dim, self.depth, self.heads = dim, depth, heads
+        self.task, self.masking = task, masking
         self.mask_ratio, self.pretrain_epochs = mask_ratio, pretrain_epochs
         self.finetune_steps, self.folds, self.random_state = finetune_steps, folds, random_state
 
@@ -237,10 +243,17 @@ class PneumoniaModel(BaseEstimator):
             [network.leave_out_map(member, self.module_.backbone, pixels) for member in self.members_], axis=0
         )
 
+    @property
+    def fills_in(self) -> bool:
+        """Whether its pretraining has learnt to fill hidden patches in, so that :meth:`reconstruct` works."""
+        return getattr(self, "pretraining_", None) is not None and network.filling_in(self.module_.pretext) is not None
+
     def reconstruct(self, images: ImageSet | NDArray[np.uint8]) -> network.Reconstruction:
         """What the pretrained network fills into hidden patches."""
         if getattr(self, "pretraining_", None) is None:
             raise DataError("this model was not pretrained: call pretrain first")
+        if network.filling_in(self.module_.pretext) is None:
+            raise DataError(f"a model pretrained on the task '{self.task}' has not learnt to fill patches in")
         return network.reconstruct(self.module_, self._pixels(images))
 
     def save(self, folder: str | Path) -> Path:
@@ -322,7 +335,9 @@ class PneumoniaModel(BaseEstimator):
             heads=self.heads,
             seed=self.random_state,
         )
-        return network.build_pretraining(backbone, mask_ratio=self.mask_ratio, seed=self.random_state)
+        return network.build_pretraining(
+            backbone, task=self.task, masking=self.masking, mask_ratio=self.mask_ratio, seed=self.random_state
+        )
 
     def _planned(self, pixels: NDArray[np.uint8]) -> tuple[Pretraining, Batches, TrainingSettings]:
         batches = Batches(
@@ -332,11 +347,8 @@ class PneumoniaModel(BaseEstimator):
             transform=Augment(),
         )
         steps = self.pretrain_epochs * batches.per_epoch
-        return (
-            self._fresh(),
-            batches,
-            TrainingSettings(steps=steps, lr=1e-3, checkpoint_every=max(1, min(200, steps // 10))),
-        )
+        settings = TrainingSettings(steps=steps, lr=1e-3, checkpoint_every=max(1, min(200, steps // 10)))
+        return self._fresh(), batches, settings
 
     def _finetuning_settings(self, labels: int) -> TrainingSettings:
         return TrainingSettings(steps=max(self.finetune_steps, PASSES * labels // FINETUNE_BATCH), lr=5e-4)

@@ -1,6 +1,7 @@
 """What a dry run hands back, and the options of the commands that have one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,6 +10,8 @@ from unlabeled.pipelines.jobs import Outcome
 
 if TYPE_CHECKING:
     from unlabeled.core.budget import Budget, Rates
+    from unlabeled.medical.images import ImageSet
+    from unlabeled.medical.model import PneumoniaModel
 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what the training would cost, and end: nothing is written.")
@@ -40,4 +43,18 @@ def dry_run(budgets: Sequence["Budget"], *, rates: "Rates", reads: str, left_out
         headline=f"Dry run on {reads}: nothing was kept. Training would cost, on this machine as busy as it is now:",
         lines=[*(line for budget in shown for line in budget.lines()), f"not in it: {left_out}"],
         details={**details, "not_in_it": left_out},
+    )
+
+
+def medical_finetuning(
+    model: "PneumoniaModel", train: "ImageSet", validation: "ImageSet | None", *, beside: str, rates: "Rates"
+) -> Outcome:
+    """The dry run of a fine-tuning, and of the same network from scratch that is trained to be compared with."""
+    assert train.labels is not None
+    one = model.finetuning_cost(train, train.labels, validation=validation is not None)
+    return dry_run(
+        [one, replace(one, label=f"{beside}, for the comparison")],
+        rates=rates,
+        reads=f"{len(train)} labels",
+        left_out="reading the pictures, linear probes, the PCA baseline, intervals and the report",
     )

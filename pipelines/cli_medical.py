@@ -1,7 +1,7 @@
 """``unlabeled medical <verb>``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,6 +23,9 @@ Input = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Fixes everything random.")]
+# As in unlabeled.medical.tasks, which loads PyTorch and so cannot be imported for --help; a test holds them together.
+TaskName = Literal["masked", "contrastive", "vicreg", "rotation", "order", "joint"]
+MaskingName = Literal["random", "lungs", "blocks", "adaptive", "sparse"]
 
 
 @app.command()
@@ -31,6 +34,12 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for the model and its report.")] = Path("medical-pretrained"),
     size: Annotated[int, typer.Option(help="Rows and columns that pictures are averaged down to.", min=16)] = 64,
     epochs: Annotated[int, typer.Option(help="Passes over the pictures.", min=1)] = 50,
+    task: Annotated[
+        TaskName, typer.Option(help="The question that teaches: fill in, tell two views apart, turns, order, or two.")
+    ] = "masked",
+    masking: Annotated[
+        MaskingName, typer.Option(help="What a task that fills in hides; 'random' is the ablation of all others.")
+    ] = "random",
     seed: Seed = 0,
     split_column: Annotated[str | None, typer.Option(help="The table's column of splits (default: split).")] = None,
     split: Annotated[
@@ -45,7 +54,8 @@ def pretrain(
     from unlabeled.pipelines import medical as job
 
     return job.pretrain(
-        source, out=out, size=size, epochs=epochs, seed=seed, split_column=split_column, split=split,
+        source, out=out, size=size, epochs=epochs, task=task, masking=masking, seed=seed, split_column=split_column,
+        split=split,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 

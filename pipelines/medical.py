@@ -1,7 +1,6 @@
 """The medical jobs: pretrain, fine-tune, predict, and the demo that does all three on a phantom."""
 
 import csv
-import dataclasses
 import io
 import shutil
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from unlabeled.medical.labels import attach, read_labels
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.readers import read_images
 from unlabeled.medical.splits import SHOWN, check_no_leak, first_labels, hold_out
+from unlabeled.medical.tasks import Masking, Task
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines.jobs import Comparison, Outcome
 
@@ -54,6 +54,8 @@ def pretrain(
     size: int = 64,
     epochs: int = 50,
     seed: int = 0,
+    task: Task = "masked",
+    masking: Masking = "random",
     split_column: str | None = None,
     split: str | None = None,
     dry_run: bool = False,
@@ -71,7 +73,7 @@ def pretrain(
     if split is not None:
         images = images.part(split)
     _say_skips(images.skipped)
-    model = PneumoniaModel(image_size=size, pretrain_epochs=epochs, random_state=seed)
+    model = PneumoniaModel(image_size=size, pretrain_epochs=epochs, task=task, masking=masking, random_state=seed)
     if dry_run:
         return cost.dry_run(
             [model.pretraining_cost(images)],
@@ -102,7 +104,7 @@ def finetune(
     images = _read(source, labels, size=pretrained.image_size)
     parts = _divide(images, n_labels=n_labels, seed=seed)
     if dry_run:
-        return _finetuning_cost(pretrained, parts, rates=rates)
+        return cost.medical_finetuning(pretrained, parts.train, parts.validation, beside=SCRATCH, rates=rates)
     return _finetune(
         pretrained, parts, out=out, skipped=images.skipped, notes=images.notes, synthetic=False, rates=rates
     )
@@ -128,17 +130,6 @@ def demo(out: Path, *, seed: int = 0) -> Outcome:
     return _finetune(model, parts, out=out / "model", skipped=images.skipped, notes=images.notes, synthetic=True)
 
 
-def _finetuning_cost(model: PneumoniaModel, parts: Parts, *, rates: Rates) -> Outcome:
-    assert parts.train.labels is not None
-    one = model.finetuning_cost(parts.train, parts.train.labels, validation=parts.validation is not None)
-    return cost.dry_run(
-        [one, dataclasses.replace(one, label=f"{SCRATCH}, for the comparison")],
-        rates=rates,
-        reads=f"{len(parts.train)} labels",
-        left_out="reading the pictures, linear probes, the PCA baseline, intervals and the report",
-    )
-
-
 def _pretrain(
     model: PneumoniaModel, images: ImageSet, *, out: Path, synthetic: bool, rates: Rates = AS_FOUND
 ) -> Outcome:
@@ -148,19 +139,21 @@ def _pretrain(
     ) as run:
         model.pretrain(images, state=out.with_name(f".{out.name}.state"), log=priced(run.metrics, rates))
         model.provenance_["pretraining_run"] = run.run_id
-        some = images.images[np.linspace(0, len(images) - 1, min(256, len(images))).astype(int)]
-        quality = report.reconstruction_quality(model, some)
+        quality = None
+        if model.fills_in:
+            some = images.images[np.linspace(0, len(images) - 1, min(256, len(images))).astype(int)]
+            quality = report.reconstruction_quality(model, some)
+            run.metrics({"psnr": quality["predicted"][0], "ssim": quality["predicted"][1]})
         page = report.pretraining_report(
             model=model, images=images, quality=quality, synthetic=synthetic, run_id=run.run_id
         )
         model.save(out)
         files = {"model": out, "report": page.write(out / "report.html"), **_write_skips(out, images.skipped)}
-        run.metrics({"psnr": quality["predicted"][0], "ssim": quality["predicted"][1]})
         run.artifact(out)
     loss = model.pretraining_["curves"]["loss"][-1][1] if model.pretraining_ else float("nan")
     return Outcome(
         headline=f"Pretrained on {len(images):,} pictures without labels ({len(images.skipped)} inputs skipped); "
-        f"reconstruction loss {loss:.3f}. Next: unlabeled medical finetune INPUT --labels CSV --model {out}",
+        f"loss {loss:.3f}. Next: unlabeled medical finetune INPUT --labels CSV --model {out}",
         files=files,
         run_id=run.run_id,
         details={"images": len(images), "skipped": len(images.skipped), "loss": loss},

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unlabeled.core.encoder import Backbone, Encoder
-from unlabeled.core.masking import RandomMask
+from unlabeled.core.masking import Mask
 from unlabeled.core.pretext.base import Loss, Pretext
 from unlabeled.core.tokens import GridPatches, Tokens, sincos_2d, take
 
@@ -18,8 +18,8 @@ class MaskedReconstruction(Pretext):
     """Mean squared error on the masked patches, ``mean((prediction - target)^2)``.
 
     The target is each patch standardised by its own mean and standard deviation when ``normalise`` is
-    set (the paper's better variant), the raw numbers otherwise. The decoder is a small encoder over all
-    tokens; masked places hold one learned vector plus their position.
+    set (the paper's better variant), the raw numbers otherwise. The decoder is a small encoder over the kept
+    and the masked tokens; masked places hold one learned vector plus their position.
 
     Args:
         tokenizer: the backbone's own patch tokenizer (for targets and shapes).
@@ -32,7 +32,7 @@ class MaskedReconstruction(Pretext):
         self,
         tokenizer: GridPatches,
         *,
-        mask: RandomMask,
+        mask: Mask,
         dim: int = 64,
         depth: int = 2,
         heads: int = 4,
@@ -52,28 +52,37 @@ class MaskedReconstruction(Pretext):
     def target(self, tokenizer: GridPatches, batch: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, T, P)."""
         patches = tokenizer.patches(batch)
-        if not self.normalise:
-            return patches
-        # The floor keeps empty patches (background, silence) from turning rounding noise into a target.
-        return (patches - patches.mean(dim=-1, keepdim=True)) / (patches.var(dim=-1, keepdim=True) + 1e-4).sqrt()
+        return standardised(patches) if self.normalise else patches
 
     def reconstruct(self, backbone: Backbone, batch: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Predicted patches (B, M, P) and the masked indices (B, M)."""
+        tokenizer = backbone.tokenizer
+        assert isinstance(tokenizer, GridPatches)
         tokens = backbone.tokens(batch)
-        kept, masked = self.mask(tokens, step)
+        kept, masked = self.mask(tokens, step, tokenizer.patches(batch))
         seen = self.enter(backbone.encoder(tokens.take(kept)))
-        b, d = seen.shape[0], seen.shape[2]
-        blanks = self.hidden.expand(b, masked.shape[1], d)
-        # Back to the original order by a lookup, not a scatter.
-        back = torch.cat([kept, masked], dim=1).argsort(dim=1)
-        x = take(torch.cat([seen, blanks], dim=1), back)
-        decoded = self.decoder(Tokens(x, self.get_buffer("position")))
-        return self.predict(take(decoded, masked)), masked
+        b, k, d = seen.shape
+        x = torch.cat([seen, self.hidden.expand(b, masked.shape[1], d)], dim=1)
+        # A decoder does not mind the order of its tokens, only their positions: nothing is put back into place.
+        place = torch.cat([kept, masked], dim=1).reshape(-1)
+        position = self.get_buffer("position")[0].index_select(0, place).view(b, -1, d)
+        decoded = self.decoder(Tokens(x, position))
+        return self.predict(decoded[:, k:]), masked
 
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
         tokenizer = backbone.tokenizer
         assert isinstance(tokenizer, GridPatches)
         prediction, masked = self.reconstruct(backbone, batch, step)
         target = take(self.target(tokenizer, batch), masked)
-        total = (prediction - target).square().mean()
+        error = (prediction - target).square().mean(dim=-1)
+        if self.training:
+            self.mask.observe(masked, error)
+        total = error.mean()
         return Loss(total, {"masked_mse": total.detach()})
+
+
+def standardised(patches_btp: Tensor) -> Tensor:
+    """Each patch by its own mean and standard deviation."""
+    # The floor keeps empty patches (background, silence) from turning rounding noise into a target.
+    centred = patches_btp - patches_btp.mean(dim=-1, keepdim=True)
+    return centred / (patches_btp.var(dim=-1, keepdim=True) + 1e-4).sqrt()

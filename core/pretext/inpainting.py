@@ -1,0 +1,38 @@
+"""Inpainting: whole blocks are hidden and filled in, so that nothing next door gives the answer away.
+
+Source: Pathak et al., "Context Encoders: Feature Learning by Inpainting", CVPR 2016; here with the visible-only
+encoder and the per-patch target of He et al. (CVPR 2022).
+"""
+
+from typing import Any, Literal
+
+from unlabeled.core.masking import BlockMask
+from unlabeled.core.pretext.masked_reconstruction import MaskedReconstruction
+from unlabeled.core.tokens import GridPatches
+
+
+class Inpainting(MaskedReconstruction):
+    """:class:`MaskedReconstruction` of a few large blocks: ``mean((prediction - target)^2)`` over them.
+
+    Args:
+        tokenizer: the backbone's own patch tokenizer.
+        ratio: share of the tokens that the blocks cover.
+        blocks: how many.
+        shape: ``block`` (images), ``time`` (a gap in time) or ``band`` (a gap in frequency, an indicator).
+        seed: with the step, fixes the blocks.
+        decoder: ``dim``, ``depth``, ``heads`` and ``normalise`` of :class:`MaskedReconstruction`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: GridPatches,
+        *,
+        ratio: float = 0.4,
+        blocks: int = 2,
+        shape: Literal["block", "time", "band"] = "block",
+        seed: int = 0,
+        **decoder: Any,
+    ) -> None:
+        grid = (tokenizer.rows, tokenizer.columns)
+        mask = BlockMask(grid, ratio=ratio, blocks=blocks, shape=shape, seed=seed)
+        super().__init__(tokenizer, mask=mask, **decoder)

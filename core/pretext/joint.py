@@ -1,0 +1,33 @@
+"""Several tasks at once on the same batch, weighted: for instance masked reconstruction with a contrastive task."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from unlabeled.core.encoder import Backbone
+from unlabeled.core.pretext.base import Loss, Pretext
+
+
+class Joint(Pretext):
+    """``total = sum over tasks of weight x loss``; every part of every task is in the curves as ``task.part``.
+
+    Args:
+        tasks: by name, each with its weight (above 0).
+    """
+
+    def __init__(self, tasks: Mapping[str, tuple[Pretext, float]]) -> None:
+        super().__init__()
+        if not tasks or any(weight <= 0 for _, weight in tasks.values()):
+            raise ValueError("a joint task needs at least one task, each with a weight above 0")
+        self.tasks = nn.ModuleDict({name: task for name, (task, _) in tasks.items()})
+        self.weights = {name: weight for name, (_, weight) in tasks.items()}
+
+    def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
+        total, parts = torch.zeros((), device=batch.device), dict[str, Tensor]()
+        for name, task in self.tasks.items():
+            assert isinstance(task, Pretext)
+            found = task.loss(backbone, batch, step)
+            total = total + self.weights[name] * found.total
+            parts |= {f"{name}.{part}": value for part, value in found.parts.items()}
+        return Loss(total, parts)

@@ -1,0 +1,86 @@
+"""Which question radiographs are pretrained on, and which patches it hides."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from unlabeled.core.encoder import Backbone
+from unlabeled.core.errors import DataError
+from unlabeled.core.masking import AdaptiveMask, BlockMask, Mask, RandomMask, SalientMask
+from unlabeled.core.pretext import Joint, MaskedReconstruction, NTXent, OrderPrediction, Pretext, Rotation, VICReg
+from unlabeled.core.seeds import derive
+from unlabeled.core.tokens import GridPatches
+from unlabeled.core.views import PictureView
+
+Task = Literal["masked", "contrastive", "vicreg", "rotation", "order", "joint"]
+Masking = Literal["random", "lungs", "blocks", "adaptive", "sparse"]
+
+
+def build_task(backbone: Backbone, *, task: Task, masking: Masking, mask_ratio: float, seed: int) -> Pretext:
+    """The pretext task of a backbone that reads pictures.
+
+    Args:
+        task: masked reconstruction; NT-Xent or VICReg on two crops; quarter turns; scrambled patches; or masked
+            reconstruction with NT-Xent beside it at a tenth of the weight.
+        masking: for the tasks that hide patches: ``random`` ones; random ones ``lungs`` first; two ``blocks``
+            (inpainting); ``adaptive`` to what is hard at the moment; ``sparse``, where only patches with some contrast
+            take part at all.
+        mask_ratio: share of the patches that is hidden (of those that take part).
+
+    Raises:
+        DataError: no such task or masking.
+    """
+    for name, value, known in (("task", task, get_args(Task)), ("masking", masking, get_args(Masking))):
+        if value not in known:
+            raise DataError(f"there is no {name} '{value}': choose one of {', '.join(known)}")
+    tokenizer, dim = backbone.tokenizer, backbone.encoder.dim
+    assert isinstance(tokenizer, GridPatches)
+    views = derive(seed, "views")
+
+    def masked() -> MaskedReconstruction:
+        mask = build_mask(tokenizer, masking=masking, ratio=mask_ratio, seed=derive(seed, "mask"))
+        return MaskedReconstruction(tokenizer, mask=mask)
+
+    match task:
+        case "masked":
+            return masked()
+        case "contrastive":
+            return NTXent(dim, view=PictureView(), seed=views)
+        case "vicreg":
+            return VICReg(dim, view=PictureView(), seed=views)
+        case "rotation":
+            return Rotation(dim, seed=views)
+        case "order":
+            return OrderPrediction(dim, seed=views)
+        case "joint":
+            return Joint({"masked": (masked(), 1.0), "contrastive": (NTXent(dim, view=PictureView(), seed=views), 0.1)})
+
+
+def build_mask(tokenizer: GridPatches, *, masking: Masking, ratio: float, seed: int) -> Mask:
+    """See :func:`build_task`."""
+    match masking:
+        case "random":
+            return RandomMask(ratio, seed=seed)
+        case "lungs":
+            return RandomMask(ratio, prior=lung_prior(tokenizer.rows, tokenizer.columns), seed=seed)
+        case "blocks":
+            return BlockMask((tokenizer.rows, tokenizer.columns), ratio=ratio, blocks=2, seed=seed)
+        case "adaptive":
+            # Starts easier and ends harder than asked, so that the mean over a pretraining is near it.
+            low, high = max(0.05, ratio - 0.1), min(0.95, ratio + 0.1)
+            return AdaptiveMask(tokenizer.tokens, ratio=(low, high), seed=seed)
+        case "sparse":
+            return SalientMask(active=0.5, ratio=ratio, seed=seed)
+
+
+def lung_prior(rows: int, columns: int, *, inside: float = 3.0) -> Tensor:
+    """Weights (rows x columns,) of an average frontal chest film: 1 outside the lung fields, ``inside`` within.
+
+    Two soft ellipses stand for the lung fields of an upright frontal film that fills the frame: centres at 45 % of the
+    height and 30 and 70 % of the width, half axes 30 and 17 %. No segmenter, and no claim about a single patient.
+    """
+    y = (torch.arange(rows) + 0.5)[:, None] / rows
+    x = (torch.arange(columns) + 0.5)[None, :] / columns
+    distance = torch.stack([((y - 0.45) / 0.30) ** 2 + ((x - side) / 0.17) ** 2 for side in (0.30, 0.70)]).amin(0)
+    return (1 + (inside - 1) * torch.sigmoid(4 * (1 - distance))).reshape(-1)

@@ -1,0 +1,178 @@
+"""Blocks, adaptive and salient masks: exact counts, shapes, memory, and that nothing is never seen."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unlabeled.core.encoder import Backbone, Encoder
+from unlabeled.core.masking import AdaptiveMask, BlockMask, Mask, RandomMask, SalientMask, salience
+from unlabeled.core.pretext import MaskedReconstruction
+from unlabeled.core.tokens import GridPatches, Tokens
+
+
+def tokens_of(b: int, t: int) -> Tokens:
+    return Tokens(torch.zeros(b, t, 4), torch.zeros(1, t, 4))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(3, 9),
+    columns=st.integers(3, 9),
+    ratio=st.floats(0.2, 0.7),
+    blocks=st.integers(1, 3),
+    shape=st.sampled_from(["block", "time", "band"]),
+    step=st.integers(0, 1000),
+)
+def test_blocks_hide_exactly_their_share_and_name_every_token_once(
+    rows: int, columns: int, ratio: float, blocks: int, shape: str, step: int
+) -> None:
+    t = rows * columns
+    mask = BlockMask((rows, columns), ratio=ratio, blocks=blocks, shape=shape)  # type: ignore[arg-type]
+    kept, masked = mask(tokens_of(3, t), step)
+    assert masked.shape == (3, round(t * ratio))
+    assert torch.equal(torch.cat([kept, masked], 1).sort(1).values, torch.arange(t).expand(3, -1))
+
+
+def test_one_block_is_one_piece_and_much_less_ragged_than_chance() -> None:
+    kept, masked = BlockMask((12, 12), ratio=0.25, blocks=1)(tokens_of(50, 144), 0)
+    assert len(kept) == 50
+    for row in masked:
+        hidden = {(int(i) // 12, int(i) % 12) for i in row}
+        reached, new = set(), {min(hidden)}
+        while new:
+            reached |= new
+            new = {(a + da, b + db) for a, b in new for da, db in ((0, 1), (1, 0), (0, -1), (-1, 0))} & hidden - reached
+        assert reached == hidden
+
+
+def test_a_time_gap_hides_whole_columns_and_a_band_whole_rows() -> None:
+    for shape, axis in (("time", 0), ("band", 1)):
+        masked = BlockMask((4, 8), ratio=0.5, blocks=1, shape=shape)(tokens_of(20, 32), 5).masked  # type: ignore[arg-type]
+        hidden = torch.zeros(20, 32).scatter(1, masked, 1.0).view(20, 4, 8)
+        whole = hidden.amin(dim=1 + axis)
+        assert torch.equal(hidden.amax(dim=1 + axis), whole)
+        assert (whole.diff(dim=1).abs().sum(dim=1) <= 2).all()  # one gap
+
+
+def test_a_prior_pulls_blocks_towards_it() -> None:
+    prior = torch.full((64,), 1e-6)
+    prior[9] = 1.0
+    masked = BlockMask((8, 8), ratio=0.14, blocks=1, prior=prior)(tokens_of(200, 64), 0).masked
+    assert (masked == 9).any(dim=1).all()
+
+
+def test_without_strength_an_adaptive_mask_is_a_random_one() -> None:
+    adaptive = AdaptiveMask(16, ratio=(0.5, 0.5), strength=0.0, seed=4, warmup=1)
+    for step in range(5):
+        adaptive.observe(torch.arange(16).expand(2, -1), torch.arange(16.0).expand(2, -1))
+        assert torch.equal(
+            adaptive(tokens_of(3, 16), step).masked, RandomMask(0.5, seed=4)(tokens_of(3, 16), step).masked
+        )
+
+
+def test_hard_places_are_hidden_more_often_and_easy_ones_still_sometimes() -> None:
+    mask = AdaptiveMask(16, ratio=(0.5, 0.5), strength=1.0, warmup=3)
+    error = torch.ones(4, 16)
+    error[:, 5], error[:, 6] = 10.0, 0.0
+    for _ in range(4):
+        mask.observe(torch.arange(16).expand(4, -1), error)
+    share = torch.bincount(mask(tokens_of(4000, 16), 0).masked.flatten(), minlength=16) / 4000
+    assert share[5] > 0.85
+    assert 0.1 < share[6] < share[7]
+
+
+def test_the_share_follows_the_error_by_hand() -> None:
+    mask = AdaptiveMask(4, ratio=(0.5, 0.75), momentum=0.0, warmup=2, floor=0.5)
+    shares = []
+    for error in (9.0, 8.0, 6.0, 4.0, 1.0, 8.0):
+        mask.observe(torch.arange(4)[None], torch.full((1, 4), error))
+        shares.append(mask.share())
+    # Early error 8: at 6 half of the way to its half, at 4 and below all of it, and back where it was.
+    assert shares == pytest.approx([0.5, 0.5, 0.625, 0.75, 0.75, 0.5])
+
+
+def test_an_adaptive_mask_comes_back_from_its_state() -> None:
+    mask, other = AdaptiveMask(9, warmup=1), AdaptiveMask(9, warmup=1)
+    mask.observe(torch.arange(9)[None], torch.arange(9.0)[None])
+    other.load_state_dict(mask.state_dict())
+    assert torch.equal(mask(tokens_of(5, 9), 3).masked, other(tokens_of(5, 9), 3).masked)
+
+
+def test_training_fills_the_memory_and_looking_does_not() -> None:
+    tokenizer = GridPatches(grid=(16, 16), patch=(4, 4), dim=32)
+    task = MaskedReconstruction(tokenizer, mask=AdaptiveMask(16, ratio=(0.5, 0.5)), dim=16, depth=1, heads=2)
+    backbone, x = Backbone(tokenizer, Encoder(dim=32, depth=1, heads=2)), torch.randn(4, 1, 16, 16)
+    task.eval()
+    task.loss(backbone, x, 0)
+    assert not task.mask.get_buffer("looks").any()
+    task.train()
+    task.loss(backbone, x, 0)
+    assert task.mask.get_buffer("looks").sum() >= 8
+
+
+def test_salience_by_hand() -> None:
+    patches = torch.tensor([[[0.0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 1, 1]]])
+    assert salience(patches, kind="variance").tolist() == [[0, 0, 0.25]]
+    assert salience(patches, kind="energy").tolist() == [[0, 1, 0.5]]
+    torch.testing.assert_close(salience(patches, kind="entropy"), torch.tensor([[0.0, 0.0, 0.6931472]]))
+
+
+def test_sparse_takes_the_salient_tokens_and_a_bounded_share_of_chance() -> None:
+    patches = torch.zeros(64, 20, 4)
+    patches[:, :8, 0] = torch.arange(1, 9.0)  # eight tokens hold something
+    mask = SalientMask(active=0.5, chance=0.2, ratio=0.5)
+    kept, masked = mask(tokens_of(64, 20), 3, patches)
+    part = torch.cat([kept, masked], dim=1)
+    assert kept.shape[1] == masked.shape[1] == 5
+    assert all(len(set(row.tolist())) == 10 for row in part)
+    assert all(set(range(8)) <= set(row.tolist()) for row in part)
+    by_chance = torch.bincount(part.flatten(), minlength=20)[8:]
+    assert by_chance.sum() == 2 * 64
+    assert (by_chance > 0).all()  # over a batch every empty token is seen
+
+
+def test_with_chance_alone_salience_does_not_matter() -> None:
+    patches = torch.zeros(4000, 10, 2)
+    patches[:, 0, 0] = 9.0
+    kept, masked = SalientMask(active=0.5, chance=1.0, ratio=0.5)(tokens_of(4000, 10), 0, patches)
+    share = torch.bincount(torch.cat([kept, masked], 1).flatten(), minlength=10) / 4000
+    assert torch.allclose(share, torch.full((10,), 0.5), atol=0.04)
+
+
+def test_sparse_reconstruction_costs_and_reads_only_the_tokens_that_take_part() -> None:
+    tokenizer = GridPatches(grid=(16, 16), patch=(4, 4), dim=32)
+    mask = SalientMask(active=0.5, chance=0.0, ratio=0.5)
+    task = MaskedReconstruction(tokenizer, mask=mask, dim=16, depth=1, heads=2)
+    backbone = Backbone(tokenizer, Encoder(dim=32, depth=1, heads=2))
+    patches = torch.randn(2, 16, 16) * torch.linspace(0.1, 3, 16)[None, :, None]
+    prediction, masked = task.reconstruct(backbone, tokenizer.unpatch(patches), 0)
+    assert prediction.shape[1] == 4
+    assert (masked >= 6).all()
+    changed = patches.clone()
+    changed[:, :4] *= 1.01  # still the least salient: not looked at
+    again, _ = task.reconstruct(backbone, tokenizer.unpatch(changed), 0)
+    assert torch.equal(prediction, again)
+
+
+@pytest.mark.parametrize("mask", [BlockMask((4, 4)), AdaptiveMask(16), SalientMask()])
+def test_draws_repeat_for_one_seed_and_step(mask: Mask) -> None:
+    patches = torch.randn(4, 16, 3, generator=torch.Generator().manual_seed(0))
+    first = mask(tokens_of(4, 16), 7, patches)
+    torch.manual_seed(1)
+    assert torch.equal(mask(tokens_of(4, 16), 7, patches).masked, first.masked)
+    assert not torch.equal(mask(tokens_of(4, 16), 8, patches).masked, first.masked)
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    for wrong in (
+        lambda: SalientMask(active=0.0),
+        lambda: AdaptiveMask(4, ratio=(0.5, 1.0)),
+        lambda: BlockMask((2, 2), blocks=0),
+    ):
+        with pytest.raises(ValueError, match=r"must lie|at least one block"):
+            wrong()
+    with pytest.raises(ValueError, match="for 3x3 tokens was given 16"):
+        BlockMask((3, 3))(tokens_of(1, 16), 0)
+    with pytest.raises(ValueError, match="needs the raw patches"):
+        SalientMask()(tokens_of(1, 16), 0)

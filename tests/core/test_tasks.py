@@ -1,0 +1,314 @@
+"""Every pretext task: what its loss is by hand, what it must not see, and that it can be learnt."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from unlabeled.core.batches import Batches
+from unlabeled.core.encoder import Backbone, Encoder
+from unlabeled.core.masking import RandomMask
+from unlabeled.core.pretext import (
+    EventModelling,
+    Inpainting,
+    Joint,
+    MaskedReconstruction,
+    MaskedTokens,
+    NextPatch,
+    NTXent,
+    OrderPrediction,
+    Pretext,
+    Pretraining,
+    Rotation,
+    VICReg,
+)
+from unlabeled.core.pretext.rotation import turned
+from unlabeled.core.tokens import EventFields, GridPatches
+from unlabeled.core.training import TrainingSettings, fit
+from unlabeled.core.views import HistorySlice, PictureView, SignalView
+
+
+def grid(*, causal: bool = False, size: int = 16) -> Backbone:
+    torch.manual_seed(0)
+    tokenizer = GridPatches(grid=(size, size), patch=(4, 4), dim=32)
+    return Backbone(tokenizer, Encoder(dim=32, depth=2, heads=2, causal=causal))
+
+
+def events(*, causal: bool = False, sizes: tuple[int, ...] = (5, 7), length: int = 8) -> Backbone:
+    torch.manual_seed(0)
+    return Backbone(EventFields(sizes=sizes, dim=32, length=length), Encoder(dim=32, depth=2, heads=2, causal=causal))
+
+
+def patches(backbone: Backbone) -> GridPatches:
+    assert isinstance(backbone.tokenizer, GridPatches)
+    return backbone.tokenizer
+
+
+def fields(backbone: Backbone) -> EventFields:
+    assert isinstance(backbone.tokenizer, EventFields)
+    return backbone.tokenizer
+
+
+def same(batch: Tensor, draw: torch.Generator) -> Tensor:
+    return batch
+
+
+def codes(b: int = 16, length: int = 8, seed: int = 0) -> Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    made = torch.stack([torch.randint(1, n, (b, length), generator=draw) for n in (5, 7)], dim=2)
+    made[0, 5:] = 0
+    return made
+
+
+IMAGES = torch.randn(16, 1, 16, 16, generator=torch.Generator().manual_seed(5))
+TASKS: dict[str, Callable[[], tuple[Backbone, Pretext, Tensor]]] = {
+    "reconstruction": lambda: (b := grid(), MaskedReconstruction(patches(b), mask=RandomMask()), IMAGES),
+    "inpainting": lambda: (b := grid(), Inpainting(patches(b), blocks=1), IMAGES),
+    "time gap": lambda: (b := grid(), Inpainting(patches(b), blocks=1, shape="time", ratio=0.25), IMAGES),
+    "nt-xent": lambda: (grid(), NTXent(32, view=PictureView()), IMAGES),
+    "nt-xent of signals": lambda: (grid(), NTXent(32, view=SignalView()), IMAGES),
+    "nt-xent of histories": lambda: (events(), NTXent(32, view=HistorySlice()), codes()),
+    "vicreg": lambda: (grid(), VICReg(32, view=PictureView()), IMAGES),
+    "vicreg of histories": lambda: (events(), VICReg(32, view=HistorySlice()), codes()),
+    "rotation": lambda: (grid(), Rotation(32), IMAGES),
+    "patch order": lambda: (grid(), OrderPrediction(32), IMAGES),
+    "segment order": lambda: (grid(), OrderPrediction(32, unit="segment"), IMAGES),
+    "event order": lambda: (events(), OrderPrediction(32), codes()),
+    "masked tokens": lambda: (b := events(), MaskedTokens(fields(b)), codes()),
+    "a run of events": lambda: (b := events(), MaskedTokens(fields(b), run=True), codes()),
+    "next patch": lambda: (b := grid(causal=True), NextPatch(patches(b)), IMAGES),
+    "next segment": lambda: (b := grid(causal=True), NextPatch(patches(b), order="time"), IMAGES),
+    "events": lambda: (b := events(causal=True), EventModelling(fields(b)), codes()),
+    "joint": lambda: (
+        b := grid(),
+        Joint(
+            {"fill": (MaskedReconstruction(patches(b), mask=RandomMask()), 1.0), "match": (NTXent(32, view=same), 0.5)}
+        ),
+        IMAGES,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_repeats_itself_teaches_the_encoder_and_draws_anew_at_every_step(name: str) -> None:
+    backbone, task, batch = TASKS[name]()
+    torch.manual_seed(1)
+    first = task.loss(backbone, batch, 3)
+    torch.manual_seed(2)
+    assert torch.equal(task.loss(backbone, batch, 3).total, first.total)
+    assert first.total.ndim == 0
+    assert all(not part.requires_grad for part in first.parts.values())
+    if name not in ("next patch", "next segment"):
+        assert not torch.equal(task.loss(backbone, batch, 4).total, first.total)
+    first.total.backward()
+    gradients = [p.grad for p in backbone.encoder.parameters()]
+    assert all(g is not None and torch.isfinite(g).all() for g in gradients)
+    assert sum(float(g.abs().sum()) for g in gradients if g is not None) > 0
+    assert all(p.grad is not None for p in task.parameters())
+
+
+def test_nt_xent_by_hand() -> None:
+    task = NTXent(4, view=same, temperature=0.5)
+    one, other = torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    r = 1 / math.sqrt(2)
+    # Unit vectors a=(1,0) b=(0,1) a'=(1,0) b'=(r,r); cosine / 0.5.
+    s = {"ab": 0.0, "aa": 2.0, "ab'": 2 * r, "ba'": 0.0, "bb'": 2 * r, "a'b'": 2 * r}
+    e = math.exp
+    terms = [
+        -math.log(e(s["aa"]) / (e(s["ab"]) + e(s["aa"]) + e(s["ab'"]))),
+        -math.log(e(s["bb'"]) / (e(s["ab"]) + e(s["ba'"]) + e(s["bb'"]))),
+        -math.log(e(s["aa"]) / (e(s["aa"]) + e(s["ba'"]) + e(s["a'b'"]))),
+        -math.log(e(s["bb'"]) / (e(s["ab'"]) + e(s["bb'"]) + e(s["a'b'"]))),
+    ]
+    assert task.compare(one, other).total.item() == pytest.approx(np.mean(terms), rel=1e-6)
+
+
+def test_nt_xent_of_indistinguishable_views_is_the_log_of_their_number() -> None:
+    same_everywhere = torch.ones(8, 4)
+    assert NTXent(4, view=same).compare(same_everywhere, same_everywhere).total.item() == pytest.approx(math.log(15))
+
+
+def test_vicreg_by_hand() -> None:
+    task = VICReg(4, view=same)
+    one = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
+    other = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    found = task.compare(one, other)
+    root2 = math.sqrt(2 + 1e-4)  # the variance of 1 and -1 is 2, so nothing is missing
+    spread = (0 + (0 + (1 - math.sqrt(1e-4))) / 2) / 2
+    assert root2 > 1
+    assert found.parts["invariance"].item() == pytest.approx(0.5)
+    assert found.parts["variance"].item() == pytest.approx(spread, abs=1e-5)
+    assert found.parts["covariance"].item() == pytest.approx((2**2 + 2**2) / 2)
+    assert found.total.item() == pytest.approx(25 * 0.5 + 25 * spread + 4.0, rel=1e-5)
+
+
+def test_vicreg_is_dear_where_everything_collapsed() -> None:
+    task = VICReg(4, view=same)
+    draw = torch.Generator().manual_seed(0)
+    spread, point = torch.randn(512, 8, generator=draw), torch.zeros(512, 8)
+    assert task.compare(point, point).total > 20
+    assert task.compare(spread, spread).total < 3
+
+
+def test_a_quarter_turn_is_a_quarter_turn() -> None:
+    picture = torch.arange(4.0).view(1, 1, 2, 2)  # 0 1 / 2 3
+    expected = {0: [0, 1, 2, 3], 1: [1, 3, 0, 2], 2: [3, 2, 1, 0], 3: [2, 0, 3, 1]}
+    for turns, numbers in expected.items():
+        assert turned(picture, torch.tensor([turns])).flatten().tolist() == numbers
+    with pytest.raises(ValueError, match="only square pictures"):
+        turned(torch.zeros(1, 1, 2, 4), torch.tensor([1]))
+
+
+def test_scrambling_moves_the_stated_share_and_loses_nothing() -> None:
+    backbone, task = grid(), OrderPrediction(32, share=0.5)
+    x = torch.randn(200, 1, 16, 16)
+    mixed, which = task.scrambled(backbone, x, 0)
+    assert 60 < int(which.sum()) < 140
+    assert torch.equal(mixed[~which], x[~which])
+    before, after = patches(backbone).patches(x[which]), patches(backbone).patches(mixed[which])
+    assert torch.equal(before.sum(-1).sort(1).values, after.sum(-1).sort(1).values)
+    assert ((before != after).any(-1).sum(1) == 8).all()  # half of sixteen, each somewhere else
+
+
+def test_segments_move_as_whole_columns() -> None:
+    backbone, task = grid(), OrderPrediction(32, unit="segment", share=1.0)
+    x = torch.arange(16.0).expand(50, 1, 16, 16).clone()  # every column says which it is
+    mixed, which = task.scrambled(backbone, x, 0)
+    for picture in mixed[which]:
+        starts = picture[0, 0, ::4]
+        assert sorted(starts.tolist()) == [0, 4, 8, 12]
+        assert torch.equal(picture[0], (starts.repeat_interleave(4) + torch.arange(4.0).repeat(4)).expand(16, 16))
+        assert not torch.equal(starts, torch.tensor([0.0, 4, 8, 12]))
+
+
+def test_scrambled_histories_keep_their_padding() -> None:
+    backbone, task = events(), OrderPrediction(32, share=1.0)
+    batch = torch.zeros(100, 8, 2, dtype=torch.long)
+    batch[:, :5, 0], batch[:, :5, 1] = torch.tensor([1, 2, 3, 4, 1]), torch.arange(1, 6)
+    batch[7, 1:] = 0  # one event alone cannot be out of order
+    mixed, which = task.scrambled(backbone, batch, 2)
+    assert not which[7]
+    assert not mixed[:, 5:].any()
+    for history in mixed[which]:
+        assert sorted(history[:5, 1].tolist()) == [1, 2, 3, 4, 5]
+        assert history[:5, 1].tolist() != [1, 2, 3, 4, 5]
+
+
+def test_hidden_fields_are_not_read_and_shares_are_as_stated() -> None:
+    backbone = events(sizes=(5, 7))
+    task = MaskedTokens(fields(backbone), ratio=0.3, prior=torch.tensor([1.0, 3.0]))
+    batch = codes(b=400)
+    hidden = task.hide(batch, 0)
+    real = batch[..., 0] != 0
+    assert not hidden[~real].any()
+    assert hidden.flatten(1).any(dim=1).all()
+    share = hidden[real].float().mean(dim=0)
+    assert share.tolist() == pytest.approx([0.15, 0.45], abs=0.03)
+    other = torch.where(hidden, torch.tensor([1, 1]), batch)
+    for a, b in zip(task.logits(backbone, batch, hidden), task.logits(backbone, other, hidden), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_run_hides_whole_events_in_one_piece() -> None:
+    backbone = events()
+    hidden = MaskedTokens(fields(backbone), ratio=0.4, run=True).hide(codes(), 1)
+    assert torch.equal(hidden[..., 0], hidden[..., 1])
+    event = hidden[..., 0].int()
+    assert event.sum(dim=1).tolist() == [2] + [3] * 15  # 0.4 of five events, of eight
+    edges = torch.nn.functional.pad(event, (1, 1)).diff(dim=1).abs().sum(dim=1)
+    assert (edges == 2).all()
+
+
+def test_the_next_patch_is_foretold_from_those_before_it_alone() -> None:
+    for order in ("raster", "time"):
+        backbone = grid(causal=True)
+        task = NextPatch(patches(backbone), order=order)  # type: ignore[arg-type]
+        x = torch.randn(2, 1, 16, 16)
+        before, target = task.foretell(backbone, x)
+        changed = x.clone()
+        changed[:, :, 8:12, 4:8] += 5.0  # patch (2, 1): ninth in raster order, sixth column by column
+        position = 9 if order == "raster" else 6
+        after, _ = task.foretell(backbone, changed)
+        assert torch.equal(before[:, :position], after[:, :position])
+        assert not torch.equal(before[:, position:], after[:, position:])
+        assert target.shape == (2, 15, 16)
+    with pytest.raises(ValueError, match="needs a causal encoder"):
+        NextPatch(patches(grid())).loss(grid(), x, 0)
+    with pytest.raises(ValueError, match="must not be causal"):
+        MaskedTokens(fields(events())).loss(events(causal=True), codes(), 0)
+
+
+def test_a_joint_loss_is_the_weighted_sum() -> None:
+    backbone = grid()
+    fill, turn = MaskedReconstruction(patches(backbone), mask=RandomMask()), Rotation(32)
+    joint = Joint({"fill": (fill, 2.0), "turn": (turn, 0.5)}).loss(backbone, IMAGES, 6)
+    expected = 2 * fill.loss(backbone, IMAGES, 6).total + 0.5 * turn.loss(backbone, IMAGES, 6).total
+    torch.testing.assert_close(joint.total, expected)
+    assert {"fill.masked_mse", "turn.rotation", "turn.turns_right"} == set(joint.parts)
+    with pytest.raises(ValueError, match="above 0"):
+        Joint({"fill": (fill, 0.0)})
+
+
+def test_visible_only_is_the_full_encoder_under_an_attention_mask() -> None:
+    backbone = grid()
+    tokens = backbone.tokens(IMAGES)
+    kept, masked = RandomMask(0.75)(tokens, 0)
+    alone = backbone.encoder(tokens.take(kept))
+    pad = torch.zeros(16, 16, dtype=torch.bool).scatter(1, masked, True)
+    whole = backbone.encoder(type(tokens)(tokens.x, tokens.position, pad))
+    torch.testing.assert_close(alone, whole.gather(1, kept[..., None].expand(-1, -1, 32)), atol=1e-5, rtol=1e-4)
+
+
+def test_a_view_changes_each_item_by_a_draw_of_its_own_and_stays_a_picture_of_it() -> None:
+    x = torch.randn(1, 1, 16, 16).expand(64, -1, -1, -1)
+    for view in (PictureView(), SignalView()):
+        seen = view(x, torch.Generator().manual_seed(0))
+        assert seen.shape == x.shape
+        assert len({float(item.sum()) for item in seen}) == 64
+        assert torch.equal(seen, view(x, torch.Generator().manual_seed(0)))
+    still = PictureView(smallest=1.0, contrast=0.0, brightness=0.0, noise=0.0)
+    torch.testing.assert_close(still(x, torch.Generator().manual_seed(0)), x, atol=1e-5, rtol=1e-5)
+    quiet = SignalView(gain=0.0, noise=0.0, shift=0.0, band=0.0)
+    torch.testing.assert_close(quiet(x, torch.Generator().manual_seed(0)), x)
+
+
+def test_a_slice_of_a_history_is_a_run_of_its_events() -> None:
+    batch = torch.zeros(300, 10, 2, dtype=torch.long)
+    batch[:, :9] = torch.arange(1, 10)[:, None].expand(9, 2)
+    batch[0, 1:] = 0
+    seen = HistorySlice(shortest=0.3, longest=0.8)(batch, torch.Generator().manual_seed(0))
+    sizes = (seen[..., 0] != 0).sum(dim=1)
+    assert sizes[0] == 1
+    assert set(sizes[1:].tolist()) == {3, 4, 5, 6, 7}
+    for history, size in zip(seen, sizes.tolist(), strict=True):
+        first = int(history[0, 0])
+        assert history[:size, 0].tolist() == list(range(first, first + size))
+        assert not history[size:].any()
+
+
+def learnt(backbone: Backbone, task: Pretext, data: np.ndarray, *, steps: int) -> dict[str, list[tuple[int, float]]]:
+    history = fit(
+        Pretraining(backbone, task),
+        Batches(data, batch_size=64),
+        settings=TrainingSettings(steps=steps, lr=3e-3, weight_decay=0.0, log_every=steps // 4),
+    )
+    return history.curves
+
+
+def test_what_can_be_told_is_learnt() -> None:
+    draw = np.random.default_rng(0)
+    # Bright at the top: upright, turned and scrambled pictures differ.
+    slope = np.linspace(2, -2, 16)[:, None] + 0.3 * draw.normal(size=(512, 1, 16, 16))
+    slope = slope.astype(np.float32)
+    backbone = grid()
+    assert learnt(backbone, Rotation(32), slope, steps=120)["turns_right"][-1][1] > 0.95
+    assert learnt(grid(), OrderPrediction(32), slope, steps=240)["order_right"][-1][1] > 0.9
+    # A field that repeats its neighbour's can be told from both sides.
+    pair = draw.integers(1, 5, (512, 4, 1)).repeat(2, axis=1)
+    both = np.concatenate([pair, pair], axis=2)
+    backbone = events(sizes=(5, 5))
+    curve = learnt(backbone, MaskedTokens(fields(backbone), ratio=0.2), both, steps=300)["masked_token"]
+    assert curve[-1][1] < 0.4 * math.log(4)
