@@ -23,7 +23,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from unlabeled.core import progress
 from unlabeled.core.batches import Batches
+from unlabeled.core.budget import Budget, Spent, compare
 from unlabeled.core.errors import Interrupted, TrainingError
+from unlabeled.core.meter import Meter, measure, predict
 from unlabeled.core.resume import TrainingState
 from unlabeled.core.seeds import derive
 
@@ -57,7 +59,8 @@ class TrainingSettings:
 
 @dataclass
 class History:
-    """What happened: curves as ``name -> [(step, value), ...]``, and how it ended."""
+    """What happened: curves as ``name -> [(step, value), ...]``, how it ended, and what it cost (predicted from its
+    first steps, where there were enough of them, and spent; a resumed run keeps its first prediction)."""
 
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     seconds: float = 0.0
@@ -65,6 +68,8 @@ class History:
     resumed_from: int = 0
     best_step: int | None = None
     best_score: float | None = None
+    predicted: Budget | None = None
+    spent: Spent | None = None
 
     def add(self, name: str, step: int, value: float) -> None:
         self.curves.setdefault(name, []).append((step, value))
@@ -140,9 +145,7 @@ def fit(
     """
     processes = Processes(settings.device)
     module.to(processes.device).train()
-    optimizer = torch.optim.AdamW(
-        parameter_groups(module, settings.weight_decay), lr=settings.lr, betas=(0.9, 0.95), fused=True
-    )
+    optimizer = make_optimizer(module, settings)
     history, best, stale = History(), dict[str, Tensor](), 0
     window: list[dict[str, Tensor]] = []
     saved = None
@@ -152,11 +155,17 @@ def fit(
         if found is not None:
             history = History(**found.history)
             history.curves = {name: [(at, value) for at, value in curve] for name, curve in history.curves.items()}
+            earlier = found.history.get("predicted")
+            history.predicted = None if earlier is None else Budget(**earlier)
             history.resumed_from, best, stale = found.step, found.best, found.stale
             window = [{name: torch.tensor(value) for name, value in entry.items()} for entry in found.window]
     step = history.steps
     wrapped = processes.wrap(module)
     began = time.monotonic() - history.seconds
+    record = log if log and processes.leads else lambda values, step: None
+    meter = Meter(settings.steps - step, device=processes.device, on=processes.leads and history.predicted is None)
+    if history.predicted is not None:
+        record(history.predicted.metrics(), step)
 
     def save() -> None:
         if saved is not None and processes.leads:
@@ -172,13 +181,22 @@ def fit(
         _interruptible() as interrupted,
     ):
         while step < settings.steps:
+            meter.start()
             torch.manual_seed(derive(seed, "torch", step, processes.rank))
             batch = batches.at(step, rank=processes.rank, world=processes.world)
-            window.append(_step(wrapped, optimizer, batch, step, settings, processes.device))
+            window.append(train_step(wrapped, optimizer, batch, step, settings, processes.device))
+            meter.stop()
             step += 1
             if step % settings.log_every == 0 or step == settings.steps:
                 latest = _flush(window, history, step, processes, log)
                 bar.advance(to=step, note=f"loss {latest:.4f}")
+            if meter.ready:
+                history.predicted = predict(
+                    meter, module, batch, optimizer, label=label, step=step, steps=settings.steps,
+                    seconds=time.monotonic() - began, save_every=settings.checkpoint_every if saved else None,
+                    world=processes.world,
+                )  # fmt: skip
+                record(history.predicted.metrics(), step)
             if validate is not None and (step % validate_every == 0 or step == settings.steps):
                 module.eval()
                 with torch.no_grad():
@@ -203,6 +221,7 @@ def fit(
     if window:
         _flush(window, history, step, processes, log)
     history.steps, history.seconds = step, time.monotonic() - began
+    _account(history, label, processes, record)
     if best:
         module.load_state_dict(best)
     module.eval()
@@ -210,6 +229,24 @@ def fit(
     if saved is not None and processes.leads:
         saved.remove()
     return history
+
+
+def _account(history: History, label: str, processes: Processes, log: Callable[[dict[str, float], int], None]) -> None:
+    """What was spent, into the history and the record, beside what was predicted."""
+    history.spent = measure(
+        label,
+        steps=history.steps,
+        seconds=history.seconds,
+        predicted=history.predicted,
+        device=processes.device,
+        world=processes.world,
+    )
+    numbers = history.spent.metrics()
+    if history.predicted is not None:
+        compared = compare(history.predicted, history.spent)
+        numbers["budget.error"] = compared.error
+        progress.say(compared.line)
+    log(numbers, history.steps)
 
 
 @contextmanager
@@ -235,6 +272,12 @@ def _interruptible() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def make_optimizer(module: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """The AdamW of :class:`TrainingSettings`."""
+    groups = parameter_groups(module, settings.weight_decay)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.95), fused=True)
+
+
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay on matrices only."""
     trained = [p for p in module.parameters() if p.requires_grad]
@@ -253,7 +296,7 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def _step(
+def train_step(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     batch: tuple[Tensor, ...],
@@ -261,6 +304,7 @@ def _step(
     settings: TrainingSettings,
     device: torch.device,
 ) -> dict[str, Tensor]:
+    """One optimiser step on one batch; the loss and its parts, detached."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, settings)
     batch = tuple(part.to(device, non_blocking=True) for part in batch)

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from unlabeled.core import checkpoints
+from unlabeled.core import budget, checkpoints
+from unlabeled.core.budget import Budget
 from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.training import History
 from unlabeled.fraud import reasons
@@ -88,12 +89,9 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         self.classes_ = np.array([0, 1])
         everything = np.ones(len(known), dtype=bool)
         self.plain_ = PlainFeatures(label_delay=self.label_delay_days * DAY, risk=False).fit(known, everything)
-        parts: list[Part | None] = [p for p in ("entity", "counterparty") if getattr(known.roles, p) is not None]
         self.models_: list[HistoryModel] = []
         self.history_: dict[str, History] = {}
-        for part in parts or [None]:
-            name = {"entity": "cards", "counterparty": "merchants", None: "payments"}[part]
-            model = HistoryModel(part, size=self.size or Size(), seed=self.random_state)
+        for name, model in self._fresh(known.roles).items():
             self.history_[name] = model.pretrain(
                 known,
                 everything,
@@ -102,6 +100,9 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
                 label=f"learning {name}",
             )
             self.models_.append(model)
+        if log is not None:
+            trained = self.history_.values()
+            log(budget.totals([h.predicted for h in trained], [h.spent for h in trained]), 0)
         self._fit_scales(known)
         if state is not None:
             shutil.rmtree(state, ignore_errors=True)
@@ -109,6 +110,16 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         self.baseline_: LightGBM | None = None
         self.manifest_: dict[str, Any] = {"pretraining_data": known.fingerprint(), "payments": len(known)}
         return self
+
+    def pretraining_cost(self, table: pd.DataFrame | Transactions) -> dict[str, Budget]:
+        """What :meth:`pretrain` would cost here, by kind of history; nothing is learnt or kept. The plain features and
+        the scales that follow the training are not in it."""
+        known = self._read(table, self.roles)
+        everything = np.ones(len(known), dtype=bool)
+        return {
+            name: model.pretraining_cost(known, everything, label=f"learning {name}")
+            for name, model in self._fresh(known.roles).items()
+        }
 
     def finetune(self, table: pd.DataFrame | Transactions, y: ArrayLike | None = None) -> "FraudDetector":
         """Learns fraud from the labelled rows of ``table``; the others only serve as history.
@@ -308,6 +319,13 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
                 made |= {f"{model.name} state {k}": v for k, v in enumerate(((reading.state - middle) @ axes).T)}
             readings.append(reading)
         return made, readings
+
+    def _fresh(self, roles: Roles) -> dict[str, HistoryModel]:
+        """An encoder for each kind of history that the table has, or one for payments that stand alone."""
+        parts: list[Part | None] = [p for p in ("entity", "counterparty") if getattr(roles, p) is not None]
+        names = {"entity": "cards", "counterparty": "merchants", None: "payments"}
+        size = self.size or Size()
+        return {names[part]: HistoryModel(part, size=size, seed=self.random_state) for part in parts or [None]}
 
     def _fit_scales(self, known: Transactions) -> None:
         """Principal components of the states and the scale of the unsupervised score, on (a sample of) training."""

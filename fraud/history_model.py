@@ -5,7 +5,7 @@ Shape suffixes: n row, f field, d width.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from unlabeled.core import checkpoints
 from unlabeled.core.batches import Batches, chunks
+from unlabeled.core.budget import Budget, Spent
+from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.errors import CheckpointError
 from unlabeled.core.pretext import EventModelling, Pretraining
@@ -109,16 +111,9 @@ class HistoryModel:
         label: str = "pretraining",
     ) -> History:
         """Learns from the rows marked as training, without labels."""
-        groups = self._groups(table)
-        self.fields.fit(table, training, groups)
-        self._build()
         # Only training rows are in the order, so that no window can reach past the training period.
         part = table.take(training)
-        windows = self._windows(self.fields.codes(part, self._groups(part)), self._groups(part))
-        batches = Batches(windows, batch_size=self._batch_size(), seed=derive(self.seed, self.part or "alone", "order"))
-        # Each event stands in two windows; more rounds than that, and small tables are learnt by heart.
-        steps = min(self.size.steps, max(1, _MOST_ROUNDS * batches.per_epoch))
-        settings = TrainingSettings(steps=steps, lr=self.size.lr, device="cpu", log_every=20, checkpoint_every=50)
+        batches, settings = self._planned(table, training, part)
         describe = {"data": part.fingerprint(), "fields": self.fields.to_json(), "size": vars(self.size)}
         history = None if state is None else self._finished(state / f"{self.name}-done", describe)
         if history is not None:
@@ -135,9 +130,28 @@ class HistoryModel:
         )
         if state is not None:
             # The next kind of history may be interrupted too: what is learnt already must not be lost with it.
-            manifest = {"description": describe, "curves": history.curves, "steps": history.steps}
+            # So are its costs, which belong to the run as a whole.
+            costs = {name: asdict(cost) for name in ("predicted", "spent") if (cost := getattr(history, name))}
+            manifest = {"description": describe, "curves": history.curves, "steps": history.steps, "costs": costs}
             checkpoints.save(state / f"{self.name}-done", kind=KIND, tensors=self.tensors(), manifest=manifest)
         return history
+
+    def pretraining_cost(self, table: Transactions, training: NDArray[np.bool_], *, label: str) -> Budget:
+        """What :meth:`pretrain` would cost here; the encoder is fresh afterwards, as if it had learnt nothing."""
+        batches, settings = self._planned(table, training, table.take(training))
+        return estimate(Pretraining(self.backbone, self.pretext), batches, settings, seed=self.seed, label=label)
+
+    def _planned(
+        self, table: Transactions, training: NDArray[np.bool_], part: Transactions
+    ) -> tuple[Batches, TrainingSettings]:
+        """Fits the fields, builds the encoder, and makes the windows of ``part``, the training rows."""
+        self.fields.fit(table, training, self._groups(table))
+        self._build()
+        windows = self._windows(self.fields.codes(part, self._groups(part)), self._groups(part))
+        batches = Batches(windows, batch_size=self._batch_size(), seed=derive(self.seed, self.part or "alone", "order"))
+        # Each event stands in two windows; more rounds than that, and small tables are learnt by heart.
+        steps = min(self.size.steps, max(1, _MOST_ROUNDS * batches.per_epoch))
+        return batches, TrainingSettings(steps=steps, lr=self.size.lr, device="cpu", log_every=20, checkpoint_every=50)
 
     def _finished(self, folder: Path, describe: dict[str, Any]) -> History | None:
         """Takes up what an interrupted pretraining had finished with; ``None`` where there is nothing."""
@@ -151,7 +165,11 @@ class HistoryModel:
             raise CheckpointError(f"{error}. Delete {folder.parent} to start anew, or name another folder") from None
         self._load(tensors)
         curves = {name: [(at, value) for at, value in curve] for name, curve in manifest["curves"].items()}
-        return History(curves=curves, steps=manifest["steps"], resumed_from=manifest["steps"])
+        made = History(curves=curves, steps=manifest["steps"], resumed_from=manifest["steps"])
+        costs = manifest.get("costs", {})
+        made.predicted = Budget(**costs["predicted"]) if "predicted" in costs else None
+        made.spent = Spent(**costs["spent"]) if "spent" in costs else None
+        return made
 
     def read(self, table: Transactions, rows: NDArray[np.int64]) -> Reading:
         """What the encoder says about ``rows`` (sorted positions), each from its own past alone."""

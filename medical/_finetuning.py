@@ -89,15 +89,19 @@ def train_classifier(
     validation set was no better than the last one (both AUROC .965 at 50 labels), and would spend that set, which
     temperature and thresholds need fresh.
     """
+    classifier, batches = prepare(backbone, data, batch_size=batch_size, seed=seed)
+    history = fit(classifier, batches, settings=settings, seed=seed, log=log, label=label)
+    return classifier, history
+
+
+def prepare(backbone: Backbone, data: Labelled, *, batch_size: int, seed: int) -> tuple[Classifier, Batches]:
+    """A copy of ``backbone`` with a fresh linear layer, and the batches that it will be trained on."""
     counts = np.bincount(data.labels, minlength=2)
     weights = torch.tensor(len(data.labels) / (2 * counts), dtype=torch.float32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "head"))
         classifier = Classifier(copy.deepcopy(backbone), class_weights=weights)
-    batches = Batches(*_filled(data, batch_size), batch_size=batch_size, seed=seed, transform=Augment())
-
-    history = fit(classifier, batches, settings=settings, seed=seed, log=log, label=label)
-    return classifier, history
+    return classifier, Batches(*_filled(data, batch_size), batch_size=batch_size, seed=seed, transform=Augment())
 
 
 def fit_probe(backbone: Backbone, data: Labelled) -> Probe:

@@ -11,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from unlabeled.core import checkpoints, fingerprint
+from unlabeled.core import budget, checkpoints, fingerprint
 from unlabeled.core.batches import Batches
+from unlabeled.core.budget import Budget
+from unlabeled.core.dry_run import estimate
 from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.heads import Classifier
 from unlabeled.core.pretext import Pretraining
@@ -93,19 +95,12 @@ class PneumoniaModel(BaseEstimator):
             log: receives ``{name: value}, step``.
         """
         pixels = self._pixels(images)
-        module = self._fresh()
+        module, batches, settings = self._planned(pixels)
         print_ = fingerprint.of_array(pixels)
-        batches = Batches(
-            pixels,
-            batch_size=min(PRETRAIN_BATCH, max(8, len(pixels) // STEPS_AN_EPOCH)),
-            seed=derive(self.random_state, "pretrain"),
-            transform=Augment(),
-        )
-        steps = self.pretrain_epochs * batches.per_epoch
         history = fit(
             module,
             batches,
-            settings=TrainingSettings(steps=steps, lr=1e-3, checkpoint_every=max(1, min(200, steps // 10))),
+            settings=settings,
             seed=self.random_state,
             state=state,
             describe={"model": self.get_params(), "images": print_},
@@ -119,6 +114,10 @@ class PneumoniaModel(BaseEstimator):
         self.pretraining_: dict[str, Any] | None = {"images": len(pixels), "fingerprint": print_, **_facts(history)}
         self._remember_nobody()
         return self
+
+    def pretraining_cost(self, images: ImageSet | NDArray[np.uint8]) -> Budget:
+        """What :meth:`pretrain` on these pictures would cost here; nothing is learnt or kept."""
+        return estimate(*self._planned(self._pixels(images)), seed=self.random_state, label="pretraining")
 
     def finetune(
         self,
@@ -154,8 +153,7 @@ class PneumoniaModel(BaseEstimator):
             self.module_ = self._fresh()
             self.pretraining_ = None
             self._remember_nobody()
-        steps = max(self.finetune_steps, PASSES * len(data.labels) // FINETUNE_BATCH)
-        settings = TrainingSettings(steps=steps, lr=5e-4)
+        settings = self._finetuning_settings(len(data.labels))
         if validation is not None:
             held = Labelled(self._pixels(validation[0]), _binary(validation[1], what="validation labels"))
             parts = [(data, held)]
@@ -181,6 +179,8 @@ class PneumoniaModel(BaseEstimator):
             self.members_.append(member)
             histories.append(history)
             logits.append(network.log_odds(member, self.module_.backbone, held.images) + offset)
+        if log is not None:
+            log(budget.totals([h.predicted for h in histories], [h.spent for h in histories]), settings.steps)
         self.prior_ = offset
         self.decision_ = finetuning.decide(held_labels, np.concatenate(logits))
         self.finetuning_ = {
@@ -193,6 +193,26 @@ class PneumoniaModel(BaseEstimator):
             **_facts(histories[0]),
         }
         return self
+
+    def finetuning_cost(
+        self, images: ImageSet | NDArray[np.uint8], labels: ArrayLike, *, validation: bool = False
+    ) -> Budget:
+        """What training the network(s) in :meth:`finetune` on these pictures would cost here, linear probes and
+        decisions not included; nothing is learnt or kept.
+
+        Args:
+            images, labels: as for :meth:`finetune`.
+            validation: whether there are validation pictures (one network is trained, not one a fold).
+        """
+        data = Labelled(self._pixels(images), _binary(labels, what="labels"))
+        module = self.module_ if hasattr(self, "module_") else self._fresh()
+        networks = 1 if validation else self.folds
+        classifier, batches = finetuning.prepare(
+            module.backbone, data, batch_size=FINETUNE_BATCH, seed=derive(self.random_state, "finetune", 0)
+        )
+        settings = self._finetuning_settings(len(data.labels))
+        one = estimate(classifier, batches, settings, label="fine-tuning", resumable=False)
+        return one.times(networks, f"fine-tuning of {networks} network(s)")
 
     def remember(self, patients: Sequence[str] | NDArray[np.str_]) -> None:
         """Keeps salted digests of patients whose labels were used, so that :meth:`seen` can tell a leak later."""
@@ -318,6 +338,20 @@ class PneumoniaModel(BaseEstimator):
         return network.build_pretraining(
             backbone, task=self.task, masking=self.masking, mask_ratio=self.mask_ratio, seed=self.random_state
         )
+
+    def _planned(self, pixels: NDArray[np.uint8]) -> tuple[Pretraining, Batches, TrainingSettings]:
+        batches = Batches(
+            pixels,
+            batch_size=min(PRETRAIN_BATCH, max(8, len(pixels) // STEPS_AN_EPOCH)),
+            seed=derive(self.random_state, "pretrain"),
+            transform=Augment(),
+        )
+        steps = self.pretrain_epochs * batches.per_epoch
+        settings = TrainingSettings(steps=steps, lr=1e-3, checkpoint_every=max(1, min(200, steps // 10)))
+        return self._fresh(), batches, settings
+
+    def _finetuning_settings(self, labels: int) -> TrainingSettings:
+        return TrainingSettings(steps=max(self.finetune_steps, PASSES * labels // FINETUNE_BATCH), lr=5e-4)
 
     def _remember_nobody(self) -> None:
         self.salt_ = secrets.token_hex(16)

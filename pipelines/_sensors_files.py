@@ -30,6 +30,16 @@ def folder_name(asset: str) -> str:
     return f"{'machine-' if reserved else ''}{plain or 'machine'}-{hashlib.sha256(asset.encode()).hexdigest()[:6]}"
 
 
+def metric_name(text: str) -> str:
+    """With the characters that a tracking store takes."""
+    return re.sub(r"[^A-Za-z0-9_./ -]", "_", text)
+
+
+def first(fleet: Sequence[Recording], rows: Sequence[int]) -> list[Recording]:
+    """The first ``rows`` of each."""
+    return [r.rows(slice(0, n)) for r, n in zip(fleet, rows, strict=True)]
+
+
 def scores(tables: Sequence[pd.DataFrame], out: Path) -> dict[str, Path]:
     """``scores.csv`` and ``scores.parquet``: one row a snapshot."""
     table = pd.concat(tables, ignore_index=True)

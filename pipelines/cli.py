@@ -123,6 +123,8 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
     if outcome.comparisons:
         console.print(comparison_table(outcome.comparisons))
     console.print(outcome.headline, markup=False, soft_wrap=True)
+    for line in outcome.lines:
+        console.print(f"  {line}", markup=False, soft_wrap=True)
     for name, path in outcome.files.items():
         console.print(f"  {name}: {path}", markup=False, soft_wrap=True)
 

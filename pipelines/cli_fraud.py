@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from unlabeled.pipelines._cost import DryRun, Price, Watts
 from unlabeled.pipelines.jobs import Outcome
 
 app = typer.Typer(
@@ -28,11 +29,18 @@ def pretrain(
     roles: RolesFile = None,
     steps: Steps = None,
     seed: Seed = 0,
+    dry_run: DryRun = False,
+    price_per_hour: Price = None,
+    watts: Watts = None,
 ) -> Outcome:
     """Learn the habits of cards and merchants, without labels. Interrupted, the same command goes on."""
+    from unlabeled.core.budget import Rates
     from unlabeled.pipelines import fraud as job
 
-    return job.pretrain(table, out=out, until=until, roles=roles, steps=steps, seed=seed)
+    return job.pretrain(
+        table, out=out, until=until, roles=roles, steps=steps, seed=seed,
+        dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
+    )  # fmt: skip
 
 
 @app.command()

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from unlabeled.pipelines._cost import DryRun, Price, Watts
 from unlabeled.pipelines.jobs import Outcome
 
 app = typer.Typer(
@@ -44,13 +45,18 @@ def pretrain(
     split: Annotated[
         str | None, typer.Option(help="Use only pictures of this split (default: train, where the table has it).")
     ] = None,
+    dry_run: DryRun = False,
+    price_per_hour: Price = None,
+    watts: Watts = None,
 ) -> Outcome:
     """Learn what radiographs look like; no labels are read. Interrupted, the same command goes on."""
+    from unlabeled.core.budget import Rates
     from unlabeled.pipelines import medical as job
 
     return job.pretrain(
         source, out=out, size=size, epochs=epochs, task=task, masking=masking, seed=seed, split_column=split_column,
         split=split,
+        dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
 
@@ -70,11 +76,18 @@ def finetune(
         int | None, typer.Option(help="Learn from so many labels only (default: all but the unseen part).", min=4)
     ] = None,
     seed: Seed = 0,
+    dry_run: DryRun = False,
+    price_per_hour: Price = None,
+    watts: Watts = None,
 ) -> Outcome:
     """Learn pneumonia from few labels, and compare with the baselines on patients not seen before."""
+    from unlabeled.core.budget import Rates
     from unlabeled.pipelines import medical as job
 
-    return job.finetune(source, model=model, labels=labels, out=out, n_labels=n_labels, seed=seed)
+    return job.finetune(
+        source, model=model, labels=labels, out=out, n_labels=n_labels, seed=seed,
+        dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
+    )  # fmt: skip
 
 
 @app.command()

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from unlabeled.pipelines._cost import DryRun, Price, Watts
 from unlabeled.pipelines.jobs import Outcome
 
 app = typer.Typer(
@@ -38,13 +39,18 @@ def fit(
     pretrain_on: Fleet = None,
     steps: Steps = 200,
     seed: Seed = 0,
+    dry_run: DryRun = False,
+    price_per_hour: Price = None,
+    watts: Watts = None,
 ) -> Outcome:
     """Learn what is normal and calibrate the threshold, from the start of each record alone."""
+    from unlabeled.core.budget import Rates
     from unlabeled.pipelines import sensors as jobs
 
     return jobs.fit(
         inputs, out=out, normal_share=normal_share, normal_until=normal_until, fs=fs, every=every,
         assets=asset or (), pretrain_on=pretrain_on or (), steps=steps, seed=seed,
+        dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
 

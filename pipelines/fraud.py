@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from unlabeled.core import tracking
+from unlabeled.core.budget import AS_FOUND, Rates, priced
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.core.report import training_report
@@ -15,6 +16,7 @@ from unlabeled.fraud.labels import few, from_csv, known_by
 from unlabeled.fraud.readers import DAY, Transactions, joined, parse_time, read_table, transactions
 from unlabeled.fraud.roles import Roles
 from unlabeled.fraud.simulate import simulate
+from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines._fraud_compare import (
     OURS,
     Scored,
@@ -42,11 +44,24 @@ def pretrain(
     roles: Path | None = None,
     steps: int | None = None,
     seed: int = 0,
+    dry_run: bool = False,
+    rates: Rates = AS_FOUND,
 ) -> Outcome:
-    """Learns habits without labels from the payments before ``until`` (all of them by default)."""
+    """Learns habits without labels from the payments before ``until`` (all of them by default).
+
+    With ``dry_run``, only says what that would cost.
+    """
     payments = _read(table, roles)
     known = payments if until is None else _before(payments, until)
-    detector, run_id = _pretrained(known, out=out, size=_size(steps), seed=seed, source=table.name)
+    if dry_run:
+        trial = FraudDetector(roles=known.roles, size=_size(steps), random_state=seed)
+        return cost.dry_run(
+            list(trial.pretraining_cost(known).values()),
+            rates=rates,
+            reads=f"{len(known):,} payments; {skip_words(payments)}",
+            left_out="reading the table, plain features, scales and the report; fine-tuning trains no network",
+        )
+    detector, run_id = _pretrained(known, out=out, size=_size(steps), seed=seed, source=table.name, rates=rates)
     write_skipped(payments, out.with_name(out.name + "-skipped.csv"))
     return Outcome(
         headline=f"Learnt the habits in {len(known):,} payments without labels; {skip_words(payments)}.",
@@ -260,6 +275,7 @@ def _pretrained(
     source: str,
     label_delay: float = 7.0,
     synthetic: bool = False,
+    rates: Rates = AS_FOUND,
 ) -> tuple[FraudDetector, str]:
     """A pretrained detector, saved, in a run of its own."""
     for part, columns in known.roles.rows():
@@ -268,7 +284,7 @@ def _pretrained(
     params = {"table": source, "payments": len(known), "seed": seed, **vars(size or Size())}
     with tracking.run(EXPERIMENT, "pretrain", params=params) as run:
         run.tags({"data": known.fingerprint()})
-        detector.pretrain(known, state=out.with_name(f".{out.name}.training"), log=run.metrics)
+        detector.pretrain(known, state=out.with_name(f".{out.name}.training"), log=priced(run.metrics, rates))
         detector.manifest_["run_id"] = run.run_id
         detector.save(out)
         report = training_report(

@@ -48,6 +48,7 @@ class Outcome:
         comparisons: ours beside the baselines; empty where a job compares nothing (a pretraining).
         files: what was written, by name (``report``, ``model``, ``scores``...).
         run_id: the tracked run.
+        lines: further plain lines under the headline.
         details: further figures for ``--json``; plain JSON values.
         passed: ``False`` when the data or the model failed a gate (exit code 1).
     """
@@ -56,6 +57,7 @@ class Outcome:
     comparisons: list[Comparison] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
     run_id: str | None = None
+    lines: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
     passed: bool = True
 

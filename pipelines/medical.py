@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core import tracking
+from unlabeled.core.budget import AS_FOUND, Rates, priced
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import DataError, GateError
 from unlabeled.core.evaluation import Estimate
@@ -25,6 +26,7 @@ from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.readers import read_images
 from unlabeled.medical.splits import SHOWN, check_no_leak, first_labels, hold_out
 from unlabeled.medical.tasks import Masking, Task
+from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines.jobs import Comparison, Outcome
 
 EXPERIMENT = "unlabeled/medical"
@@ -56,8 +58,13 @@ def pretrain(
     masking: Masking = "random",
     split_column: str | None = None,
     split: str | None = None,
+    dry_run: bool = False,
+    rates: Rates = AS_FOUND,
 ) -> Outcome:
-    """Learns from pictures without labels; interrupted and called again, it goes on where it was."""
+    """Learns from pictures without labels; interrupted and called again, it goes on where it was.
+
+    With ``dry_run``, only says what that would cost.
+    """
     images = read_images(source, size=size, split_column=split_column)
     if split is None and images.splits is not None and "train" in images.splits:
         # Pictures that a table keeps for judging stay unseen, with or without labels.
@@ -67,18 +74,40 @@ def pretrain(
         images = images.part(split)
     _say_skips(images.skipped)
     model = PneumoniaModel(image_size=size, pretrain_epochs=epochs, task=task, masking=masking, random_state=seed)
-    return _pretrain(model, images, out=out, synthetic=False)
+    if dry_run:
+        return cost.dry_run(
+            [model.pretraining_cost(images)],
+            rates=rates,
+            reads=f"{len(images):,} pictures ({len(images.skipped)} inputs skipped)",
+            left_out="reading the pictures, the report, and fine-tuning (medical finetune --dry-run)",
+        )
+    return _pretrain(model, images, out=out, synthetic=False, rates=rates)
 
 
 def finetune(
-    source: Path, *, model: Path, out: Path, labels: Path | None = None, n_labels: int | None = None, seed: int = 0
+    source: Path,
+    *,
+    model: Path,
+    out: Path,
+    labels: Path | None = None,
+    n_labels: int | None = None,
+    seed: int = 0,
+    dry_run: bool = False,
+    rates: Rates = AS_FOUND,
 ) -> Outcome:
-    """Learns from few labels and compares with the baselines on patients it has not seen."""
+    """Learns from few labels and compares with the baselines on patients it has not seen.
+
+    With ``dry_run``, only says what that would cost.
+    """
     pretrained = PneumoniaModel.load(model)
     pretrained.set_params(random_state=seed)
     images = _read(source, labels, size=pretrained.image_size)
     parts = _divide(images, n_labels=n_labels, seed=seed)
-    return _finetune(pretrained, parts, out=out, skipped=images.skipped, notes=images.notes, synthetic=False)
+    if dry_run:
+        return cost.medical_finetuning(pretrained, parts.train, parts.validation, beside=SCRATCH, rates=rates)
+    return _finetune(
+        pretrained, parts, out=out, skipped=images.skipped, notes=images.notes, synthetic=False, rates=rates
+    )
 
 
 def predict(source: Path, *, model: Path, out: Path, labels: Path | None = None) -> Outcome:
@@ -101,12 +130,14 @@ def demo(out: Path, *, seed: int = 0) -> Outcome:
     return _finetune(model, parts, out=out / "model", skipped=images.skipped, notes=images.notes, synthetic=True)
 
 
-def _pretrain(model: PneumoniaModel, images: ImageSet, *, out: Path, synthetic: bool) -> Outcome:
+def _pretrain(
+    model: PneumoniaModel, images: ImageSet, *, out: Path, synthetic: bool, rates: Rates = AS_FOUND
+) -> Outcome:
     settings = {**model.get_params(), "images": len(images)}
     with tracking.run(
         EXPERIMENT, f"pretrain {out.name}", params=settings, tags={"data.fingerprint": images.fingerprint()}
     ) as run:
-        model.pretrain(images, state=out.with_name(f".{out.name}.state"), log=run.metrics)
+        model.pretrain(images, state=out.with_name(f".{out.name}.state"), log=priced(run.metrics, rates))
         model.provenance_["pretraining_run"] = run.run_id
         quality = None
         if model.fills_in:
@@ -167,6 +198,7 @@ def _finetune(
     skipped: tuple[Skip, ...],
     notes: tuple[str, ...],
     synthetic: bool,
+    rates: Rates = AS_FOUND,
 ) -> Outcome:
     train, test = parts.train, parts.test
     assert train.labels is not None
@@ -185,7 +217,8 @@ def _finetune(
         tags={"data.fingerprint": train.fingerprint(), "split.fingerprint": split},
         parent=model.provenance_.get("pretraining_run"),
     ) as run:
-        model.finetune(train, train.labels, groups=train.patients, validation=validation, log=run.metrics)
+        log = priced(run.metrics, rates)
+        model.finetune(train, train.labels, groups=train.patients, validation=validation, log=log)
         model.provenance_["finetuning_run"] = run.run_id
         for part in (train, parts.validation):
             if part is not None:

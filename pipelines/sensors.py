@@ -1,14 +1,15 @@
 """The vibration jobs: files in; model, scores, alarms and a report out; every run tracked."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from unlabeled.core import fingerprint, tracking
+from unlabeled.core.budget import AS_FOUND, Rates, priced
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.core.report import Verdict, training_report
+from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _sensors_files as files
 from unlabeled.pipelines import _sensors_summary as summary
 from unlabeled.pipelines.jobs import Outcome
@@ -35,16 +36,29 @@ def fit(
     pretrain_on: Sequence[Path] = (),
     steps: int = 200,
     seed: int = 0,
+    dry_run: bool = False,
+    rates: Rates = AS_FOUND,
 ) -> Outcome:
-    """Pretrains on normal periods, then fits one monitor a machine and calibrates its threshold."""
+    """Pretrains on normal periods, then fits one monitor a machine and calibrates its threshold.
+
+    With ``dry_run``, only says what the pretraining would cost.
+    """
     recordings = _told(read(*inputs, fs=fs, every=every, assets=assets))
     fleet = _told(read(*pretrain_on, fs=fs, every=every)) if pretrain_on else recordings
     taught = [r.normal_rows(share=normal_share, until=summary.hours_of(normal_until, r)) for r in fleet]
     if not pretrain_on:  # a machine's own calibration part is kept from the encoder too
         fresh = MachineMonitor()
         taught = [fresh.teaching_rows(r, normal_rows=n) for r, n in zip(fleet, taught, strict=True)]
+    if dry_run:
+        trial, seen = MachineMonitor(steps=steps, random_state=seed), files.first(fleet, taught)
+        return cost.dry_run(
+            [trial.pretraining_cost(seen, normal_share=1.0)],
+            rates=rates,
+            reads=f"{sum(taught):,} rows of {len(fleet)} recording(s)",
+            left_out="reading the files, embedding and scoring each machine's normal period, and the report",
+        )
     encoder, pretraining = _pretrain(
-        fleet, taught, steps=steps, seed=seed, state=out / ".pretraining", keep=out / files.ENCODER
+        fleet, taught, steps=steps, seed=seed, state=out / ".pretraining", keep=out / files.ENCODER, rates=rates
     )
     machines: list[pages.Machine] = []
     skipped: list[tuple[str, str]] = []
@@ -146,7 +160,7 @@ def score(
     with tracking.run(EXPERIMENT, "score", params={"model": str(model)}, parent=parent) as run:
         run.tags(_prints([m.recording for m in machines], [m.monitor.period_.stop for m in machines]))
         for m in machines:
-            run.metrics({f"alarms.{_metric_name(m.recording.asset)}": len(pages.alarm_episodes(m.table))})
+            run.metrics({f"alarms.{files.metric_name(m.recording.asset)}": len(pages.alarm_episodes(m.table))})
         written = files.scores([m.table for m in machines], out)
         written |= files.alarms(machines, out)
         written |= files.unjudged([m.recording for m in machines], [m.table for m in machines], out, skipped)
@@ -282,7 +296,7 @@ def _replay(
         machines = [summary.machine(r) for r in replays]
         for r in replays:
             for result in r.results:
-                name = _metric_name(f"{r.recording.asset}.{result.method}")
+                name = files.metric_name(f"{r.recording.asset}.{result.method}")
                 run.metrics({f"lead_h.{name}": result.lead_h, f"false_alarms.{name}": result.false_alarms})
         written: dict[str, Path] = {}
         for r in replays:
@@ -328,14 +342,15 @@ def _pretrain(
     state: Path,
     keep: Path,
     synthetic: bool = False,
+    rates: Rates = AS_FOUND,
 ) -> tuple[MachineMonitor, str]:
     """A tracked pretraining run of its own on the first ``normal`` rows of each; the encoder is kept in ``keep``."""
     monitor = MachineMonitor(steps=steps, random_state=seed)
     with tracking.run(EXPERIMENT, "pretrain", params=_params(monitor)) as run:
         run.params({"fleet": ", ".join(r.asset for r in fleet), "normal_rows": ", ".join(map(str, normal))})
         run.tags(_prints(fleet, normal))
-        seen = [r.rows(slice(0, n)) for r, n in zip(fleet, normal, strict=True)]
-        monitor.pretrain(seen, normal_share=1.0, state=state, log=run.metrics)
+        log = priced(run.metrics, rates)
+        monitor.pretrain(files.first(fleet, normal), normal_share=1.0, state=state, log=log)
         monitor.save(keep)
         page = training_report(
             title="Pretraining on normal periods",
@@ -382,7 +397,3 @@ def _prints(recordings: Sequence[Recording], rows: Sequence[int]) -> dict[str, s
         "data.fingerprint": fingerprint.of_names(fingerprint.of_array(r.values, r.hours) for r in recordings),
         "split.fingerprint": fingerprint.of_names(f"{r.asset}:{n}" for r, n in zip(recordings, rows, strict=True)),
     }
-
-
-def _metric_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_./ -]", "_", text)

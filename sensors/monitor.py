@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from torch import Tensor
 
 from unlabeled.core import fingerprint, progress
 from unlabeled.core.batches import Batches
+from unlabeled.core.budget import Budget
+from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.errors import DataError
 from unlabeled.core.masking import RandomMask
@@ -115,6 +117,24 @@ class MachineMonitor(BaseEstimator):
         Raises:
             DataError: nothing that can be judged, or machines of different kinds.
         """
+        pictures, used = self._pictures(fleet, normal_share, normal_until)
+        self._learn(pictures, state=state, log=log)
+        self.fleet_, self.pretrained_ = used, True
+        return self
+
+    def pretraining_cost(
+        self, fleet: Sequence[Recording], *, normal_share: float = NORMAL_SHARE, normal_until: float | None = None
+    ) -> Budget:
+        """What :meth:`pretrain` on the same would cost here; this monitor stays as it is."""
+        pictures, _ = self._pictures(fleet, normal_share, normal_until)
+        trial: MachineMonitor = clone(self)
+        with one_thread():
+            return estimate(*trial.planned(pictures), seed=self.random_state, label="pretraining")
+
+    def _pictures(
+        self, fleet: Sequence[Recording], normal_share: float, normal_until: float | None
+    ) -> tuple[NDArray[np.float32], list[str]]:
+        """The scaled pictures of the normal periods, and the machines that gave some."""
         if not fleet:
             raise DataError("pretraining needs at least one recording")
         pictures, used = [], []
@@ -134,9 +154,7 @@ class MachineMonitor(BaseEstimator):
                 f"no recording has {MIN_REFERENCE} snapshots in its normal period that can be judged: "
                 "give longer recordings, or a larger --normal-share"
             )
-        self._learn(np.concatenate(pictures), state=state, log=log)
-        self.fleet_, self.pretrained_ = used, True
-        return self
+        return np.concatenate(pictures), used
 
     def fit(
         self,
@@ -283,18 +301,25 @@ class MachineMonitor(BaseEstimator):
         return embedding, error
 
     def _learn(self, pictures: NDArray[np.float32], *, state: Path | None, log: Log | None) -> None:
-        channels, *grid = pictures.shape[1:]
-        self.build(channels, (grid[0], grid[1]))
         with one_thread():
             self.history_: History = self._train(pictures, state, log)
 
-    def _train(self, pictures: NDArray[np.float32], state: Path | None, log: Log | None) -> History:
-        return fit(
+    def planned(self, pictures: NDArray[np.float32]) -> tuple[Pretraining, Batches, TrainingSettings]:
+        """A fresh encoder with its task, the batches and the settings of its pretraining."""
+        channels, *grid = pictures.shape[1:]
+        self.build(channels, (grid[0], grid[1]))
+        return (
             Pretraining(self.backbone_, self.pretext_),
             Batches(pictures, batch_size=self.batch_size, seed=derive(self.random_state, "sensors", "order")),
-            settings=TrainingSettings(
-                steps=self.steps, lr=self.lr, checkpoint_every=max(1, self.steps // 5), device="cpu"
-            ),
+            TrainingSettings(steps=self.steps, lr=self.lr, checkpoint_every=max(1, self.steps // 5), device="cpu"),
+        )
+
+    def _train(self, pictures: NDArray[np.float32], state: Path | None, log: Log | None) -> History:
+        module, batches, settings = self.planned(pictures)
+        return fit(
+            module,
+            batches,
+            settings=settings,
             seed=self.random_state,
             state=state,
             describe={"task": KIND, "data": fingerprint.of_array(pictures), "dim": self.dim, "depth": self.depth},

@@ -1,0 +1,60 @@
+"""What a training would cost, found by training a copy for a few steps and throwing it away."""
+
+import copy
+
+import torch
+from torch import nn
+
+from unlabeled.core.batches import Batches
+from unlabeled.core.budget import Budget
+from unlabeled.core.meter import MOST_STEPS, Meter, predict
+from unlabeled.core.seeds import derive
+from unlabeled.core.training import Processes, TrainingSettings, make_optimizer, train_step
+
+
+def estimate(
+    module: nn.Module,
+    batches: Batches,
+    settings: TrainingSettings,
+    *,
+    seed: int = 0,
+    label: str = "training",
+    resumable: bool = True,
+) -> Budget:
+    """The cost of the whole training on this machine, as busy as it is now.
+
+    Takes a few seconds of real steps on a copy; ``module`` and the global random state stay as they are. Nothing is
+    logged; one training state is written to the system's temporary folder, timed and removed. Unlike in a training,
+    logging is not in the prediction; validation is in neither.
+
+    Args:
+        module, batches, settings, seed, label: as for :func:`~unlabeled.core.training.fit`.
+        resumable: whether the training will keep states to go on from.
+    """
+    processes = Processes(settings.device)
+    device = processes.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        twin = copy.deepcopy(module).to(device).train()
+        optimizer = make_optimizer(twin, settings)
+        # As for a long training, however short this one is.
+        meter = Meter(10 * MOST_STEPS, device=device)
+        step = 0
+        while not meter.ready:
+            meter.start()
+            torch.manual_seed(derive(seed, "torch", step, processes.rank))
+            batch = batches.at(step, rank=processes.rank, world=processes.world)
+            train_step(twin, optimizer, batch, step, settings, device)
+            meter.stop()
+            step += 1
+        return predict(
+            meter,
+            twin,
+            batch,
+            optimizer,
+            label=label,
+            step=0,
+            steps=settings.steps,
+            seconds=meter.late_start,
+            save_every=settings.checkpoint_every if resumable else None,
+            world=processes.world,
+        )

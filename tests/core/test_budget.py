@@ -1,0 +1,365 @@
+"""What a training costs: counted by hand, predicted without disturbing it, and never counted twice."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from unlabeled.core import meter
+from unlabeled.core.batches import Batches
+from unlabeled.core.budget import Budget, Rates, Spent, compare, priced, total, totals
+from unlabeled.core.dry_run import estimate
+from unlabeled.core.encoder import Backbone, Block, Encoder
+from unlabeled.core.errors import UnlabeledError
+from unlabeled.core.masking import RandomMask
+from unlabeled.core.pretext import EventModelling, Loss, MaskedReconstruction, Pretraining
+from unlabeled.core.tokens import EventFields, GridPatches
+from unlabeled.core.training import TrainingSettings, fit
+
+IMAGES = np.random.default_rng(0).normal(size=(48, 1, 8, 8)).astype("float32")
+
+
+class Wrapped(nn.Module):
+    """Any layer as something that can be trained."""
+
+    def __init__(self, layer: nn.Module, **options: bool) -> None:
+        super().__init__()
+        self.layer, self.options = layer, options
+
+    def forward(self, batch: tuple[torch.Tensor, ...], step: int) -> Loss:
+        return Loss(self.layer(batch[0], **self.options).square().mean(), {})
+
+
+class Dropped(Pretraining):
+    """Draws from the global generator in every step."""
+
+    def forward(self, batch: tuple[torch.Tensor, ...], step: int) -> Loss:
+        noisy = batch[0] + 0.1 * torch.randn(batch[0].shape)
+        return super().forward((noisy,), step)
+
+
+def task(kind: type[Pretraining] = Dropped) -> Pretraining:
+    torch.manual_seed(0)
+    tokenizer = GridPatches(grid=(8, 8), patch=(4, 4), dim=16)
+    return kind(
+        Backbone(tokenizer, Encoder(dim=16, depth=1, heads=2)),
+        MaskedReconstruction(tokenizer, mask=RandomMask(0.5), dim=8, depth=1, heads=2),
+    )
+
+
+def batches() -> Batches:
+    return Batches(IMAGES, batch_size=8, seed=1)
+
+
+def weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def clock(monkeypatch: pytest.MonkeyPatch, tick: Callable[[], float]) -> None:
+    """The meter's clock advances by ``tick()`` each time that it is read."""
+    now = itertools.accumulate(iter(tick, None))
+    monkeypatch.setattr(meter, "time", SimpleNamespace(monotonic=lambda: next(now)))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten steps are measured, however short, and every training is worth its counting."""
+    monkeypatch.setattr(meter, "ENOUGH_SECONDS", 0.0)
+    monkeypatch.setattr(meter, "WORTH_SECONDS", 0.0)
+
+
+def budget(**changed: object) -> Budget:
+    given = {
+        "label": "training", "steps": 100, "tokens": 1e6, "flops": 1e12, "seconds": 1800.0, "step_seconds": 18.0,
+        "save_seconds": 0.0, "learning_bytes": 400, "peak_bytes": 1000, "watts": 200.0, "watts_from": "an assumption",
+    }  # fmt: skip
+    return Budget(**{**given, **changed})  # type: ignore[arg-type]
+
+
+def spent(**changed: object) -> Spent:
+    given = {
+        "label": "training", "steps": 100, "tokens": 1e6, "flops": 1e12, "seconds": 2000.0, "peak_bytes": 1000,
+        "watts": 200.0, "watts_from": "an assumption",
+    }  # fmt: skip
+    return Spent(**{**given, **changed})  # type: ignore[arg-type]
+
+
+def test_flops_of_a_linear_layer_by_hand() -> None:
+    layer = Wrapped(nn.Linear(5, 7))
+    # One product forwards and one backwards (for the weights; nobody asks for the gradient of the data).
+    assert meter.flops_of(layer, (torch.randn(11, 5),)) == 2 * (2 * 11 * 5 * 7)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_flops_of_a_block_by_hand_attention_included(causal: bool) -> None:
+    b, t, d = 3, 10, 32
+    block = Wrapped(Block(dim=d, heads=4), causal=causal)
+    widths = d * 3 * d + d * d + 2 * (d * 4 * d)  # queries, keys, values; the way out; the two-layer network
+    linear = 2 * b * t * widths
+    product = 2 * b * t * t * d  # over all heads
+    # Backwards twice the linear layers; of attention two products forwards, five backwards (scores anew).
+    assert meter.flops_of(block, (torch.randn(b, t, d),)) == 3 * linear + 7 * product
+
+
+def test_tokens_are_counted_without_padding() -> None:
+    assert meter.tokens_of(task(), (torch.from_numpy(IMAGES[:8]),)) == 8 * 4
+    tokenizer = EventFields(sizes=(5, 5), dim=8, length=6)
+    events = Pretraining(Backbone(tokenizer, Encoder(dim=8, depth=1, heads=2, causal=True)), EventModelling(tokenizer))
+    histories = torch.ones(2, 6, 2, dtype=torch.int64)
+    histories[1, 2:] = 0
+    assert meter.tokens_of(events, (histories,)) == (1 + 6) + (1 + 2)
+    assert meter.tokens_of(Wrapped(nn.Linear(2, 2)), (torch.zeros(1, 2),)) is None
+
+
+def test_memory_of_learning_is_four_numbers_a_weight_and_one_where_frozen() -> None:
+    layer = nn.Linear(3, 2)
+    assert meter.learning_bytes(layer) == 8 * 4 * 4
+    layer.bias.requires_grad_(False)
+    assert meter.learning_bytes(layer) == 6 * 4 * 4 + 2 * 4
+
+
+def test_a_dry_run_leaves_module_data_and_random_state_alone() -> None:
+    module, data = task(), batches()
+    fit(module, batches(), settings=TrainingSettings(steps=2))
+    before, gradients = weights(module), [p.grad.clone() for p in module.parameters() if p.grad is not None]
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    estimate(module, data, TrainingSettings(steps=40))
+    assert torch.equal(torch.rand(3), expected)
+    assert same(weights(module), before)
+    assert not module.training  # as fit left it
+    after = [p.grad for p in module.parameters() if p.grad is not None]
+    assert gradients
+    assert all(torch.equal(a, b) for a, b in zip(after, gradients, strict=True))
+
+
+def test_training_after_a_dry_run_gives_the_very_same_weights() -> None:
+    plain, after = task(), task()
+    settings = TrainingSettings(steps=12)
+    fit(plain, batches(), settings=settings, seed=3)
+    data = batches()
+    estimate(after, data, settings, seed=3)
+    fit(after, data, settings=settings, seed=3)
+    assert same(weights(plain), weights(after))
+
+
+def test_predicting_within_a_training_changes_no_weight(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = TrainingSettings(steps=40, checkpoint_every=7)
+
+    def drawing() -> float:
+        return float(torch.rand(1))  # a validation that draws, in the very step of the prediction
+
+    def trained() -> tuple[dict[str, torch.Tensor], object, list[tuple[int, float]]]:
+        module = task()
+        history = fit(module, batches(), settings=settings, validate=drawing, validate_every=1)
+        return weights(module), history.predicted, history.curves["validation"]
+
+    with_it = trained()
+    monkeypatch.setattr(meter.Meter, "ready", property(lambda self: False))
+    without = trained()
+    assert with_it[1] is not None
+    assert without[1] is None
+    assert same(with_it[0], without[0])
+    assert with_it[2] == without[2]
+
+
+def test_twice_the_steps_cost_twice_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, lambda: 0.5)
+    once, twice = (
+        estimate(task(), batches(), TrainingSettings(steps=steps), resumable=False).at(Rates(price_per_hour=3.0))
+        for steps in (60, 120)
+    )
+    assert once.flops == 60 * meter.flops_of(task(), (torch.from_numpy(IMAGES[:8]),))
+    assert once.tokens == 60 * 8 * 4
+    assert once.hours == pytest.approx(60 * (0.5 + 0.5) / 3600)  # half a second a step, and as much between two
+    for name in ("steps", "flops", "tokens", "hours", "kwh", "money"):
+        assert getattr(twice, name) == pytest.approx(2 * getattr(once, name)), name
+
+
+def test_slow_first_steps_are_paid_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, *[0.0, 9.0] * meter.WARMUP, *[0.0, 2.0] * 200])
+    next(ticks)
+    clock(monkeypatch, lambda: next(ticks))
+    found = estimate(task(), batches(), TrainingSettings(steps=100), resumable=False)
+    assert found.step_seconds == 2
+    assert found.seconds == pytest.approx(100 * 2 + meter.WARMUP * (9 - 2))
+
+
+def test_each_saved_state_is_in_the_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter, "save_seconds", lambda *given: 4.0)
+    clock(monkeypatch, lambda: 0.5)
+    settings = TrainingSettings(steps=100, checkpoint_every=10)
+    with_states, without = (estimate(task(), batches(), settings, resumable=keep) for keep in (True, False))
+    assert with_states.save_seconds == 9 * 4  # none at the end
+    assert with_states.seconds - without.seconds == pytest.approx(36)
+
+
+def test_writing_a_state_is_really_timed_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter.tempfile, "tempdir", str(tmp_path))
+    module = task()
+    assert meter.save_seconds(module, torch.optim.AdamW(module.parameters())) > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_logs_its_prediction_once_and_what_it_took(quick: None, capsys: pytest.CaptureFixture[str]) -> None:
+    logged: list[tuple[str, float, int]] = []
+    module = task()
+    settings = TrainingSettings(steps=40)
+    history = fit(
+        module, batches(), settings=settings, log=lambda v, step: logged.extend((n, x, step) for n, x in v.items())
+    )
+    assert history.predicted is not None
+    assert history.spent is not None
+    predicted = [(x, step) for name, x, step in logged if name == "budget.predicted_seconds"]
+    assert predicted == [(history.predicted.seconds, meter.WARMUP + meter.LEAST_STEPS)]
+    assert [(x, step) for name, x, step in logged if name == "budget.spent_seconds"] == [(history.seconds, 40)]
+    flops = 40 * meter.flops_of(module, (torch.from_numpy(IMAGES[:8]),))
+    assert [x for name, x, _ in logged if name == "budget.flops"] == [flops] == [history.predicted.flops]
+    assert "budget.error" in {name for name, _, _ in logged}
+    assert "training took" in (said := capsys.readouterr().err)
+    assert "predicted" in said
+    assert "budget" not in " ".join(history.curves)
+
+
+def test_what_cannot_be_counted_is_unknown_and_ends_no_training(
+    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object) -> float:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(meter, "flops_of", full)
+    monkeypatch.setattr(meter, "save_seconds", full)
+    settings = TrainingSettings(steps=40, checkpoint_every=10)
+    history = fit(task(), batches(), settings=settings, state=tmp_path / "state")
+    assert history.steps == 40
+    assert history.predicted is not None
+    assert history.predicted.flops is None
+    assert history.predicted.save_seconds == 0
+    assert "unknown FLOP" in "\n".join(history.predicted.lines())
+
+
+def test_a_resumed_run_is_predicted_once_and_counted_once(quick: None, tmp_path: Path) -> None:
+    settings = TrainingSettings(steps=60, log_every=5, checkpoint_every=10)
+    first: dict[str, float] = {}
+    second: dict[str, float] = {}
+
+    def interrupted(values: dict[str, float], step: int) -> None:
+        first.update(values)
+        if step == 35:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(task(), batches(), settings=settings, state=tmp_path / "state", log=interrupted)
+    assert "budget.spent_seconds" not in first  # or the two runs' sum would count these steps twice
+    history = fit(
+        task(), batches(), settings=settings, state=tmp_path / "state", log=lambda values, step: second.update(values)
+    )
+    assert history.resumed_from == 30
+    assert first["budget.predicted_seconds"] == second["budget.predicted_seconds"]
+    assert second["budget.flops"] == 60 * meter.flops_of(task(), (torch.from_numpy(IMAGES[:8]),))
+    assert second["budget.spent_seconds"] == history.seconds
+    assert history.spent is not None
+    assert history.spent.steps == 60
+
+
+def test_a_run_of_few_steps_is_not_predicted_but_measured() -> None:
+    logged: dict[str, float] = {}
+    history = fit(
+        task(), batches(), settings=TrainingSettings(steps=20), log=lambda values, step: logged.update(values)
+    )
+    assert history.predicted is None
+    assert logged["budget.spent_seconds"] == history.seconds
+    assert "budget.predicted_seconds" not in logged
+    assert "budget.flops" not in logged  # unknown is left out, not nought
+
+
+def test_a_training_that_stops_early_is_charged_for_its_own_steps(quick: None) -> None:
+    history = fit(
+        task(),
+        batches(),
+        settings=TrainingSettings(steps=100),
+        validate=lambda: 0.0,
+        validate_every=10,
+        patience=3,
+    )
+    assert history.predicted is not None
+    assert history.spent is not None
+    assert history.steps == 40
+    assert history.spent.flops == pytest.approx(0.4 * (history.predicted.flops or 0))
+    assert compare(history.predicted, history.spent).note == "it ended after 40 of 100 steps"
+
+
+@pytest.mark.parametrize(
+    ("predicted", "took", "error", "noted"),
+    [(1800, 2000, -0.1, False), (1600, 2000, -0.2, True), (2400, 2000, 0.2, True), (60, 100, -0.4, False)],
+)
+def test_a_long_run_that_was_badly_predicted_says_so(predicted: float, took: float, error: float, noted: bool) -> None:
+    compared = compare(budget(seconds=predicted), spent(seconds=took))
+    assert compared.error == pytest.approx(error)
+    assert ("more than 15% off" in compared.note) == noted
+    assert compared.line.endswith(compared.note)
+
+
+def test_energy_and_money_by_hand() -> None:
+    found = budget()
+    assert (found.hours, found.kwh, found.money) == (0.5, 0.1, None)
+    own = found.at(Rates(watts=400, price_per_hour=3))
+    assert (own.kwh, own.money, own.watts_from) == (0.2, 1.5, "as given")
+    shown = "\n".join(found.lines())
+    assert "0.1 kWh at 200 W (an assumption)" in shown
+    assert "30 min" in shown
+    assert "not known" in shown
+    assert "price: 1.5 at 3 an hour" in "\n".join(own.lines())
+    assert own.metrics()["budget.predicted_money"] == 1.5
+    assert "budget.predicted_money" not in found.metrics()
+
+
+def test_power_that_nobody_measured_is_called_an_assumption() -> None:
+    watts, source = meter.power(torch.device("cpu"), 2)
+    assert watts == 2 * meter.CORE_WATTS * torch.get_num_threads()
+    assert "an assumption" in source
+
+
+@pytest.mark.parametrize("rates", [{"watts": -1}, {"price_per_hour": float("nan")}])
+def test_rates_that_cannot_be_are_refused(rates: dict[str, float]) -> None:
+    with pytest.raises(UnlabeledError, match="must be a number of at least 0"):
+        Rates(**rates)
+
+
+def test_several_trainings_add_up() -> None:
+    whole = total([budget(), budget(seconds=600.0, steps=50, peak_bytes=3000)], "both")
+    assert (whole.seconds, whole.steps, whole.flops, whole.peak_bytes) == (2400, 150, 2e12, 3000)
+    assert total([budget(), budget(flops=None)], "both").flops is None
+    assert budget().times(3, "three").kwh == pytest.approx(3 * budget().kwh)
+    assert totals([budget(), None], [spent(), spent()]) == {
+        "budget.total_spent_seconds": 4000, "budget.total_flops": 2e12,
+    }  # fmt: skip
+
+
+def test_the_users_own_rates_reach_the_record() -> None:
+    logged: dict[str, float] = {}
+    log = priced(lambda values, step: logged.update(values), Rates(watts=100, price_per_hour=2))
+    log({"loss": 1.0, "budget.seconds_per_step": 0.1}, 1)
+    log({"merchants budget.predicted_seconds": 1800, "budget.watts": 10.0}, 2)
+    log({"budget.spent_seconds": 3600, "budget.spent_kwh": 9.0}, 3)
+    assert logged.pop("loss") == 1
+    assert logged == {
+        "budget.seconds_per_step": 0.1,
+        "merchants budget.predicted_seconds": 1800,
+        "merchants budget.predicted_kwh": 0.05,
+        "merchants budget.predicted_money": 1,
+        "budget.watts": 100,
+        "budget.spent_seconds": 3600,
+        "budget.spent_kwh": 0.1,
+        "budget.spent_money": 2,
+    }

@@ -1,0 +1,154 @@
+"""A dry run says what a training would cost and leaves no trace; a real run keeps both, predicted and spent."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unlabeled.core import meter
+from unlabeled.fraud import simulate
+from unlabeled.medical import PneumoniaModel, read_images
+from unlabeled.medical import simulate as radiographs
+from unlabeled.pipelines import cli
+from unlabeled.sensors import simulate as machines
+
+# MLflow and what it loads warn about their own future.
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),
+]
+
+COMMANDS = {
+    "medical pretrain": ["medical", "pretrain", "xray/images", "--size", "32", "--epochs"],
+    "fraud pretrain": ["fraud", "pretrain", "payments.csv", "--steps"],
+    "sensors fit": ["sensors", "fit", "plant", "--normal-share", "0.5", "--steps"],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A little of everything, and a pretrained model of radiographs."""
+    folder = tmp_path_factory.mktemp("data")
+    archive = radiographs.write_archive(folder / "xray", patients=30, seed=0)
+    small: dict[str, Any] = {"image_size": 32, "dim": 16, "depth": 1, "heads": 2, "finetune_steps": 30, "folds": 2}
+    PneumoniaModel(**small, pretrain_epochs=1).pretrain(read_images(archive.images, size=32)).save(folder / "base")
+    table = simulate(customers=25, merchants=24, weeks=6, stolen=12, terminals=2, seed=3)
+    table.to_csv(folder / "payments.csv", index=False)
+    plan = machines.Plan(days=16, every_h=3, fault_days=5)
+    for machine in machines.fleet(healthy=1, failing=1, seed=1, plan=plan):
+        machines.write(machine, folder / "plant")
+    return folder
+
+
+@pytest.fixture
+def at_data(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In the folder with the data, with temporary files apart, and no longer measured than can be helped."""
+    monkeypatch.chdir(data)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(meter, "ENOUGH_SECONDS", 0.0)
+    return data
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in folder.rglob("*")
+    }
+
+
+def result(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*arguments, "--json"])
+    out, err = capsys.readouterr()
+    assert ended.value.code == 0, err
+    return json.loads(out)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_dry_run_writes_nothing_and_its_numbers_follow_the_steps(
+    command: str, at_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(at_data)
+    once, twice = (
+        result(capsys, *COMMANDS[command], str(n), "--dry-run", "--price-per-hour", "2", "--watts", "500")
+        for n in (4, 8)
+    )
+    assert contents(at_data) == before
+    assert not list(tmp_path.iterdir())
+    assert once["run_id"] is None
+    assert once["files"] == {}
+    assert once["dry_run"] is True
+    small, large = once["budget"], twice["budget"]
+    assert large["steps"] == 2 * small["steps"]
+    # Which histories stand in the measured batch differs a little, and nothing else does.
+    assert large["flops"] == pytest.approx(2 * small["flops"], rel=0.1)
+    for found in (small, large):
+        assert found["hours"] == pytest.approx(found["seconds"] / 3600)
+        assert found["money"] == pytest.approx(2 * found["hours"])
+        assert found["kwh"] == pytest.approx(0.5 * found["hours"])
+        assert found["watts_from"] == "as given"
+        assert found["peak_bytes"] > found["learning_bytes"] > 0
+    for name in ("steps", "seconds", "flops"):
+        assert small[name] == pytest.approx(sum(part[name] for part in once["budgets"]))
+    assert len(once["budgets"]) == (2 if command == "fraud pretrain" else 1)  # cards and merchants
+
+
+def test_fine_tuning_has_a_budget_of_its_own(at_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(at_data)
+    arguments = ["medical", "finetune", "xray/images", "--labels", "xray/labels.csv", "--model", "base", "--dry-run"]
+    ours, scratch = result(capsys, *arguments)["budgets"]
+    assert contents(at_data) == before
+    assert not list(tmp_path.iterdir())
+    assert ours["steps"] == 2 * 30  # two folds
+    assert ours["save_seconds"] == 0  # fine-tuning keeps no states
+    assert scratch["label"] == "same network from scratch, for the comparison"
+    assert scratch["seconds"] == ours["seconds"]
+
+
+def test_the_terminal_says_what_is_assumed_and_what_is_left_out(
+    at_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["sensors", "fit", "plant", "--normal-share", "0.5", "--steps", "20", "--dry-run"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    for words in ("nothing was kept", "20 steps of", "FLOP", "(an assumption: 10 W", "not in it: reading"):
+        assert words in shown
+
+
+@pytest.mark.parametrize("option", ["--watts", "--price-per-hour"])
+def test_a_negative_rate_is_wrong_usage(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["medical", "pretrain", "nowhere", "--dry-run", option, "-1"])
+    assert ended.value.code == 2
+    assert option in capsys.readouterr().err
+
+
+def test_a_dry_run_opens_no_store(at_data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    def never(*given: object, **options: object) -> None:
+        raise AssertionError("a dry run opened a tracked run")
+
+    monkeypatch.setattr("unlabeled.core.tracking.run", never)
+    assert result(capsys, *COMMANDS["sensors fit"], "20", "--dry-run")["dry_run"]
+
+
+def test_a_real_run_carries_predicted_and_spent(
+    at_data: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.setattr(meter, "WORTH_SECONDS", 0.0)
+    table = ["fraud", "pretrain", str(at_data / "payments.csv"), "--steps", "40"]
+    done = result(capsys, *table, "--price-per-hour", "3600", "--watts", "1000")
+    stored = MlflowClient(f"sqlite:///{in_tmp}/mlflow.db").get_run(done["run_id"]).data.metrics
+    for name in ("", "merchants "):
+        assert stored[f"{name}budget.spent_seconds"] > 0
+        assert stored[f"{name}budget.predicted_seconds"] > 0
+        assert stored[f"{name}budget.flops"] == stored[f"{name}budget.predicted_flops"] > 0
+        assert stored[f"{name}budget.spent_money"] == pytest.approx(stored[f"{name}budget.spent_seconds"])
+        assert stored[f"{name}budget.predicted_kwh"] == pytest.approx(stored[f"{name}budget.predicted_seconds"] / 3600)
+    both = stored["budget.spent_seconds"] + stored["merchants budget.spent_seconds"]
+    assert stored["budget.total_spent_seconds"] == pytest.approx(both)
