@@ -153,8 +153,8 @@ def _read_npz(path: Path, size: int) -> ImageSet:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path} is not a readable npz archive of plain arrays: {error}") from None
+    except (ValueError, OSError, EOFError):
+        raise DataError(f"{path} is no npz archive of plain arrays: write it again with numpy.savez") from None
     if "images" not in arrays and "train_images" in arrays:
         arrays = _from_medmnist(arrays)
     images = arrays.get("images")

@@ -22,8 +22,9 @@ def read_npz(path: Path, *, fs: float | None, every: float | None) -> list[Recor
     try:
         with np.load(path, allow_pickle=False) as stored:
             content = {name: stored[name] for name in stored.files if _plain(stored, name)}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as an npz file ({error}); write it again with numpy.savez") from None
+    except (OSError, ValueError):
+        # NumPy's own message would advise to load what may run code.
+        raise DataError(f"{path} is no npz archive of plain arrays: write it again with numpy.savez") from None
     signal, names = _signal(content, path)
     rates = _rates(content.get("fs"), fs, count=len(signal) if signal.ndim > 1 else 1, source=str(path))
     notes: tuple[str, ...] = ()

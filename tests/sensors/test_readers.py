@@ -158,7 +158,7 @@ def test_bad_tables_are_refused_by_name(tmp_path: Path, content: str, match: str
 
 def test_bad_npz_files_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"not a zip")
-    with pytest.raises(DataError, match=r"a\.npz cannot be read"):
+    with pytest.raises(DataError, match=r"a\.npz is no npz archive of plain arrays"):
         read(tmp_path / "a.npz")
     with pytest.raises(DataError, match=r"no signal array; name it one of acc"):
         read(npz(tmp_path / "b.npz", y=acc(), fs=1000))
