@@ -5,6 +5,7 @@ Device, precision and processes come from PyTorch itself: the same script runs a
 again goes through the very losses of one that was not.
 """
 
+import json
 import math
 import os
 import signal
@@ -22,8 +23,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from unlabeled.core import progress
+from unlabeled.core.audit.watch import Watch
 from unlabeled.core.batches import Batches
-from unlabeled.core.errors import Interrupted, TrainingError
+from unlabeled.core.checkpoints import write_atomically
+from unlabeled.core.errors import BadBatchError, Interrupted
 from unlabeled.core.resume import TrainingState
 from unlabeled.core.seeds import derive
 
@@ -101,6 +104,14 @@ class Processes:
         dist.broadcast(shared, src=0)
         return float(shared.item())
 
+    def least(self, value: float) -> float:
+        """The smallest value among the processes, everywhere."""
+        if self.world == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.all_reduce(shared, op=dist.ReduceOp.MIN)
+        return float(shared.item())
+
 
 def fit(
     module: nn.Module,
@@ -113,6 +124,7 @@ def fit(
     validate: Callable[[], float] | None = None,
     validate_every: int = 50,
     patience: int | None = None,
+    watch: Watch | None = None,
     log: Callable[[dict[str, float], int], None] | None = None,
     label: str = "training",
 ) -> History:
@@ -130,11 +142,15 @@ def fit(
         validate: called every ``validate_every`` steps and at the end; higher is better. The best weights
             are put back at the end.
         patience: stop after so many validations in a row without a better one.
+        watch: looks at the embeddings now and then, adds its curves, and ends a training that collapses. Each
+            healthy look keeps a training state.
         log: receives ``{name: value}`` and the step, on the leading process only.
         label: text of the progress bar.
 
     Raises:
-        TrainingError: the loss is no longer a finite number.
+        BadBatchError: the loss is no longer a finite number; the batch's row numbers are saved beside ``state``.
+        CollapseError: what ``watch`` sees no longer tells inputs apart. The module has its last healthy weights
+            again, and what is left in ``state`` is from that look or before.
         CheckpointError: the saved state belongs to another run.
         Interrupted: Ctrl-C; the state was saved.
     """
@@ -144,6 +160,7 @@ def fit(
         parameter_groups(module, settings.weight_decay), lr=settings.lr, betas=(0.9, 0.95), fused=True
     )
     history, best, stale = History(), dict[str, Tensor](), 0
+    healthy: dict[str, Tensor] = {}
     window: list[dict[str, Tensor]] = []
     saved = None
     if state is not None:
@@ -157,26 +174,66 @@ def fit(
     step = history.steps
     wrapped = processes.wrap(module)
     began = time.monotonic() - history.seconds
+    every = 0
+    if watch is not None:
+        every = watch.rhythm(
+            steps=settings.steps, batch_size=batches.batch_size, checkpoint_every=settings.checkpoint_every
+        )
 
     def save() -> None:
         if saved is not None and processes.leads:
             history.steps, history.seconds = step, time.monotonic() - began
             open_window = [{name: float(value) for name, value in entry.items()} for entry in window]
             saved.save(
-                module, optimizer, step=step, history=asdict(history), best=best, stale=stale, window=open_window
+                module,
+                optimizer,
+                step=step,
+                history=asdict(history),
+                best=best,
+                stale=stale,
+                window=open_window,
+                protect=None if watch is None else watch.health(history.curves).kept,
             )
+
+    def look(watch: Watch) -> bool:
+        """One look, at which a training that collapses ends; True where its weights are worth keeping."""
+        nonlocal healthy
+        _check_finite(window, step, processes, batches, state)
+        numbers = watch.look(module) if processes.leads else dict.fromkeys(watch.names, 0.0)
+        numbers = {name: processes.agree(value) for name, value in numbers.items()}
+        for name, value in numbers.items():
+            history.add(name, step, value)
+        if log and processes.leads:
+            log(numbers, step)
+        health = watch.health(history.curves)
+        if not health.low:
+            healthy = _copy(module)
+        if health.collapsed:
+            if not healthy and saved is not None:
+                healthy = saved.weights_at(health.kept)
+            if healthy:
+                module.load_state_dict(healthy)
+            module.eval()
+            processes.barrier()
+            if saved is not None and processes.leads:
+                saved.drop_after(health.kept)
+            raise watch.error(health, module, step=step, where=_where(health.kept, bool(healthy), saved))
+        return not health.low
 
     with (
         torch.random.fork_rng(devices=[]),
         progress.bar(label, settings.steps, done=step, shown=processes.leads) as bar,
         _interruptible() as interrupted,
     ):
+        if watch is not None and step == 0:
+            look(watch)
         while step < settings.steps:
             torch.manual_seed(derive(seed, "torch", step, processes.rank))
             batch = batches.at(step, rank=processes.rank, world=processes.world)
             window.append(_step(wrapped, optimizer, batch, step, settings, processes.device))
             step += 1
             if step % settings.log_every == 0 or step == settings.steps:
+                _check_finite(window, step, processes, batches, state)
                 latest = _flush(window, history, step, processes, log)
                 bar.advance(to=step, note=f"loss {latest:.4f}")
             if validate is not None and (step % validate_every == 0 or step == settings.steps):
@@ -189,18 +246,21 @@ def fit(
                     log({"validation": score}, step)
                 if history.best_score is None or score > history.best_score:
                     history.best_score, history.best_step, stale = score, step, 0
-                    best = {name: value.detach().clone() for name, value in module.state_dict().items()}
+                    best = _copy(module)
                 else:
                     stale += 1
                 if patience is not None and stale >= patience:
                     break
+            keep = step % settings.checkpoint_every == 0
+            if watch is not None and (step % every == 0 or step == settings.steps):
+                keep |= look(watch)
             if interrupted.is_set():
                 save()
-                kept = "the same command goes on from there" if saved else "nothing was kept"
-                raise Interrupted(f"stopped at step {step} of {settings.steps}; {kept}")
-            if step % settings.checkpoint_every == 0 and step < settings.steps:
+                raise Interrupted(f"stopped at step {step} of {settings.steps}; {_goes_on(saved, step)}")
+            if keep and step < settings.steps:
                 save()
     if window:
+        _check_finite(window, step, processes, batches, state)
         _flush(window, history, step, processes, log)
     history.steps, history.seconds = step, time.monotonic() - began
     if best:
@@ -283,17 +343,59 @@ def _flush(
     """Means over the window into the curves; one transfer from the device, not one a step."""
     means: dict[str, float] = {}
     for name in window[0]:
-        values = torch.stack([entry[name].float() for entry in window])
-        if name == "loss" and not bool(torch.isfinite(values).all()):
-            first = step - len(window) + int((~torch.isfinite(values)).nonzero()[0])
-            raise TrainingError(
-                f"the loss was {float(values[first - step + len(window)])} at step {first}: look for NaN or very "
-                "large numbers in the data, or lower the learning rate"
-            )
-        means[name] = float(values.mean())
+        means[name] = float(torch.stack([entry[name].float() for entry in window]).mean())
     for name, value in means.items():
         history.add(name, step, value)
     if log and processes.leads:
         log(means, step)
     window.clear()
     return means["loss"]
+
+
+def _check_finite(
+    window: list[dict[str, Tensor]], step: int, processes: Processes, batches: Batches, state: Path | None
+) -> None:
+    """Stops at the first loss, of any process, that is no finite number, and says which rows it came from."""
+    losses = torch.stack([entry["loss"].float() for entry in window]) if window else torch.zeros(0)
+    bad = (~torch.isfinite(losses)).nonzero()
+    # Gradients are shared, so one process's bad loss is every other's a step later: the first is the cause.
+    first = processes.least(step - len(window) + int(bad[0]) if len(bad) else math.inf)
+    if not math.isfinite(first):
+        return
+    at = int(first)
+    value = float(losses[at - step + len(window)])
+    rows = [int(row) for row in batches.rows_at(at)]
+    where = "are in this error's rows"
+    if state is not None:
+        path = state.with_name(f"{state.name.lstrip('.')}-bad-batch.json")
+        where = f"saved in {path}"
+        if processes.leads:
+            write_atomically(path, json.dumps({"step": at, "loss": str(value), "rows": rows}) + "\n")
+    raise BadBatchError(
+        f"the loss was {value} at step {at}: look for NaN or very large numbers in the {len(rows)} rows of that batch "
+        f"(rows {where}), or lower the learning rate",
+        step=at,
+        rows=rows,
+    )
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def _goes_on(saved: TrainingState | None, step: int) -> str:
+    """What an interrupted user can count on."""
+    latest = None if saved is None else saved.latest()
+    if latest is None:
+        return "nothing was kept"
+    return "the same command goes on from there" if latest == step else f"the same command goes on from step {latest}"
+
+
+def _where(kept: int | None, in_memory: bool, saved: TrainingState | None) -> str:
+    """What became of the weights of the last healthy look, for the message of a collapse."""
+    if kept is None or not in_memory:
+        return "No earlier look was healthy, or its weights could not be kept."
+    said = f"The weights of step {kept}, the last healthy look, are back in the model"
+    if saved is None or saved.latest() is None:
+        return f"{said}."
+    return f"{said} and kept in {saved.folder}: delete it to start anew with other settings."
