@@ -7,7 +7,6 @@ again goes through the very losses of one that was not.
 
 import json
 import math
-import os
 import signal
 import threading
 import time
@@ -18,15 +17,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from unlabeled.core import progress
 from unlabeled.core.audit.watch import Watch
 from unlabeled.core.batches import Batches
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import BadBatchError, Interrupted
+from unlabeled.core.processes import Processes
 from unlabeled.core.resume import TrainingState
 from unlabeled.core.seeds import derive
 
@@ -71,46 +69,6 @@ class History:
 
     def add(self, name: str, step: int, value: float) -> None:
         self.curves.setdefault(name, []).append((step, value))
-
-
-class Processes:
-    """This process among those that train together (one, unless ``torchrun`` started more)."""
-
-    def __init__(self, device: str = "auto") -> None:
-        self.world = int(os.environ.get("WORLD_SIZE", "1"))
-        self.rank = int(os.environ.get("RANK", "0"))
-        cuda = torch.cuda.is_available()
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        self.device = torch.device((f"cuda:{local}" if cuda else "cpu") if device == "auto" else device)
-        if self.world > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
-
-    @property
-    def leads(self) -> bool:
-        return self.rank == 0
-
-    def wrap(self, module: nn.Module) -> nn.Module:
-        return DistributedDataParallel(module) if self.world > 1 else module
-
-    def barrier(self) -> None:
-        if self.world > 1:
-            dist.barrier()
-
-    def agree(self, value: float) -> float:
-        """Rank 0's value, everywhere."""
-        if self.world == 1:
-            return value
-        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
-        dist.broadcast(shared, src=0)
-        return float(shared.item())
-
-    def least(self, value: float) -> float:
-        """The smallest value among the processes, everywhere."""
-        if self.world == 1:
-            return value
-        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
-        dist.all_reduce(shared, op=dist.ReduceOp.MIN)
-        return float(shared.item())
 
 
 def fit(
@@ -199,8 +157,10 @@ def fit(
         """One look, at which a training that collapses ends; True where its weights are worth keeping."""
         nonlocal healthy
         _check_finite(window, step, processes, batches, state)
-        numbers = watch.look(module) if processes.leads else dict.fromkeys(watch.names, 0.0)
+        numbers = watch.look(module) if processes.leads else dict.fromkeys(watch.names(module), 0.0)
         numbers = {name: processes.agree(value) for name, value in numbers.items()}
+        if not all(map(math.isfinite, numbers.values())):
+            raise _bad_batch("the embeddings were not finite after the batch", step - 1, processes, batches, state)
         for name, value in numbers.items():
             history.add(name, step, value)
         if log and processes.leads:
@@ -360,23 +320,25 @@ def _check_finite(
     bad = (~torch.isfinite(losses)).nonzero()
     # Gradients are shared, so one process's bad loss is every other's a step later: the first is the cause.
     first = processes.least(step - len(window) + int(bad[0]) if len(bad) else math.inf)
-    if not math.isfinite(first):
-        return
-    at = int(first)
-    value = float(losses[at - step + len(window)])
-    rows = [int(row) for row in batches.rows_at(at)]
-    where = "are in this error's rows"
+    if math.isfinite(first):
+        value = float(losses[int(first) - step + len(window)])
+        raise _bad_batch(f"the loss was {value}", int(first), processes, batches, state)
+
+
+def _bad_batch(what: str, step: int, processes: Processes, batches: Batches, state: Path | None) -> BadBatchError:
+    """The error for batch ``step``, whose row numbers are saved where training states are kept."""
+    rows = [int(row) for row in batches.rows_at(step)]
+    where = "they are this error's rows"
     if state is not None:
         path = state.with_name(f"{state.name.lstrip('.')}-bad-batch.json")
-        where = f"saved in {path}"
+        where = f"rows saved in {path}"
         if processes.leads:
-            write_atomically(path, json.dumps({"step": at, "loss": str(value), "rows": rows}) + "\n")
-    raise BadBatchError(
-        f"the loss was {value} at step {at}: look for NaN or very large numbers in the {len(rows)} rows of that batch "
-        f"(rows {where}), or lower the learning rate",
-        step=at,
-        rows=rows,
+            write_atomically(path, json.dumps({"step": step, "what": what, "rows": rows}) + "\n")
+    message = (
+        f"{what} at step {step}: look for NaN or very large numbers in that batch of {len(rows)} ({where}), "
+        "or lower the learning rate"
     )
+    return BadBatchError(message, step=step, rows=rows)
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unlabeled.core import checkpoints
+from unlabeled.core.audit.watch import Watch
 from unlabeled.core.batches import Batches, chunks
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.errors import CheckpointError
@@ -130,6 +131,7 @@ class HistoryModel:
             seed=derive(self.seed, self.part or "alone"),
             state=None if state is None else state / self.name,
             describe=describe,
+            watch=Watch.over(batches),
             log=log,
             label=label,
         )

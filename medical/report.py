@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core.evaluation import Estimate
-from unlabeled.core.report import Report, Verdict, plot_curves
+from unlabeled.core.report import Report, Verdict, plot_curves, watch_figure
 from unlabeled.medical import _figures as figures
 from unlabeled.medical.evaluation import METRICS, Scored, auroc_gain
 from unlabeled.medical.images import ImageSet, Skip, skip_summary
@@ -151,7 +151,9 @@ def pretraining_report(
         note="Over up to 256 of the pictures; each patch's own mean and contrast are given. Measured with MONAI. A "
         "good reconstruction is no promise of a good classifier.",
     )
-    report.section("Training").figure(plot_curves({"loss": facts["curves"]["loss"]}), "Masked reconstruction loss")
+    training = report.section("Training")
+    training.figure(plot_curves({"loss": facts["curves"]["loss"]}), "Masked reconstruction loss")
+    watch_figure(training, facts["curves"])
     _intake(report, images.skipped, images.notes)
     _limits(report)
     return report

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from unlabeled.core import fingerprint, progress
+from unlabeled.core.audit.watch import Watch
 from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.errors import DataError
@@ -289,15 +290,17 @@ class MachineMonitor(BaseEstimator):
             self.history_: History = self._train(pictures, state, log)
 
     def _train(self, pictures: NDArray[np.float32], state: Path | None, log: Log | None) -> History:
+        batches = Batches(pictures, batch_size=self.batch_size, seed=derive(self.random_state, "sensors", "order"))
         return fit(
             Pretraining(self.backbone_, self.pretext_),
-            Batches(pictures, batch_size=self.batch_size, seed=derive(self.random_state, "sensors", "order")),
+            batches,
             settings=TrainingSettings(
                 steps=self.steps, lr=self.lr, checkpoint_every=max(1, self.steps // 5), device="cpu"
             ),
             seed=self.random_state,
             state=state,
             describe={"task": KIND, "data": fingerprint.of_array(pictures), "dim": self.dim, "depth": self.depth},
+            watch=Watch.over(batches),
             log=log,
             label="pretraining",
         )

@@ -125,7 +125,8 @@ def linear_probe(embeddings: ArrayLike, labels: ArrayLike, *, ridge: float = 1e-
     x_nd, y = _matrix(embeddings), _labels(labels, embeddings)
     classes, counts = np.unique(y, return_counts=True)
     if len(classes) < 2 or counts.min() < 2:
-        raise ValueError(f"a linear probe needs two rows of each of two classes, got {dict(zip(classes, counts))}")
+        got = ", ".join(f"{count} x {name}" for name, count in zip(classes, counts, strict=True))
+        raise ValueError(f"a linear probe needs two classes with two rows each, got {got}")
     x_nd = x_nd - x_nd.mean(axis=0)
     penalty = max(ridge * float((x_nd**2).sum()) / len(x_nd), 1e-12)
     u, s, _ = np.linalg.svd(x_nd, full_matrices=False)

@@ -22,8 +22,24 @@ from unlabeled.core.seeds import generator
 
 PREFIX = "watch."
 RANK, DEVIATION = f"{PREFIX}effective_rank", f"{PREFIX}deviation"
-_FLOORS = {RANK: 1.0, DEVIATION: 0.0}  # what a collapsed encoder comes to
+PROJECTED_RANK, PROJECTED_DEVIATION = f"{PREFIX}projected_rank", f"{PREFIX}projected_deviation"
 _CHUNK = 64
+
+
+@dataclass(frozen=True)
+class _Decides:
+    """A curve that decides: what it is called in a message, and what a collapsed encoder comes to."""
+
+    words: str
+    floor: float
+
+
+_DECIDE = {
+    RANK: _Decides("an effective rank", 1.0),
+    DEVIATION: _Decides("a deviation", 0.0),
+    PROJECTED_RANK: _Decides("an effective rank of the projections", 1.0),
+    PROJECTED_DEVIATION: _Decides("a deviation of the projections", 0.0),
+}
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 
@@ -48,11 +64,16 @@ class Health:
 class Watch:
     """Looks at one fixed sample every so many steps; handed to :func:`~unlabeled.core.training.fit`.
 
-    Curves: ``watch.effective_rank`` and ``watch.deviation`` always (see :mod:`~unlabeled.core.audit.collapse`),
-    ``watch.alignment`` and ``watch.uniformity`` with a second view, ``watch.nearest_neighbours`` and
-    ``watch.linear_probe`` with labels. The first two decide. What counts of a number is by how much it exceeds what
-    a collapsed encoder has (rank 1, deviation 0); a look is under the line when that excess, of either, is less than
-    ``least`` of the best so far, the untrained encoder's included; ``patience`` such looks in a row are a collapse.
+    Curves: ``watch.effective_rank`` and ``watch.deviation`` of the embeddings always (see
+    :mod:`~unlabeled.core.audit.collapse`), ``watch.projected_rank`` and ``watch.projected_deviation`` where the task
+    compares projections of them, ``watch.alignment`` and ``watch.uniformity`` with a second view,
+    ``watch.nearest_neighbours`` and ``watch.linear_probe`` with labels.
+
+    Ranks and deviations decide. What counts of them is by how much they exceed what a collapsed encoder has (rank 1,
+    deviation 0); a look is low when any such excess is less than ``least`` of its best so far, the untrained
+    encoder's included; ``patience`` low looks in a row are a collapse. The line is that low because healthy masked
+    reconstruction dips before it rises: it learns what all inputs share first (down to 12 % of the untrained
+    excess in the runs of tests/core/test_watch.py and on real radiographs, vibration and payments).
 
     Args:
         sample: what the backbone reads, (N, ...).
@@ -74,7 +95,7 @@ class Watch:
         view: Tensor | None = None,
         labels: ArrayLike | None = None,
         every: int | None = None,
-        least: float = 0.1,
+        least: float = 0.05,
         patience: int = 2,
         embed: Callable[[nn.Module, Tensor], Tensor] | None = None,
     ) -> None:
@@ -98,10 +119,12 @@ class Watch:
         labels: ArrayLike | None = None,
         seed: int = 0,
         every: int | None = None,
-        least: float = 0.1,
+        least: float = 0.05,
         patience: int = 2,
-    ) -> "Watch":
+    ) -> "Watch | None":
         """A watch over ``rows`` rows of what is trained on, drawn and augmented once, by ``seed``.
+
+        ``None`` where there is a single row: there is nothing to tell apart.
 
         Args:
             views: 2 for a second augmentation (and so alignment and uniformity); the batches need a transform then.
@@ -109,6 +132,8 @@ class Watch:
         """
         if views not in (1, 2) or (views == 2 and batches.transform is None):
             raise ValueError("one view, or two where the batches have a transform that makes them differ")
+        if batches.rows < 2:
+            return None
         chosen = torch.randperm(batches.rows, generator=generator(seed, "watch"))[:rows].numpy()
         plain = tuple(select(array, chosen) for array in batches.arrays)
         seen = [
@@ -124,10 +149,10 @@ class Watch:
             patience=patience,
         )
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The curves, in the order of :meth:`look`."""
+    def names(self, module: nn.Module) -> tuple[str, ...]:
+        """The curves of ``module``, in the order of :meth:`look`."""
         names = [RANK, DEVIATION]
+        names += [] if _projection(module) is None else [PROJECTED_RANK, PROJECTED_DEVIATION]
         names += [f"{PREFIX}alignment", f"{PREFIX}uniformity"] if self.view is not None else []
         names += [f"{PREFIX}nearest_neighbours", f"{PREFIX}linear_probe"] if self.labels is not None else []
         return tuple(names)
@@ -147,31 +172,42 @@ class Watch:
 
     @torch.no_grad()
     def look(self, module: nn.Module) -> dict[str, float]:
-        """The numbers of now, by the names of their curves; the module's mode is as it was afterwards."""
+        """The numbers of now, by the names of their curves; the module's mode is as it was afterwards.
+
+        All of them are NaN where an embedding is not finite.
+        """
         training = module.training
         module.eval()
-        x = self._embeddings(module, self.sample)
+        project = _projection(module)
+        tensor = self._embeddings(module, self.sample)
+        x = _array(tensor)
+        if not np.isfinite(x).all():
+            return dict.fromkeys(self.names(module), math.nan)
         numbers = [collapse.effective_rank(x), collapse.deviation(x)]
+        if project is not None:
+            projected = _array(project(tensor))
+            numbers += [collapse.effective_rank(projected), collapse.deviation(projected)]
         if self.view is not None:
-            numbers += [collapse.alignment(x, self._embeddings(module, self.view)), collapse.uniformity(x)]
+            numbers += [collapse.alignment(x, _array(self._embeddings(module, self.view))), collapse.uniformity(x)]
         if self.labels is not None:
             numbers += [collapse.nearest_neighbours_accuracy(x, self.labels), collapse.linear_probe(x, self.labels)]
         module.train(training)
-        return dict(zip(self.names, numbers, strict=True))
+        return dict(zip(self.names(module), numbers, strict=True))
 
     def health(self, curves: Curves) -> Health:
         """A function of the curves alone: a resumed training needs nothing else to go on judging."""
-        best = dict.fromkeys(_FLOORS, (0, 0.0))
+        deciding = {name: what for name, what in _DECIDE.items() if name in curves}
+        best = dict.fromkeys(deciding, (0, 0.0))
         low, kept, said = 0, None, "no look yet"
-        for looks in zip(*(curves.get(name, ()) for name in _FLOORS), strict=True):
+        for looks in zip(*(curves[name] for name in deciding), strict=True):
             step, under, words = looks[0][0], False, []
-            for (name, floor), (_, value) in zip(_FLOORS.items(), looks, strict=True):
-                at, most = best[name]
+            for (name, what), (_, value) in zip(deciding.items(), looks, strict=True):
+                (at, most), excess = best[name], value - what.floor
                 # Where the best is rounding noise over the floor there is nothing to fall from.
-                under |= most > 1e-3 and value - floor < self.least * most
-                words.append(f"{_WORDS[name]} {value:.3g} (best {most + floor:.3g} at step {at})")
-                if value - floor > most:
-                    best[name] = (step, value - floor)
+                under |= most > 1e-3 and excess < self.least * most
+                words.append(f"{what.words} of {value:.3g} (best {most + what.floor:.3g} at step {at})")
+                if excess > most:
+                    best[name] = (step, excess)
             low, kept = (low + 1, kept) if under else (0, step)
             said = " and ".join(words)
         return Health(low, low >= self.patience, kept, said)
@@ -180,19 +216,27 @@ class Watch:
         """What to say about a collapse; ``where`` tells what became of the last healthy weights."""
         first, second = getattr(getattr(module, "pretext", None), "remedies", Pretext.remedies)
         return CollapseError(
-            f"the embeddings collapse: at step {step} they have {health.seen}, the {health.low}. look in a row under "
-            f"{self.least:.0%} of the best; inputs are no longer told apart. Try {first}, or {second}. {where}",
+            f"the embeddings collapse: at step {step} they have {health.seen}, and {health.low} looks in a row were "
+            f"under {self.least:.0%} of the best: inputs are hardly told apart. Try {first}, or {second}. {where}",
             step=step,
             kept=health.kept,
         )
 
-    def _embeddings(self, module: nn.Module, sample: Tensor) -> np.ndarray:
+    def _embeddings(self, module: nn.Module, sample: Tensor) -> Tensor:
         device = next(module.parameters()).device
-        parts = [self.embed(module, sample[rows].to(device)) for rows in chunks(len(sample), _CHUNK)]
-        return torch.cat(parts).double().cpu().numpy()
+        return torch.cat([self.embed(module, sample[rows].to(device)) for rows in chunks(len(sample), _CHUNK)])
 
 
-_WORDS = {RANK: "effective rank", DEVIATION: "deviation"}
+def _projection(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """What the module's task compares instead of embeddings, if it has such a thing."""
+    pretext = getattr(module, "pretext", None)
+    if not isinstance(pretext, Pretext) or type(pretext).project is Pretext.project:
+        return None
+    return pretext.project
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.double().cpu().numpy()
 
 
 def _backbone_embedding(module: nn.Module, batch: Tensor) -> Tensor:

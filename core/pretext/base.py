@@ -31,6 +31,13 @@ class Pretext(nn.Module, ABC):
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
         """The loss of one batch at one step."""
 
+    def project(self, embedding_bd: Tensor) -> Tensor:
+        """What the task compares in place of the embedding (B, D): a contrastive task's projections (B, P), say.
+
+        A task that has such a thing overrides this, because a collapse shows there first.
+        """
+        return embedding_bd
+
 
 class Pretraining(nn.Module):
     """A backbone and its pretext task as one trainable module: ``forward(batch, step) -> Loss``."""
