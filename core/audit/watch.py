@@ -26,21 +26,6 @@ PROJECTED_RANK, PROJECTED_DEVIATION = f"{PREFIX}projected_rank", f"{PREFIX}proje
 _CHUNK = 64
 
 
-@dataclass(frozen=True)
-class _Decides:
-    """A curve that decides: what it is called in a message, and what a collapsed encoder comes to."""
-
-    words: str
-    floor: float
-
-
-_DECIDE = {
-    RANK: _Decides("an effective rank", 1.0),
-    DEVIATION: _Decides("a deviation", 0.0),
-    PROJECTED_RANK: _Decides("an effective rank of the projections", 1.0),
-    PROJECTED_DEVIATION: _Decides("a deviation of the projections", 0.0),
-}
-
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 
 
@@ -69,18 +54,18 @@ class Watch:
     compares projections of them, ``watch.alignment`` and ``watch.uniformity`` with a second view,
     ``watch.nearest_neighbours`` and ``watch.linear_probe`` with labels.
 
-    Ranks and deviations decide. What counts of them is by how much they exceed what a collapsed encoder has (rank 1,
-    deviation 0); a look is low when any such excess is less than ``least`` of its best so far, the untrained
-    encoder's included; ``patience`` low looks in a row are a collapse. The line is that low because healthy masked
-    reconstruction dips before it rises: it learns what all inputs share first (down to 12 % of the untrained
-    excess in the runs of tests/core/test_watch.py and on real radiographs, vibration and payments).
+    Ranks and deviations decide, by how much they exceed what a collapsed encoder has (rank 1, deviation 0). A look
+    is low when any such excess is less than ``least`` of the best it has risen to, or ``least`` squared of the best
+    altogether; ``patience`` low looks in a row are a collapse. A height counts as risen to when an earlier look was
+    lower: healthy masked reconstruction first learns what all inputs share, and falls to a tenth of the untrained
+    encoder's excess before it rises. Projections know no such dip, so that their untrained height counts as well.
 
     Args:
         sample: what the backbone reads, (N, ...).
         view: the same rows, augmented otherwise.
         labels: (N,), a few known ones; they are looked at, never learnt from.
         every: steps between two looks; by default so many that looking costs about 2 % of the training.
-        least: share of the best excess under which a look is low.
+        least: share under which a look is low.
         patience: low looks in a row that make a collapse.
         embed: ``embed(module, batch) -> (B, D)``; the backbone's embedding by default.
 
@@ -95,7 +80,7 @@ class Watch:
         view: Tensor | None = None,
         labels: ArrayLike | None = None,
         every: int | None = None,
-        least: float = 0.05,
+        least: float = 0.1,
         patience: int = 2,
         embed: Callable[[nn.Module, Tensor], Tensor] | None = None,
     ) -> None:
@@ -119,7 +104,7 @@ class Watch:
         labels: ArrayLike | None = None,
         seed: int = 0,
         every: int | None = None,
-        least: float = 0.05,
+        least: float = 0.1,
         patience: int = 2,
     ) -> "Watch | None":
         """A watch over ``rows`` rows of what is trained on, drawn and augmented once, by ``seed``.
@@ -196,20 +181,12 @@ class Watch:
 
     def health(self, curves: Curves) -> Health:
         """A function of the curves alone: a resumed training needs nothing else to go on judging."""
-        deciding = {name: what for name, what in _DECIDE.items() if name in curves}
-        best = dict.fromkeys(deciding, (0, 0.0))
+        tracks = [track for track in _tracks() if track.name in curves]
         low, kept, said = 0, None, "no look yet"
-        for looks in zip(*(curves[name] for name in deciding), strict=True):
-            step, under, words = looks[0][0], False, []
-            for (name, what), (_, value) in zip(deciding.items(), looks, strict=True):
-                (at, most), excess = best[name], value - what.floor
-                # Where the best is rounding noise over the floor there is nothing to fall from.
-                under |= most > 1e-3 and excess < self.least * most
-                words.append(f"{what.words} of {value:.3g} (best {most + what.floor:.3g} at step {at})")
-                if excess > most:
-                    best[name] = (step, excess)
-            low, kept = (low + 1, kept) if under else (0, step)
-            said = " and ".join(words)
+        for looks in zip(*(curves[track.name] for track in tracks), strict=True):
+            under = [track.falls(value, least=self.least) for track, (_, value) in zip(tracks, looks, strict=True)]
+            low, kept = (low + 1, kept) if any(under) else (0, looks[0][0])
+            said = " and ".join(track.words() for track in tracks)
         return Health(low, low >= self.patience, kept, said)
 
     def error(self, health: Health, module: nn.Module, *, step: int, where: str) -> CollapseError:
@@ -217,7 +194,7 @@ class Watch:
         first, second = getattr(getattr(module, "pretext", None), "remedies", Pretext.remedies)
         return CollapseError(
             f"the embeddings collapse: at step {step} they have {health.seen}, and {health.low} looks in a row were "
-            f"under {self.least:.0%} of the best: inputs are hardly told apart. Try {first}, or {second}. {where}",
+            f"that low: inputs are hardly told apart. Try {first}, or {second}. {where}",
             step=step,
             kept=health.kept,
         )
@@ -225,6 +202,42 @@ class Watch:
     def _embeddings(self, module: nn.Module, sample: Tensor) -> Tensor:
         device = next(module.parameters()).device
         return torch.cat([self.embed(module, sample[rows].to(device)) for rows in chunks(len(sample), _CHUNK)])
+
+
+@dataclass
+class _Track:
+    """What has been seen so far of one curve that decides, by its excess over what a collapsed encoder has."""
+
+    name: str
+    called: str
+    floor: float
+    dips: bool
+    latest: float = 0.0
+    lowest: float = math.inf
+    best: float = 0.0
+    risen: float = 0.0
+
+    def falls(self, value: float, *, least: float) -> bool:
+        """Takes up the next look; True where it is low beside those before it."""
+        excess = value - self.floor
+        # Where the best is rounding noise over the floor there is nothing to fall from.
+        low = any(best > 1e-3 and excess < share * best for best, share in ((self.risen, least), (self.best, least**2)))
+        if excess > self.risen and (excess > self.lowest or not self.dips):
+            self.risen = excess
+        self.best, self.lowest, self.latest = max(self.best, excess), min(self.lowest, excess), value
+        return low
+
+    def words(self) -> str:
+        return f"{self.called} of {self.latest:.3g} (at best {self.best + self.floor:.3g})"
+
+
+def _tracks() -> list[_Track]:
+    return [
+        _Track(RANK, "an effective rank", 1.0, dips=True),
+        _Track(DEVIATION, "a deviation", 0.0, dips=True),
+        _Track(PROJECTED_RANK, "an effective rank of the projections", 1.0, dips=False),
+        _Track(PROJECTED_DEVIATION, "a deviation of the projections", 0.0, dips=False),
+    ]
 
 
 def _projection(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
