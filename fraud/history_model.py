@@ -131,7 +131,7 @@ class HistoryModel:
             seed=derive(self.seed, self.part or "alone"),
             state=None if state is None else state / self.name,
             describe=describe,
-            watch=Watch.over(batches),
+            watch=Watch.over(batches, rows=64),
             log=log,
             label=label,
         )

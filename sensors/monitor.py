@@ -300,7 +300,7 @@ class MachineMonitor(BaseEstimator):
             seed=self.random_state,
             state=state,
             describe={"task": KIND, "data": fingerprint.of_array(pictures), "dim": self.dim, "depth": self.depth},
-            watch=Watch.over(batches),
+            watch=Watch.over(batches, rows=64),
             log=log,
             label="pretraining",
         )

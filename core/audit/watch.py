@@ -25,7 +25,6 @@ RANK, DEVIATION = f"{PREFIX}effective_rank", f"{PREFIX}deviation"
 PROJECTED_RANK, PROJECTED_DEVIATION = f"{PREFIX}projected_rank", f"{PREFIX}projected_deviation"
 _CHUNK = 64
 
-
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 
 
@@ -37,7 +36,7 @@ class Health:
         low: looks in a row, up to the latest, that were under the line; 0 is healthy.
         collapsed: whether that is too many.
         kept: step of the latest look that was not under the line, ``None`` where there was none.
-        seen: the latest numbers beside their best so far, in words.
+        seen: the latest numbers that are low (all, where none is) beside their best so far, in words.
     """
 
     low: int
@@ -186,7 +185,8 @@ class Watch:
         for looks in zip(*(curves[track.name] for track in tracks), strict=True):
             under = [track.falls(value, least=self.least) for track, (_, value) in zip(tracks, looks, strict=True)]
             low, kept = (low + 1, kept) if any(under) else (0, looks[0][0])
-            said = " and ".join(track.words() for track in tracks)
+            shown = [t for t, below in zip(tracks, under, strict=True) if below] or tracks
+            said = " and ".join(track.words() for track in shown)
         return Health(low, low >= self.patience, kept, said)
 
     def error(self, health: Health, module: nn.Module, *, step: int, where: str) -> CollapseError:
