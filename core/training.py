@@ -128,7 +128,10 @@ def fit(
             history = History(**found.history)
             history.curves = {name: [(at, value) for at, value in curve] for name, curve in history.curves.items()}
             history.resumed_from, best, stale = found.step, found.best, found.stale
-            window = [{name: torch.tensor(value) for name, value in entry.items()} for entry in found.window]
+            window = [
+                {name: torch.tensor(value, device=processes.device) for name, value in entry.items()}
+                for entry in found.window
+            ]
     step = history.steps
     wrapped = processes.wrap(module)
     began = time.monotonic() - history.seconds
@@ -142,6 +145,8 @@ def fit(
         if saved is not None and processes.leads:
             history.steps, history.seconds = step, time.monotonic() - began
             open_window = [{name: float(value) for name, value in entry.items()} for entry in window]
+            if not all(math.isfinite(entry["loss"]) for entry in open_window):
+                return  # those weights are spoilt, and the next flush says so
             saved.save(
                 module,
                 optimizer,
@@ -322,7 +327,9 @@ def _check_finite(
     first = processes.least(step - len(window) + int(bad[0]) if len(bad) else math.inf)
     if math.isfinite(first):
         value = float(losses[int(first) - step + len(window)])
-        raise _bad_batch(f"the loss was {value}", int(first), processes, batches, state)
+        # Finite here where another process had the bad share of the batch.
+        said = "not finite" if math.isfinite(value) else str(value)
+        raise _bad_batch(f"the loss was {said}", int(first), processes, batches, state)
 
 
 def _bad_batch(what: str, step: int, processes: Processes, batches: Batches, state: Path | None) -> BadBatchError:

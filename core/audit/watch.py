@@ -166,6 +166,7 @@ class Watch:
         tensor = self._embeddings(module, self.sample)
         x = _array(tensor)
         if not np.isfinite(x).all():
+            module.train(training)
             return dict.fromkeys(self.names(module), math.nan)
         numbers = [collapse.effective_rank(x), collapse.deviation(x)]
         if project is not None:

@@ -74,8 +74,10 @@ def test_the_page_of_a_training_warns_that_a_falling_loss_proves_nothing() -> No
 
 def test_what_a_watch_saw_is_shown_apart_from_the_losses() -> None:
     curves = {"loss": [(1, 2.0)], "watch.effective_rank": [(0, 3.0)], "watch.deviation": [(0, 0.5)]}
-    common = dict(title="t", subtitle="s", says="v", facts={}, made_of={}, synthetic=False, run_id="r")
-    watched = training_report(curves=curves, **common).html()  # type: ignore[arg-type]
+    page = training_report(
+        title="t", subtitle="s", says="v", facts={}, curves=curves, made_of={}, synthetic=False, run_id="r"
+    )
+    watched = page.html()
     assert watched.count("<img") == 2
     assert "Training loss by step: loss" in watched
     assert "tell its rows apart" in watched

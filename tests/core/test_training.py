@@ -128,11 +128,13 @@ def test_the_rows_of_a_bad_batch_are_named_and_saved(tmp_path: Path) -> None:
     batches.arrays[0][spoilt] = np.inf  # type: ignore[index]
     state, path = tmp_path / ".run", tmp_path / "run-bad-batch.json"
     with pytest.raises(BadBatchError, match=re.escape(f"rows saved in {path}")) as caught:
-        fit(Line(), batches, settings=TrainingSettings(steps=100), state=state)
+        fit(Line(), batches, settings=TrainingSettings(steps=100, checkpoint_every=1, log_every=50), state=state)
     saved = json.loads(path.read_text())
     assert saved["rows"] == caught.value.rows == batches.rows_at(caught.value.step).tolist()
     assert saved["step"] == caught.value.step
     assert spoilt in saved["rows"]
+    # No state holds the weights after it.
+    assert max(folder.name for folder in state.iterdir()) == f"step-{saved['step']:09d}"
     with pytest.raises(BadBatchError, match="they are this error's rows") as caught:
         fit(Line(), batches, settings=TrainingSettings(steps=100))
     assert caught.value.rows == saved["rows"]
