@@ -54,13 +54,14 @@ class Batches:
     def at(self, step: int, *, rank: int = 0, world: int = 1) -> tuple[Tensor, ...]:
         """This process's share of batch ``step``."""
         rows = self.rows_at(step)[rank::world]
-        batch = tuple(_select(array, rows) for array in self.arrays)
+        batch = tuple(select(array, rows) for array in self.arrays)
         if self.transform is None:
             return batch
         return self.transform(batch, torch.Generator().manual_seed(derive(self.seed, "augment", step, rank)))
 
 
-def _select(array: np.ndarray | Tensor, rows: np.ndarray) -> Tensor:
+def select(array: np.ndarray | Tensor, rows: np.ndarray) -> Tensor:
+    """Rows of an array as a tensor of their own; of a memory-mapped one, nothing else is read."""
     if isinstance(array, Tensor):
         return array.index_select(0, torch.from_numpy(rows))
     return torch.from_numpy(np.ascontiguousarray(array[rows]))

@@ -37,7 +37,9 @@ def save(
 
     Raises:
         CheckpointError: the folder exists and holds something else than a model.
+        OSError: it cannot be written (disk full, say).
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder = Path(folder)
@@ -45,7 +47,11 @@ def save(
         raise CheckpointError(f"{folder} exists and is not a model of ours: name another folder")
     with replacing(folder) as new:
         # A copy, because safetensors refuses tensors that share memory.
-        save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, str(new / WEIGHTS))
+        copies = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+        try:
+            save_file(copies, str(new / WEIGHTS))
+        except SafetensorError as error:  # its own kind of error even where the system's was at fault
+            raise OSError(f"{new / WEIGHTS} could not be written: {error}") from None
         for name, text in (files or {}).items():
             if Path(name).name != name:
                 raise ValueError(f"a file in a model folder has a plain name, got {name!r}")

@@ -21,6 +21,32 @@ class TrainingError(UnlabeledError):
     """Training cannot go on, for instance because the loss is no longer a number."""
 
 
+class CollapseError(TrainingError):
+    """The embeddings no longer tell inputs apart, so that going on would teach nothing.
+
+    Attributes:
+        step: where training was stopped.
+        kept: step of the last healthy weights, ``None`` where there were none.
+    """
+
+    def __init__(self, message: str, *, step: int, kept: int | None) -> None:
+        super().__init__(message)
+        self.step, self.kept = step, kept
+
+
+class BadBatchError(TrainingError):
+    """The loss of one batch is no finite number.
+
+    Attributes:
+        step: which batch.
+        rows: the row numbers that it was made of.
+    """
+
+    def __init__(self, message: str, *, step: int, rows: list[int]) -> None:
+        super().__init__(message)
+        self.step, self.rows = step, rows
+
+
 class Interrupted(BaseException):
     """Stopped by the user between two steps; says whether the same command goes on from there.
 

@@ -119,6 +119,26 @@ def new_figure(
     return figure, axes
 
 
+def watch_figure(section: Section, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    """What a watch over the training saw, if there was one: effective rank and deviation by step."""
+    found = {end: {n: c for n, c in curves.items() if n.endswith(end)} for end in ("effective_rank", "deviation")}
+    if not all(found.values()):
+        return
+    figure, axes = new_figure(height=2.6, columns=2)
+    for axis, (end, some) in zip(axes, found.items(), strict=True):
+        for name, points in some.items():
+            axis.plot([step for step, _ in points], [value for _, value in points], marker=".", label=name)
+        axis.set(xlabel="step", ylabel=end.replace("_", " "), ylim=(0, None))
+    if len(found["deviation"]) > 1:
+        axes[0].legend(frameon=False)
+    section.figure(
+        figure,
+        "Whether the embeddings of a fixed sample tell its rows apart: how many directions they use (1: collapsed), "
+        "and how far they spread over the sphere (0: collapsed). A dip at first is usual: what all rows share is "
+        "learnt first.",
+    )
+
+
 def training_report(
     *,
     title: str,
@@ -130,11 +150,16 @@ def training_report(
     synthetic: bool,
     run_id: str,
 ) -> Report:
-    """The page of a training that compares nothing yet: how it went, and what it was made of."""
+    """The page of a training that compares nothing yet: how it went, and what it was made of.
+
+    ``curves`` whose names hold ``watch.`` are shown apart from the losses.
+    """
     report = Report(title, subtitle, Verdict(says), facts=facts, synthetic=synthetic, run_id=run_id)
     if curves:
         learning = report.section("How it learnt")
-        learning.figure(plot_curves(curves), f"Training loss by step: {' and '.join(curves)}")
+        losses = {name: points for name, points in curves.items() if "watch." not in name}
+        learning.figure(plot_curves(losses), f"Training loss by step: {' and '.join(losses)}")
+        watch_figure(learning, curves)
         learning.note(
             "A falling loss says that the task is being learnt, not that a detector built on it is any good: "
             "that is measured on unseen data, beside the baselines."

@@ -5,8 +5,8 @@ Device, precision and processes come from PyTorch itself: the same script runs a
 again goes through the very losses of one that was not.
 """
 
+import json
 import math
-import os
 import signal
 import threading
 import time
@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from unlabeled.core import progress
+from unlabeled.core.audit.watch import Watch
 from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget, Spent, compare
-from unlabeled.core.errors import Interrupted, TrainingError
+from unlabeled.core.checkpoints import write_atomically
+from unlabeled.core.errors import BadBatchError, Interrupted
 from unlabeled.core.meter import Meter, measure, predict
+from unlabeled.core.processes import Processes
 from unlabeled.core.resume import TrainingState
 from unlabeled.core.seeds import derive
 
@@ -75,38 +76,6 @@ class History:
         self.curves.setdefault(name, []).append((step, value))
 
 
-class Processes:
-    """This process among those that train together (one, unless ``torchrun`` started more)."""
-
-    def __init__(self, device: str = "auto") -> None:
-        self.world = int(os.environ.get("WORLD_SIZE", "1"))
-        self.rank = int(os.environ.get("RANK", "0"))
-        cuda = torch.cuda.is_available()
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        self.device = torch.device((f"cuda:{local}" if cuda else "cpu") if device == "auto" else device)
-        if self.world > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
-
-    @property
-    def leads(self) -> bool:
-        return self.rank == 0
-
-    def wrap(self, module: nn.Module) -> nn.Module:
-        return DistributedDataParallel(module) if self.world > 1 else module
-
-    def barrier(self) -> None:
-        if self.world > 1:
-            dist.barrier()
-
-    def agree(self, value: float) -> float:
-        """Rank 0's value, everywhere."""
-        if self.world == 1:
-            return value
-        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
-        dist.broadcast(shared, src=0)
-        return float(shared.item())
-
-
 def fit(
     module: nn.Module,
     batches: Batches,
@@ -118,6 +87,7 @@ def fit(
     validate: Callable[[], float] | None = None,
     validate_every: int = 50,
     patience: int | None = None,
+    watch: Watch | None = None,
     log: Callable[[dict[str, float], int], None] | None = None,
     label: str = "training",
 ) -> History:
@@ -135,11 +105,15 @@ def fit(
         validate: called every ``validate_every`` steps and at the end; higher is better. The best weights
             are put back at the end.
         patience: stop after so many validations in a row without a better one.
+        watch: looks at the embeddings now and then, adds its curves, and ends a training that collapses. Each
+            healthy look keeps a training state.
         log: receives ``{name: value}`` and the step, on the leading process only.
         label: text of the progress bar.
 
     Raises:
-        TrainingError: the loss is no longer a finite number.
+        BadBatchError: the loss is no longer a finite number; the batch's row numbers are saved beside ``state``.
+        CollapseError: what ``watch`` sees no longer tells inputs apart. The module has its last healthy weights
+            again, and what is left in ``state`` is from that look or before.
         CheckpointError: the saved state belongs to another run.
         Interrupted: Ctrl-C; the state was saved.
     """
@@ -147,6 +121,7 @@ def fit(
     module.to(processes.device).train()
     optimizer = make_optimizer(module, settings)
     history, best, stale = History(), dict[str, Tensor](), 0
+    healthy: dict[str, Tensor] = {}
     window: list[dict[str, Tensor]] = []
     saved = None
     if state is not None:
@@ -158,7 +133,10 @@ def fit(
             earlier = found.history.get("predicted")
             history.predicted = None if earlier is None else Budget(**earlier)
             history.resumed_from, best, stale = found.step, found.best, found.stale
-            window = [{name: torch.tensor(value) for name, value in entry.items()} for entry in found.window]
+            window = [
+                {name: torch.tensor(value, device=processes.device) for name, value in entry.items()}
+                for entry in found.window
+            ]
     step = history.steps
     wrapped = processes.wrap(module)
     began = time.monotonic() - history.seconds
@@ -166,20 +144,63 @@ def fit(
     meter = Meter(settings.steps - step, device=processes.device, on=processes.leads and history.predicted is None)
     if history.predicted is not None:
         record(history.predicted.metrics(), step)
+    every = 0
+    if watch is not None:
+        every = watch.rhythm(
+            steps=settings.steps, batch_size=batches.batch_size, checkpoint_every=settings.checkpoint_every
+        )
 
     def save() -> None:
         if saved is not None and processes.leads:
             history.steps, history.seconds = step, time.monotonic() - began
             open_window = [{name: float(value) for name, value in entry.items()} for entry in window]
+            if not all(math.isfinite(entry["loss"]) for entry in open_window):
+                return  # those weights are spoilt, and the next flush says so
             saved.save(
-                module, optimizer, step=step, history=asdict(history), best=best, stale=stale, window=open_window
+                module,
+                optimizer,
+                step=step,
+                history=asdict(history),
+                best=best,
+                stale=stale,
+                window=open_window,
+                protect=None if watch is None else watch.health(history.curves).kept,
             )
+
+    def look(watch: Watch) -> bool:
+        """One look, at which a training that collapses ends; True where its weights are worth keeping."""
+        nonlocal healthy
+        _check_finite(window, step, processes, batches, state)
+        numbers = watch.look(module) if processes.leads else dict.fromkeys(watch.names(module), 0.0)
+        numbers = {name: processes.agree(value) for name, value in numbers.items()}
+        if not all(map(math.isfinite, numbers.values())):
+            raise _bad_batch("the embeddings were not finite after the batch", step - 1, processes, batches, state)
+        for name, value in numbers.items():
+            history.add(name, step, value)
+        if log and processes.leads:
+            log(numbers, step)
+        health = watch.health(history.curves)
+        if not health.low:
+            healthy = _copy(module)
+        if health.collapsed:
+            if not healthy and saved is not None:
+                healthy = saved.weights_at(health.kept)
+            if healthy:
+                module.load_state_dict(healthy)
+            module.eval()
+            processes.barrier()
+            if saved is not None and processes.leads:
+                saved.drop_after(health.kept)
+            raise watch.error(health, module, step=step, where=_where(health.kept, bool(healthy), saved))
+        return not health.low
 
     with (
         torch.random.fork_rng(devices=[]),
         progress.bar(label, settings.steps, done=step, shown=processes.leads) as bar,
         _interruptible() as interrupted,
     ):
+        if watch is not None and step == 0:
+            look(watch)
         while step < settings.steps:
             meter.start()
             torch.manual_seed(derive(seed, "torch", step, processes.rank))
@@ -188,6 +209,7 @@ def fit(
             meter.stop()
             step += 1
             if step % settings.log_every == 0 or step == settings.steps:
+                _check_finite(window, step, processes, batches, state)
                 latest = _flush(window, history, step, processes, log)
                 bar.advance(to=step, note=f"loss {latest:.4f}")
             if meter.ready:
@@ -207,18 +229,21 @@ def fit(
                     log({"validation": score}, step)
                 if history.best_score is None or score > history.best_score:
                     history.best_score, history.best_step, stale = score, step, 0
-                    best = {name: value.detach().clone() for name, value in module.state_dict().items()}
+                    best = _copy(module)
                 else:
                     stale += 1
                 if patience is not None and stale >= patience:
                     break
+            keep = step % settings.checkpoint_every == 0
+            if watch is not None and (step % every == 0 or step == settings.steps):
+                keep |= look(watch)
             if interrupted.is_set():
                 save()
-                kept = "the same command goes on from there" if saved else "nothing was kept"
-                raise Interrupted(f"stopped at step {step} of {settings.steps}; {kept}")
-            if step % settings.checkpoint_every == 0 and step < settings.steps:
+                raise Interrupted(f"stopped at step {step} of {settings.steps}; {_goes_on(saved, step)}")
+            if keep and step < settings.steps:
                 save()
     if window:
+        _check_finite(window, step, processes, batches, state)
         _flush(window, history, step, processes, log)
     history.steps, history.seconds = step, time.monotonic() - began
     _account(history, label, processes, record)
@@ -327,17 +352,63 @@ def _flush(
     """Means over the window into the curves; one transfer from the device, not one a step."""
     means: dict[str, float] = {}
     for name in window[0]:
-        values = torch.stack([entry[name].float() for entry in window])
-        if name == "loss" and not bool(torch.isfinite(values).all()):
-            first = step - len(window) + int((~torch.isfinite(values)).nonzero()[0])
-            raise TrainingError(
-                f"the loss was {float(values[first - step + len(window)])} at step {first}: look for NaN or very "
-                "large numbers in the data, or lower the learning rate"
-            )
-        means[name] = float(values.mean())
+        means[name] = float(torch.stack([entry[name].float() for entry in window]).mean())
     for name, value in means.items():
         history.add(name, step, value)
     if log and processes.leads:
         log(means, step)
     window.clear()
     return means["loss"]
+
+
+def _check_finite(
+    window: list[dict[str, Tensor]], step: int, processes: Processes, batches: Batches, state: Path | None
+) -> None:
+    """Stops at the first loss, of any process, that is no finite number, and says which rows it came from."""
+    losses = torch.stack([entry["loss"].float() for entry in window]) if window else torch.zeros(0)
+    bad = (~torch.isfinite(losses)).nonzero()
+    # Gradients are shared, so one process's bad loss is every other's a step later: the first is the cause.
+    first = processes.least(step - len(window) + int(bad[0]) if len(bad) else math.inf)
+    if math.isfinite(first):
+        value = float(losses[int(first) - step + len(window)])
+        # Finite here where another process had the bad share of the batch.
+        said = "not finite" if math.isfinite(value) else str(value)
+        raise _bad_batch(f"the loss was {said}", int(first), processes, batches, state)
+
+
+def _bad_batch(what: str, step: int, processes: Processes, batches: Batches, state: Path | None) -> BadBatchError:
+    """The error for batch ``step``, whose row numbers are saved where training states are kept."""
+    rows = [int(row) for row in batches.rows_at(step)]
+    where = "they are this error's rows"
+    if state is not None:
+        path = state.with_name(f"{state.name.lstrip('.')}-bad-batch.json")
+        where = f"rows saved in {path}"
+        if processes.leads:
+            write_atomically(path, json.dumps({"step": step, "what": what, "rows": rows}) + "\n")
+    message = (
+        f"{what} at step {step}: look for NaN or very large numbers in that batch of {len(rows)} ({where}), "
+        "or lower the learning rate"
+    )
+    return BadBatchError(message, step=step, rows=rows)
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def _goes_on(saved: TrainingState | None, step: int) -> str:
+    """What an interrupted user can count on."""
+    latest = None if saved is None else saved.latest()
+    if latest is None:
+        return "nothing was kept"
+    return "the same command goes on from there" if latest == step else f"the same command goes on from step {latest}"
+
+
+def _where(kept: int | None, in_memory: bool, saved: TrainingState | None) -> str:
+    """What became of the weights of the last healthy look, for the message of a collapse."""
+    if kept is None or not in_memory:
+        return "No earlier look was healthy, or its weights could not be kept."
+    said = f"The weights of step {kept}, the last healthy look, are back in the model"
+    if saved is None or saved.latest() is None:
+        return f"{said}."
+    return f"{said} and kept in {saved.folder}: delete it to start anew with other settings."

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unlabeled.core import checkpoints
+from unlabeled.core.audit.watch import Watch
 from unlabeled.core.batches import Batches, chunks
 from unlabeled.core.budget import Budget, Spent
 from unlabeled.core.dry_run import estimate
@@ -125,6 +126,7 @@ class HistoryModel:
             seed=derive(self.seed, self.part or "alone"),
             state=None if state is None else state / self.name,
             describe=describe,
+            watch=Watch.over(batches, rows=64),
             log=log,
             label=label,
         )

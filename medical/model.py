@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from unlabeled.core import budget, checkpoints, fingerprint
+from unlabeled.core.audit.watch import Watch
 from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget
 from unlabeled.core.dry_run import estimate
@@ -104,6 +105,7 @@ class PneumoniaModel(BaseEstimator):
             seed=self.random_state,
             state=state,
             describe={"model": self.get_params(), "images": print_},
+            watch=Watch.over(batches),
             log=log,
             label="pretraining",
         )

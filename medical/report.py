@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core.evaluation import Estimate
-from unlabeled.core.report import Report, Tone, Verdict, plot_curves
+from unlabeled.core.report import Report, Tone, Verdict, plot_curves, watch_figure
 from unlabeled.medical import _figures as figures
 from unlabeled.medical.evaluation import METRICS, Scored, auroc_gain
 from unlabeled.medical.images import ImageSet, Skip, skip_summary
@@ -145,7 +145,9 @@ def pretraining_report(
     )
     if quality is not None:
         _filled_in(report, model, images, quality)
-    report.section("Training").figure(plot_curves(curves), f"What the task measures, by step: {', '.join(curves)}")
+    training = report.section("Training")
+    training.figure(plot_curves(curves), f"What the task measures, by step: {', '.join(curves)}")
+    watch_figure(training, facts["curves"])
     _intake(report, images.skipped, images.notes)
     _limits(report)
     return report

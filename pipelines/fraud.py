@@ -292,7 +292,12 @@ def _pretrained(
             subtitle=source,
             says="The encoder has learnt to foretell payments from the past of their cards and merchants.",
             facts={"payments": len(known), "steps": sum(h.steps for h in detector.history_.values())},
-            curves={name: history.curves["loss"] for name, history in detector.history_.items()},
+            curves={
+                name if curve == "loss" else f"{name}: {curve}": points
+                for name, history in detector.history_.items()
+                for curve, points in history.curves.items()
+                if curve == "loss" or curve.startswith("watch.")
+            },
             made_of={**params, **dict(known.roles.rows())},
             synthetic=synthetic,
             run_id=run.run_id,

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, clone
 from torch import Tensor
 
 from unlabeled.core import fingerprint, progress
+from unlabeled.core.audit.watch import Watch
 from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget
 from unlabeled.core.dry_run import estimate
@@ -323,6 +324,7 @@ class MachineMonitor(BaseEstimator):
             seed=self.random_state,
             state=state,
             describe={"task": KIND, "data": fingerprint.of_array(pictures), "dim": self.dim, "depth": self.depth},
+            watch=Watch.over(batches, rows=64),
             log=log,
             label="pretraining",
         )

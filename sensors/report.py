@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unlabeled.core.report import ALARM, OTHERS, OURS, Report, Section, Verdict, new_figure, plot_curves
+from unlabeled.core.report import ALARM, OTHERS, OURS, Report, Section, Verdict, new_figure, plot_curves, watch_figure
 from unlabeled.sensors import features
 from unlabeled.sensors.alarms import Episode, episodes
 from unlabeled.sensors.backtest import Result
@@ -255,7 +255,10 @@ def _making(section: Section, machines: Sequence[Machine]) -> None:
     if not machines:
         return
     monitor = machines[0].monitor
-    section.figure(plot_curves(monitor.history_.curves), "Loss of the encoder's pretraining (masked reconstruction).")
+    curves = monitor.history_.curves
+    losses = {name: points for name, points in curves.items() if not name.startswith("watch.")}
+    section.figure(plot_curves(losses), "Loss of the encoder's pretraining (masked reconstruction).")
+    watch_figure(section, curves)
     section.table(
         ["machine", "read", "encoder learnt from", "normal rows (last third calibrates)", "threshold"],
         [

@@ -1,7 +1,7 @@
 """The contract of a pretext task."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -20,11 +20,23 @@ class Pretext(nn.Module, ABC):
 
     A task owns its prediction head (its parameters), reads the backbone that it teaches, and draws all
     of its randomness from ``step`` and a seed, so that a resumed run repeats what an uninterrupted one does.
+
+    Attributes:
+        remedies: the two settings to try, in words, when the embeddings collapse under this task.
     """
+
+    remedies: ClassVar[tuple[str, str]] = ("a lower learning rate", "a larger batch")
 
     @abstractmethod
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
         """The loss of one batch at one step."""
+
+    def project(self, embedding_bd: Tensor) -> Tensor:
+        """What the task compares in place of the embedding (B, D): a contrastive task's projections (B, P), say.
+
+        A task that has such a thing overrides this, because a collapse shows there first.
+        """
+        return embedding_bd
 
 
 class Pretraining(nn.Module):

@@ -38,14 +38,18 @@ class TwoViews(Pretext):
         super().__init__()
         self.view, self.seed = view, seed
         hidden, out = projection
-        self.project = nn.Sequential(
+        self.projector = nn.Sequential(
             nn.Linear(dim, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, out, bias=False)
         )
+
+    def project(self, embedding: Tensor) -> Tensor:
+        """What the loss compares: a collapse shows here first."""
+        return self.projector(embedding)
 
     def views(self, backbone: Backbone, batch: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Projected embeddings of both views, (B, D) each; one pass through the encoder."""
         both = [self.view(batch, generator(self.seed, "view", step, number)) for number in (0, 1)]
-        projected = self.project(backbone.embed(torch.cat(both)))
+        projected = self.projector(backbone.embed(torch.cat(both)))
         one, other = projected.chunk(2)
         return one, other
 
@@ -67,6 +71,8 @@ class NTXent(TwoViews):
         temperature: t, above 0.
         dim, view, projection, seed: see :class:`TwoViews`.
     """
+
+    remedies = ("a higher temperature", "weaker views (view), or a lower learning rate (lr)")
 
     def __init__(
         self,
@@ -107,6 +113,8 @@ class VICReg(TwoViews):
         invariance, variance, covariance: weights (the paper's 25, 25, 1).
         dim, view, projection, seed: see :class:`TwoViews`.
     """
+
+    remedies = ("a heavier variance term (variance)", "a lower learning rate (lr)")
 
     def __init__(
         self,

@@ -30,6 +30,8 @@ class EventModelling(Pretext):
         seed: with the step, fixes which fields are visible.
     """
 
+    remedies = ("a lower learning rate (lr)", "a larger batch (batch_size)")
+
     def __init__(self, tokenizer: EventFields, *, hidden: int = 128, seed: int = 0) -> None:
         super().__init__()
         self.seed = seed

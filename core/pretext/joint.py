@@ -23,6 +23,13 @@ class Joint(Pretext):
         self.tasks = nn.ModuleDict({name: task for name, (task, _) in tasks.items()})
         self.weights = {name: weight for name, (_, weight) in tasks.items()}
 
+    def project(self, embedding: Tensor) -> Tensor:
+        """The projection of the first task that has one of its own."""
+        for task in self.tasks.children():
+            if isinstance(task, Pretext) and type(task).project is not Pretext.project:
+                return task.project(embedding)
+        return embedding
+
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
         total, parts = torch.zeros((), device=batch.device), dict[str, Tensor]()
         for name, task in self.tasks.items():

@@ -28,6 +28,8 @@ class MaskedReconstruction(Pretext):
         normalise: standardise each target patch.
     """
 
+    remedies = ("a lower learning rate (lr)", "another share of hidden patches (mask_ratio)")
+
     def __init__(
         self,
         tokenizer: GridPatches,

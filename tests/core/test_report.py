@@ -1,7 +1,7 @@
 import re
 from pathlib import Path
 
-from unlabeled.core.report import Report, Verdict, new_figure, plot_curves, training_report
+from unlabeled.core.report import Report, Verdict, new_figure, plot_curves, training_report, watch_figure
 
 
 def a_report() -> Report:
@@ -70,3 +70,17 @@ def test_the_page_of_a_training_warns_that_a_falling_loss_proves_nothing() -> No
     assert "not that a detector built on it is any good" in page
     assert '<td>lr</td><td class="n">0.001</td>' in page
     assert "run abc" in page
+
+
+def test_what_a_watch_saw_is_shown_apart_from_the_losses() -> None:
+    curves = {"loss": [(1, 2.0)], "watch.effective_rank": [(0, 3.0)], "watch.deviation": [(0, 0.5)]}
+    page = training_report(
+        title="t", subtitle="s", says="v", facts={}, curves=curves, made_of={}, synthetic=False, run_id="r"
+    )
+    watched = page.html()
+    assert watched.count("<img") == 2
+    assert "Training loss by step: loss" in watched
+    assert "tell its rows apart" in watched
+    section = a_report().section("Nothing was watched")
+    watch_figure(section, {"loss": [(1, 2.0)]})
+    assert section.parts == []

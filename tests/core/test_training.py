@@ -1,6 +1,8 @@
+import errno
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +14,10 @@ import pytest
 import torch
 from torch import nn
 
+from unlabeled.core import checkpoints
 from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
-from unlabeled.core.errors import CheckpointError, TrainingError
+from unlabeled.core.errors import BadBatchError, CheckpointError, TrainingError
 from unlabeled.core.heads import Classifier
 from unlabeled.core.pretext import Loss
 from unlabeled.core.tokens import GridPatches
@@ -22,6 +25,7 @@ from unlabeled.core.training import TrainingSettings, fit, learning_rate, parame
 
 SCRIPT = Path(__file__).parent / "train_script.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+WATCHED = {**ENVIRONMENT, "WATCH_EVERY": "7"}
 
 
 class Line(nn.Module):
@@ -40,13 +44,13 @@ def line_batches(n: int = 32) -> Batches:
     return Batches(x, 3 * x, batch_size=8)
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object, environment: dict[str, str] = ENVIRONMENT) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=ENVIRONMENT,
+        env=environment,
     )
 
 
@@ -118,6 +122,71 @@ def test_a_loss_that_is_no_number_stops_with_the_step() -> None:
         fit(Line(), batches, settings=TrainingSettings(steps=100))
 
 
+def test_the_rows_of_a_bad_batch_are_named_and_saved(tmp_path: Path) -> None:
+    batches = line_batches()
+    spoilt = int(batches.rows_at(13)[0])
+    batches.arrays[0][spoilt] = np.inf  # type: ignore[index]
+    state, path = tmp_path / ".run", tmp_path / "run-bad-batch.json"
+    with pytest.raises(BadBatchError, match=re.escape(f"rows saved in {path}")) as caught:
+        fit(Line(), batches, settings=TrainingSettings(steps=100, checkpoint_every=1, log_every=50), state=state)
+    saved = json.loads(path.read_text())
+    assert saved["rows"] == caught.value.rows == batches.rows_at(caught.value.step).tolist()
+    assert saved["step"] == caught.value.step
+    assert spoilt in saved["rows"]
+    # No state holds the weights after it.
+    assert max(folder.name for folder in state.iterdir()) == f"step-{saved['step']:09d}"
+    with pytest.raises(BadBatchError, match="they are this error's rows") as caught:
+        fit(Line(), batches, settings=TrainingSettings(steps=100))
+    assert caught.value.rows == saved["rows"]
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
+    """Lets so many training states be written and no more."""
+    save, left = checkpoints.save, [after]
+
+    def fails(*given: Any, **named: Any) -> Path:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return save(*given, **named)
+
+    monkeypatch.setattr(checkpoints, "save", fails)
+
+
+def test_a_full_disk_does_not_end_the_training_and_keeps_the_state_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, plain = Line(), Line()
+    kept: list[list[str]] = []
+
+    def log(values: dict[str, float], step: int) -> None:
+        kept.append(sorted(f.name for f in (tmp_path / "state").iterdir()) if step == 95 else [])
+
+    fill_disk(monkeypatch, after=1)
+    settings = TrainingSettings(steps=100, checkpoint_every=10, log_every=5)
+    fit(module, line_batches(), settings=settings, state=tmp_path / "state", log=log)
+    fit(plain, line_batches(), settings=settings)
+    assert torch.equal(module.weight, plain.weight)
+    assert ["step-000000010"] in kept
+    said = capsys.readouterr().err
+    assert said.count("could not be saved") == 1
+    assert "the training state of step 20" in said
+    assert "No space left on device" in said
+    assert "the one of step 10 stays, and training goes on" in said
+
+
+def test_what_the_writer_of_weights_makes_of_a_full_disk_is_an_error_of_the_system(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys, torch; from unlabeled.core import checkpoints\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
+        "try: checkpoints.save(sys.argv[1], kind='k', tensors={'a': torch.zeros(100_000)}, manifest={})\n"
+        "except OSError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "m")], capture_output=True, text=True, check=True)
+    assert "could not be written" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_training_leaves_the_global_random_state_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -137,6 +206,19 @@ def test_a_killed_run_goes_through_the_same_losses_when_started_again(tmp_path: 
     assert again["curve"] == whole["curve"]
     assert again["weights"] == whole["weights"]
     assert not (tmp_path / "cut").exists()
+
+
+def test_a_killed_run_has_the_watch_curve_of_one_that_was_not(tmp_path: Path) -> None:
+    whole = result(start(tmp_path / "whole", 40, environment=WATCHED))
+    cut = start(tmp_path / "cut", 40, 27, environment=WATCHED)
+    wait_for(cut, "step 27")
+    cut.send_signal(signal.SIGKILL)
+    cut.communicate()
+    again = result(start(tmp_path / "cut", 40, environment=WATCHED))
+    assert again["from"] == 21  # a healthy look keeps a state
+    assert [step for step, _ in whole["watch"]] == [0, 7, 14, 21, 28, 35, 40]
+    for what in ("watch", "curve", "weights"):
+        assert again[what] == whole[what]
 
 
 def test_ctrl_c_saves_where_it_is_even_between_two_points_of_the_curve(tmp_path: Path) -> None:
@@ -179,7 +261,7 @@ def test_two_processes_under_torchrun_end_with_the_same_weights(tmp_path: Path) 
         [*command, str(tmp_path / "state"), "20"],
         capture_output=True,
         text=True,
-        env=ENVIRONMENT,
+        env=WATCHED,
         timeout=180,
         check=False,
     )
@@ -190,6 +272,8 @@ def test_two_processes_under_torchrun_end_with_the_same_weights(tmp_path: Path) 
     assert set(ended) == {0, 1}
     assert ended[0]["weights"] == ended[1]["weights"]
     assert ended[0]["curve"][-1][1] < ended[0]["curve"][0][1]
+    assert ended[0]["watch"] == ended[1]["watch"]
+    assert [step for step, _ in ended[0]["watch"]] == [0, 7, 14, 20]
 
 
 def test_shares_of_a_batch_make_up_the_batch() -> None:

@@ -1,10 +1,13 @@
 """A small pretraining that a test can start, kill and start again: ``train_script.py STATE STEPS [HOLD_AT]``.
 
+Watched every WATCH_EVERY steps where the environment says so.
+
 Prints a line a step; in step HOLD_AT it waits for a line on its input, so that the test strikes there and nowhere
 else. Prints the loss curve as JSON when it is done.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from unlabeled.core.audit.watch import RANK, Watch
 from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.masking import RandomMask
@@ -46,10 +50,14 @@ def main() -> None:
     backbone = Backbone(tokenizer, Encoder(dim=32, depth=2, heads=2))
     task = Announced(backbone, MaskedReconstruction(tokenizer, mask=RandomMask(0.75), dim=16, depth=1, heads=2))
     settings = TrainingSettings(steps=steps, log_every=4, checkpoint_every=10)
-    history = fit(task, Batches(images, batch_size=16, transform=jitter), settings=settings, state=state)
+    batches = Batches(images, batch_size=16, transform=jitter)
+    every = int(os.environ.get("WATCH_EVERY", "0"))
+    watch = Watch.over(batches, rows=32, every=every) if every else None
+    history = fit(task, batches, settings=settings, state=state, watch=watch)
     weights = float(sum(p.double().abs().sum() for p in task.parameters()))
     rank = dist.get_rank() if dist.is_initialized() else 0
-    print(json.dumps({"rank": rank, "curve": history.curves["loss"], "from": history.resumed_from, "weights": weights}))
+    ended = {"rank": rank, "curve": history.curves["loss"], "from": history.resumed_from, "weights": weights}
+    print(json.dumps({**ended, "watch": history.curves.get(RANK)}))
 
 
 if __name__ == "__main__":
