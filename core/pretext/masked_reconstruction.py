@@ -19,13 +19,15 @@ class MaskedReconstruction(Pretext):
 
     The target is each patch standardised by its own mean and standard deviation when ``normalise`` is
     set (the paper's better variant), the raw numbers otherwise. The decoder is a small encoder over all
-    tokens; masked places hold one learned vector plus their position.
+    tokens; masked places hold one learned vector plus their position. A class token is never masked, is read
+    by the decoder and predicts nothing, as in the paper.
 
     Args:
         tokenizer: the backbone's own patch tokenizer (for targets and shapes).
         mask: which tokens to hide; 0.75 is the paper's ratio for images.
         dim, depth, heads: the decoder's size.
         normalise: standardise each target patch.
+        norm_eps: of the decoder's layer normalisations.
     """
 
     def __init__(
@@ -37,13 +39,14 @@ class MaskedReconstruction(Pretext):
         depth: int = 2,
         heads: int = 4,
         normalise: bool = True,
+        norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.mask, self.normalise = mask, normalise
         self.enter = nn.Linear(tokenizer.dim, dim)
         self.hidden = nn.Parameter(torch.zeros(1, 1, dim))
         nn.init.normal_(self.hidden, std=0.02)
-        self.decoder = Encoder(dim=dim, depth=depth, heads=heads)
+        self.decoder = Encoder(dim=dim, depth=depth, heads=heads, norm_eps=norm_eps)
         self.predict = nn.Linear(dim, tokenizer.numbers)
         row, column = torch.meshgrid(torch.arange(tokenizer.rows), torch.arange(tokenizer.columns), indexing="ij")
         position = sincos_2d(row.reshape(-1), column.reshape(-1), dim=dim)
@@ -62,13 +65,16 @@ class MaskedReconstruction(Pretext):
         tokens = backbone.tokens(batch)
         kept, masked = self.mask(tokens, step)
         seen = self.enter(backbone.encoder(tokens.take(kept)))
+        front = 0 if tokens.class_token is None else 1
+        # At position zero in the decoder, as in the paper's code.
+        class_token, seen = (seen[:, :front] if front else None), seen[:, front:]
         b, d = seen.shape[0], seen.shape[2]
         blanks = self.hidden.expand(b, masked.shape[1], d)
         # Back to the original order by a lookup, not a scatter.
         back = torch.cat([kept, masked], dim=1).argsort(dim=1)
         x = take(torch.cat([seen, blanks], dim=1), back)
-        decoded = self.decoder(Tokens(x, self.get_buffer("position")))
-        return self.predict(take(decoded, masked)), masked
+        decoded = self.decoder(Tokens(x, self.get_buffer("position"), class_token=class_token))
+        return self.predict(take(decoded, masked + front)), masked
 
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
         tokenizer = backbone.tokenizer
