@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from unlabeled.core.tokens import Tokenizer, Tokens
 
-Pool = Literal["mean", "last"]
+Pool = Literal["mean", "last", "class"]
 
 
 class Block(nn.Module):
     """Pre-norm transformer block (Dosovitskiy et al., 2021): attention, then a two-layer GELU network."""
 
-    def __init__(self, *, dim: int, heads: int, mlp_ratio: float = 4.0) -> None:
+    def __init__(self, *, dim: int, heads: int, mlp_ratio: float = 4.0, norm_eps: float = 1e-5) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"heads={heads} does not divide dim={dim}")
         self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=norm_eps), nn.LayerNorm(dim, eps=norm_eps)
         self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         hidden = int(dim * mlp_ratio)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
@@ -36,7 +36,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Transformer encoder over exactly the tokens it is given; it neither adds nor drops any.
+    """Transformer encoder over exactly the tokens it is given, a class token first if there is one.
 
     Args:
         dim: model width.
@@ -44,35 +44,55 @@ class Encoder(nn.Module):
         heads: attention heads; must divide ``dim``.
         mlp_ratio: hidden width of each block's network over ``dim``.
         causal: token ``i`` reads tokens ``0..i`` only. Histories must then be padded on the right.
+        norm_eps: what every layer normalisation adds to the variance.
     """
 
     def __init__(
-        self, *, dim: int = 128, depth: int = 4, heads: int = 4, mlp_ratio: float = 4.0, causal: bool = False
+        self,
+        *,
+        dim: int = 128,
+        depth: int = 4,
+        heads: int = 4,
+        mlp_ratio: float = 4.0,
+        causal: bool = False,
+        norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.dim, self.depth, self.heads, self.mlp_ratio, self.causal = dim, depth, heads, mlp_ratio, causal
-        self.blocks = nn.ModuleList([Block(dim=dim, heads=heads, mlp_ratio=mlp_ratio) for _ in range(depth)])
-        self.norm = nn.LayerNorm(dim)
+        self.norm_eps = norm_eps
+        self.blocks = nn.ModuleList(
+            [Block(dim=dim, heads=heads, mlp_ratio=mlp_ratio, norm_eps=norm_eps) for _ in range(depth)]
+        )
+        self.norm = nn.LayerNorm(dim, eps=norm_eps)
         self.apply(_initialise)
 
     def config(self) -> dict[str, Any]:
-        names = ("dim", "depth", "heads", "mlp_ratio", "causal")
+        names = ("dim", "depth", "heads", "mlp_ratio", "causal", "norm_eps")
         return {name: getattr(self, name) for name in names}
 
     def forward(self, tokens: Tokens) -> Tensor:
-        """Tokens -> (B, T, D)."""
-        x = tokens.x + tokens.position
+        """Tokens -> (B, T, D); with a class token (B, 1 + T, D), the class token first."""
+        x, pad = tokens.x + tokens.position, tokens.pad
+        if tokens.class_token is not None:
+            x = torch.cat([tokens.class_token.expand(x.shape[0], -1, -1), x], dim=1)
+            pad = None if pad is None else F.pad(pad, (1, 0), value=False)
         mask = None
-        if tokens.pad is not None and not self.causal:
-            mask = ~tokens.pad[:, None, None, :]
+        if pad is not None and not self.causal:
+            mask = ~pad[:, None, None, :]
         # With right padding a causal encoder cannot reach padding from a real token: no mask is needed.
         for block in self.blocks:
             x = block(x, mask=mask, causal=self.causal)
         return self.norm(x)
 
     def embed(self, tokens: Tokens, pool: Pool | None = None) -> Tensor:
-        """One vector a sequence, (B, D): the mean of the real tokens, or the last one (default if causal)."""
-        return pool_tokens(self(tokens), tokens.pad, pool or ("last" if self.causal else "mean"))
+        """One vector a sequence, (B, D): the mean of the real tokens, the last one (default if causal), or the class
+        token; the first two leave a class token out."""
+        x = self(tokens)
+        if tokens.class_token is None:
+            return pool_tokens(x, tokens.pad, pool or ("last" if self.causal else "mean"))
+        if pool == "class":
+            return x[:, 0]
+        return pool_tokens(x[:, 1:], tokens.pad, pool or ("last" if self.causal else "mean"))
 
 
 class Backbone(nn.Module):
@@ -89,7 +109,7 @@ class Backbone(nn.Module):
         return tokenizer(batch)
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Raw batch -> (B, T, D)."""
+        """Raw batch -> (B, T, D); with a class token (B, 1 + T, D), the class token first."""
         return self.encoder(self.tokens(batch))
 
     def embed(self, batch: Tensor, pool: Pool | None = None) -> Tensor:
@@ -98,7 +118,9 @@ class Backbone(nn.Module):
 
 
 def pool_tokens(x_btd: Tensor, pad: Tensor | None, pool: Pool) -> Tensor:
-    """(B, T, D) -> (B, D) over the tokens that are not padding."""
+    """(B, T, D) -> (B, D) over the tokens that are not padding; a class token is not among them."""
+    if pool == "class":
+        raise ValueError("pool='class' needs tokens with a class token: make the tokenizer with class_token=True")
     if pool == "mean":
         if pad is None:
             return x_btd.mean(dim=1)
@@ -107,7 +129,8 @@ def pool_tokens(x_btd: Tensor, pad: Tensor | None, pool: Pool) -> Tensor:
     if pad is None:
         return x_btd[:, -1]
     last = (~pad).sum(dim=1) - 1
-    return x_btd[torch.arange(len(x_btd), device=x_btd.device), last]
+    # Not len(), which fixes the batch size when the function is traced for export.
+    return x_btd[torch.arange(x_btd.shape[0], device=x_btd.device), last]
 
 
 def _initialise(module: nn.Module) -> None:

@@ -6,10 +6,12 @@ p numbers in one patch, f field, l events in a history.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+
+Positions = Literal["sincos", "fixed", "learned"]
 
 
 @dataclass(frozen=True)
@@ -20,17 +22,20 @@ class Tokens:
         x: token contents, (B, T, D), without position.
         position: position embedding that the encoder adds, (1, T, D) or (B, T, D).
         pad: True where a token is padding, (B, T); ``None`` when there is none.
+        class_token: (1, 1, D) or (B, 1, D), its position included; ``None`` when there is none. The encoder puts
+            it in front. It stands beside the tokens of the data: no mask counts or hides it, :meth:`take` keeps it.
     """
 
     x: Tensor
     position: Tensor
     pad: Tensor | None = None
+    class_token: Tensor | None = None
 
     def take(self, index_bk: Tensor) -> "Tokens":
-        """The tokens at ``index_bk`` (B, K) only, with their positions."""
+        """The tokens at ``index_bk`` (B, K) only, with their positions; a class token stays."""
         position_btd = self.position.expand(self.x.shape[0], -1, -1)
         pad = None if self.pad is None else self.pad.gather(1, index_bk)
-        return Tokens(take(self.x, index_bk), take(position_btd, index_bk), pad)
+        return Tokens(take(self.x, index_bk), take(position_btd, index_bk), pad, self.class_token)
 
 
 class Tokenizer(Protocol):
@@ -79,9 +84,21 @@ class GridPatches(nn.Module):
         patch: rows and columns of a patch; must divide ``grid``.
         dim: token width, divisible by 4.
         channels: input channels.
+        positions: ``sincos`` computes the position embedding (He et al., 2022); ``learned`` starts there and
+            trains it; ``fixed`` stores one of any origin with the weights and leaves it as it is.
+        class_token: give :class:`Tokens` a learned token that belongs to no patch (Dosovitskiy et al., 2021).
     """
 
-    def __init__(self, *, grid: tuple[int, int], patch: tuple[int, int], dim: int, channels: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        grid: tuple[int, int],
+        patch: tuple[int, int],
+        dim: int,
+        channels: int = 1,
+        positions: Positions = "sincos",
+        class_token: bool = False,
+    ) -> None:
         super().__init__()
         if grid[0] % patch[0] or grid[1] % patch[1]:
             raise ValueError(f"patch {patch[0]}x{patch[1]} does not divide the grid {grid[0]}x{grid[1]}")
@@ -92,10 +109,23 @@ class GridPatches(nn.Module):
         self.project = nn.Linear(self.numbers, dim)
         row, column = torch.meshgrid(torch.arange(self.rows), torch.arange(self.columns), indexing="ij")
         position = sincos_2d(row.reshape(-1), column.reshape(-1), dim=dim)
-        self.register_buffer("position", position[None], persistent=False)
+        self.positions = positions
+        if positions == "learned":
+            self.position = nn.Parameter(position[None])
+        else:
+            self.register_buffer("position", position[None], persistent=positions == "fixed")
+        # The paper's initialisation of the class token is zero; MAE's (0.02) tells it apart from the start.
+        self.class_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02) if class_token else None
 
     def config(self) -> dict[str, object]:
-        return {"grid": list(self.grid), "patch": list(self.patch), "dim": self.dim, "channels": self.channels}
+        return {
+            "grid": list(self.grid),
+            "patch": list(self.patch),
+            "dim": self.dim,
+            "channels": self.channels,
+            "positions": self.positions,
+            "class_token": self.class_token is not None,
+        }
 
     def patches(self, batch_bchw: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, T, P), patches row by row; the numbers of one patch run (row, column, channel)."""
@@ -115,7 +145,7 @@ class GridPatches(nn.Module):
         return x.permute(0, 5, 1, 3, 2, 4).reshape(b, self.channels, *self.grid)
 
     def forward(self, batch: Tensor) -> Tokens:
-        return Tokens(self.project(self.patches(batch)), self.get_buffer("position"))
+        return Tokens(self.project(self.patches(batch)), self.position, class_token=self.class_token)
 
 
 class EventFields(nn.Module):

@@ -27,7 +27,14 @@ def test_the_command_line_starts_without_anything_heavy() -> None:
 @pytest.mark.parametrize("room", ["core", "medical", "sensors", "fraud"])
 def test_importing_a_room_loads_no_library_that_it_may_not_need(room: str) -> None:
     loaded = loaded_after(f"import unlabeled.{room}")
-    assert loaded & {"monai", "mlflow", "pyod", "lightgbm", "matplotlib"} == set()
+    assert (
+        loaded & {"monai", "mlflow", "pyod", "lightgbm", "matplotlib", "transformers", "onnx", "onnxruntime"} == set()
+    )
+
+
+def test_the_exchange_of_networks_loads_no_other_library_until_it_writes() -> None:
+    loaded = loaded_after("import unlabeled.core.exchange.huggingface, unlabeled.core.exchange.onnx")
+    assert loaded & {"transformers", "onnx", "onnxruntime", "onnxscript"} == set()
 
 
 @pytest.mark.integration

@@ -19,13 +19,15 @@ class MaskedReconstruction(Pretext):
 
     The target is each patch standardised by its own mean and standard deviation when ``normalise`` is
     set (the paper's better variant), the raw numbers otherwise. The decoder is a small encoder over the kept
-    and the masked tokens; masked places hold one learned vector plus their position.
+    and the masked tokens; masked places hold one learned vector plus their position. A class token is never masked,
+    is read by the decoder and predicts nothing, as in the paper.
 
     Args:
         tokenizer: the backbone's own patch tokenizer (for targets and shapes).
         mask: which tokens to hide; 0.75 is the paper's ratio for images.
         dim, depth, heads: the decoder's size.
         normalise: standardise each target patch.
+        norm_eps: of the decoder's layer normalisations.
     """
 
     remedies = ("a lower learning rate (lr)", "another share of hidden patches (mask_ratio)")
@@ -39,13 +41,14 @@ class MaskedReconstruction(Pretext):
         depth: int = 2,
         heads: int = 4,
         normalise: bool = True,
+        norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.mask, self.normalise = mask, normalise
         self.enter = nn.Linear(tokenizer.dim, dim)
         self.hidden = nn.Parameter(torch.zeros(1, 1, dim))
         nn.init.normal_(self.hidden, std=0.02)
-        self.decoder = Encoder(dim=dim, depth=depth, heads=heads)
+        self.decoder = Encoder(dim=dim, depth=depth, heads=heads, norm_eps=norm_eps)
         self.predict = nn.Linear(dim, tokenizer.numbers)
         row, column = torch.meshgrid(torch.arange(tokenizer.rows), torch.arange(tokenizer.columns), indexing="ij")
         position = sincos_2d(row.reshape(-1), column.reshape(-1), dim=dim)
@@ -63,13 +66,16 @@ class MaskedReconstruction(Pretext):
         tokens = backbone.tokens(batch)
         kept, masked = self.mask(tokens, step, tokenizer.patches(batch))
         seen = self.enter(backbone.encoder(tokens.take(kept)))
+        front = 0 if tokens.class_token is None else 1
+        # At position zero in the decoder, as in the paper's code.
+        class_token, seen = (seen[:, :front] if front else None), seen[:, front:]
         b, k, d = seen.shape
         x = torch.cat([seen, self.hidden.expand(b, masked.shape[1], d)], dim=1)
         # A decoder does not mind the order of its tokens, only their positions: nothing is put back into place.
         place = torch.cat([kept, masked], dim=1).reshape(-1)
         position = self.get_buffer("position")[0].index_select(0, place).view(b, -1, d)
-        decoded = self.decoder(Tokens(x, position))
-        return self.predict(decoded[:, k:]), masked
+        decoded = self.decoder(Tokens(x, position, class_token=class_token))
+        return self.predict(decoded[:, front + k :]), masked
 
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
         tokenizer = backbone.tokenizer

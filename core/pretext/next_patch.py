@@ -57,7 +57,8 @@ class NextPatch(Pretext):
         tokens = backbone.tokens(batch).take(order.expand(len(batch), -1))
         patches = tokenizer.patches(batch)[:, order]
         target = standardised(patches) if self.normalise else patches
-        return self.head(backbone.encoder(tokens)[:, :-1]), target[:, 1:]
+        front = 0 if tokens.class_token is None else 1
+        return self.head(backbone.encoder(tokens)[:, front:-1]), target[:, 1:]
 
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
         prediction, target = self.foretell(backbone, batch)

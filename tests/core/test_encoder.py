@@ -53,6 +53,39 @@ def test_padding_on_the_right_changes_nothing(causal: bool) -> None:
     assert torch.allclose(encoder.embed(short), encoder.embed(padded), atol=1e-5)
 
 
+def test_a_class_token_is_one_more_token_in_front_that_is_never_padding() -> None:
+    encoder = Encoder(dim=16, depth=2, heads=4).eval()
+    plain, class_token = tokens_of(3, 6, 16), torch.randn(1, 1, 16)
+    by_hand = Tokens(
+        torch.cat([class_token.expand(3, -1, -1), plain.x], dim=1),
+        torch.cat([torch.zeros(1, 1, 16), plain.position], dim=1),
+    )
+    expected = encoder(by_hand)
+    assert torch.allclose(encoder(Tokens(plain.x, plain.position, class_token=class_token)), expected, atol=1e-6)
+    padded = Tokens(
+        F.pad(plain.x, (0, 0, 0, 2), value=7.0),
+        F.pad(plain.position, (0, 0, 0, 2), value=3.0),
+        torch.tensor([[False] * 6 + [True] * 2] * 3),
+        class_token,
+    )
+    assert torch.allclose(encoder(padded)[:, :7], expected, atol=1e-5)
+    assert torch.allclose(encoder.embed(padded), expected[:, 1:].mean(dim=1), atol=1e-5)
+    assert torch.allclose(encoder.embed(padded, "last"), expected[:, -1], atol=1e-5)
+    assert torch.allclose(encoder.embed(padded, "class"), expected[:, 0], atol=1e-5)
+
+
+def test_pooling_a_class_token_that_is_not_there_is_refused() -> None:
+    backbone = Backbone(GridPatches(grid=(16, 16), patch=(4, 4), dim=32), Encoder(dim=32, depth=1))
+    with pytest.raises(ValueError, match="make the tokenizer with class_token=True"):
+        backbone.embed(torch.zeros(1, 1, 16, 16), "class")
+
+
+def test_the_norm_s_eps_reaches_every_norm() -> None:
+    encoder = Encoder(dim=16, depth=2, heads=2, norm_eps=1e-3)
+    assert {m.eps for m in encoder.modules() if isinstance(m, torch.nn.LayerNorm)} == {1e-3}
+    assert Encoder(**encoder.config()).config() == encoder.config()
+
+
 def test_pooling_by_hand() -> None:
     x = torch.tensor([[[1.0], [3.0], [100.0]], [[2.0], [4.0], [6.0]]])
     pad = torch.tensor([[False, False, True], [False, False, False]])

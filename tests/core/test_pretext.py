@@ -1,19 +1,22 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 
 from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.masking import RandomMask
 from unlabeled.core.pretext import EventModelling, MaskedReconstruction, Pretraining
-from unlabeled.core.tokens import EventFields, GridPatches
+from unlabeled.core.tokens import EventFields, GridPatches, Tokens, take
 from unlabeled.core.training import TrainingSettings, fit
 
 
-def image_task(*, normalise: bool = True, channels: int = 1) -> tuple[Backbone, MaskedReconstruction]:
+def image_task(
+    *, normalise: bool = True, channels: int = 1, class_token: bool = False
+) -> tuple[Backbone, MaskedReconstruction]:
     torch.manual_seed(0)
-    tokenizer = GridPatches(grid=(16, 16), patch=(4, 4), dim=32, channels=channels)
+    tokenizer = GridPatches(grid=(16, 16), patch=(4, 4), dim=32, channels=channels, class_token=class_token)
     pretext = MaskedReconstruction(tokenizer, mask=RandomMask(0.75), dim=16, depth=1, heads=2, normalise=normalise)
     return Backbone(tokenizer, Encoder(dim=32, depth=2, heads=2)), pretext
 
@@ -24,8 +27,9 @@ def event_task(sizes: tuple[int, ...] = (5, 7), length: int = 8) -> tuple[Backbo
     return Backbone(tokenizer, Encoder(dim=32, depth=2, heads=2, causal=True)), EventModelling(tokenizer, hidden=32)
 
 
-def test_the_reconstruction_never_reads_what_it_has_to_predict() -> None:
-    backbone, pretext = image_task()
+@pytest.mark.parametrize("class_token", [False, True])
+def test_the_reconstruction_never_reads_what_it_has_to_predict(class_token: bool) -> None:
+    backbone, pretext = image_task(class_token=class_token)
     x = torch.randn(2, 1, 16, 16)
     prediction, masked = pretext.reconstruct(backbone, x, step=3)
     tokenizer = backbone.tokenizer
@@ -35,6 +39,28 @@ def test_the_reconstruction_never_reads_what_it_has_to_predict() -> None:
     again, same = pretext.reconstruct(backbone, tokenizer.unpatch(patches), step=3)
     assert torch.equal(masked, same)
     assert torch.equal(prediction, again)
+
+
+def test_a_class_token_is_read_by_the_decoder_and_is_neither_masked_nor_predicted() -> None:
+    plain, with_one = image_task(), image_task(class_token=True)
+    x = torch.randn(2, 1, 16, 16)
+    prediction, masked = with_one[1].reconstruct(with_one[0], x, step=3)
+    assert torch.equal(masked, plain[1].reconstruct(plain[0], x, step=3)[1])  # the same draw over the same patches
+    assert prediction.shape == (2, 12, 16)
+    # A class token that nobody reads would change nothing.
+    token = with_one[0].tokenizer.class_token
+    assert isinstance(token, torch.nn.Parameter)
+    with_one[1].loss(with_one[0], x, 3).total.backward()
+    assert token.grad is not None
+    assert float(token.grad.abs().max()) > 0
+    # By hand: the decoder's input is the class token at position zero, then the patches in their order.
+    backbone, pretext = with_one
+    kept = pretext.mask(backbone.tokens(x), 3).kept
+    seen = pretext.enter(backbone.encoder(backbone.tokens(x).take(kept)))
+    whole = pretext.hidden.expand(2, 16, -1).scatter(1, kept[..., None].expand(-1, -1, 16), seen[:, 1:])
+    sequence = torch.cat([seen[:, :1], whole + pretext.get_buffer("position")], dim=1)
+    decoded = pretext.predict(pretext.decoder(Tokens(sequence, torch.zeros(1, 1, 16))))
+    assert torch.allclose(take(decoded[:, 1:], masked), prediction, atol=1e-5)
 
 
 def test_the_target_is_each_patch_standardised() -> None:

@@ -1,10 +1,12 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlabeled.core.tokens import EventFields, GridPatches, sincos_1d, take
+from unlabeled.core.tokens import EventFields, GridPatches, Positions, sincos_1d, take
 
 
 @settings(max_examples=30, deadline=None)
@@ -57,6 +59,26 @@ def test_every_position_of_an_image_has_its_own_embedding() -> None:
     position = GridPatches(grid=(64, 64), patch=(8, 8), dim=128)(torch.zeros(1, 1, 64, 64)).position[0]
     distance = torch.cdist(position, position) + torch.eye(64) * 1e9
     assert distance.min() > 0.1
+
+
+def test_a_class_token_stands_beside_the_patches_and_is_kept() -> None:
+    tokenizer = GridPatches(grid=(4, 4), patch=(2, 2), dim=8, class_token=True)
+    tokens = tokenizer(torch.randn(3, 1, 4, 4))
+    assert tokens.x.shape == (3, 4, 8)
+    assert tokens.class_token is tokenizer.class_token
+    kept = tokens.take(torch.tensor([[0, 3], [1, 2], [0, 1]]))
+    assert kept.x.shape == (3, 2, 8)
+    assert kept.class_token is tokenizer.class_token
+
+
+def test_positions_are_computed_stored_or_trained() -> None:
+    makers = {kind: GridPatches(grid=(4, 4), patch=(2, 2), dim=8, positions=kind) for kind in get_args(Positions)}
+    assert torch.equal(makers["sincos"].position, makers["fixed"].position)
+    assert torch.equal(makers["sincos"].position, makers["learned"].position)
+    saved = {kind: "position" in tokenizer.state_dict() for kind, tokenizer in makers.items()}
+    trained = {kind: "position" in dict(tokenizer.named_parameters()) for kind, tokenizer in makers.items()}
+    assert saved == {"sincos": False, "fixed": True, "learned": True}
+    assert trained == {"sincos": False, "fixed": False, "learned": True}
 
 
 def test_events_get_a_start_token_and_padding_where_the_first_field_is_zero() -> None:
