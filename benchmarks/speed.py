@@ -235,8 +235,8 @@ def markdown(content: dict[str, Any]) -> str:
         f"`{content['command']}`",
         "",
         f"{SIDE} x {SIDE} pixels, patch {PATCH}, encoder {DIM} x {DEPTH} ({HEADS} heads), decoder {DECODER[0]} x "
-        f"{DECODER[1]}, {RATIO:.0%} hidden, batch {BATCH}, float32. Medians over turns within one process; a ratio above "
-        "1 means that ours is faster. The floor is the time that a large matrix product would take for the same "
+        f"{DECODER[1]}, {RATIO:.0%} hidden, batch {BATCH}, float32. Medians over turns within one process; a ratio "
+        "above 1 means that ours is faster. The floor is the time that a large matrix product would take for the same "
         f"FLOPs ({content['matmul_flops_a_second'] / 1e9:.0f} GFLOP/s here). Hardware: {content['hardware']}; "
         f"{content['versions']}.",
         "",
