@@ -1,0 +1,89 @@
+"""One encoder for several kinds of data: pictures, spectra and histories teach the same blocks.
+
+Each kind keeps its own tokenizer and its own pretext task; the transformer blocks between them are shared. A step takes
+a batch of each kind, and each kind's loss counts relative to its own running level, so that no kind drowns the others
+by the units of its loss.
+"""
+
+import copy
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unlabeled.core.batches import Batches
+from unlabeled.core.encoder import Backbone, Encoder
+from unlabeled.core.pretext.base import Loss, Pretraining
+
+
+def sharing(encoder: Encoder, *, causal: bool) -> Encoder:
+    """Another encoder with the very same blocks, reading both ways or only backwards."""
+    other = Encoder(**{**encoder.config(), "depth": 0, "causal": causal})
+    other.depth, other.blocks, other.norm = encoder.depth, encoder.blocks, encoder.norm
+    return other
+
+
+class SeveralKinds(nn.Module):
+    """Pretraining tasks of several kinds of data as one trainable module.
+
+    ``total = mean over kinds of loss / level`` with ``level`` the running mean of that kind's own loss (its first loss
+    at the first step), which carries no gradient. The curves hold each kind's loss and parts under its name.
+
+    Args:
+        tasks: by kind, in the order of the batches; their encoders come from :func:`sharing` one encoder.
+        momentum: of the levels.
+    """
+
+    def __init__(self, tasks: Mapping[str, Pretraining], *, momentum: float = 0.98) -> None:
+        super().__init__()
+        if not tasks:
+            raise ValueError("there must be at least one kind of data")
+        first = next(iter(tasks.values())).backbone.encoder
+        for kind, task in tasks.items():
+            if task.backbone.encoder.blocks is not first.blocks:
+                raise ValueError(f"the encoder of '{kind}' has blocks of its own: make it with sharing(encoder, ...)")
+        self.tasks, self.momentum = nn.ModuleDict(tasks), momentum
+        self.register_buffer("level", torch.zeros(len(tasks)))
+
+    def forward(self, batch: tuple[Tensor, ...], step: int) -> Loss:
+        """``batch`` holds one raw batch a kind."""
+        level, total, parts = self.get_buffer("level"), torch.zeros((), device=batch[0].device), dict[str, Tensor]()
+        for number, ((kind, task), own) in enumerate(zip(self.tasks.items(), batch, strict=True)):
+            loss: Loss = task((own,), step)
+            now = loss.total.detach()
+            with torch.no_grad():
+                before = level[number]
+                level[number] = torch.where(before > 0, self.momentum * before + (1 - self.momentum) * now, now)
+            total = total + loss.total / level[number].clone().clamp(min=1e-6)
+            parts |= {kind: now} | {f"{kind}.{name}": value for name, value in loss.parts.items()}
+        return Loss(total / len(self.tasks), parts)
+
+    def backbone(self, kind: str) -> Backbone:
+        """The backbone of one kind with blocks of its own from here on, to be fine-tuned like any other."""
+        task = self.tasks[kind]
+        assert isinstance(task, Pretraining)
+        return copy.deepcopy(task.backbone)
+
+
+class SideBySide(Batches):
+    """A batch of each kind at every step; each kind goes through its own rows at its own pace.
+
+    Args:
+        kinds: in the order of the tasks; only the first array of each is taken.
+    """
+
+    def __init__(self, kinds: Mapping[str, Batches]) -> None:
+        self.kinds = dict(kinds)
+        self.arrays = tuple(batches.arrays[0] for batches in kinds.values())
+        self.batch_size = sum(batches.batch_size for batches in kinds.values())
+        self.rows = sum(batches.rows for batches in kinds.values())
+        self.per_epoch = max(batches.per_epoch for batches in kinds.values())
+        self.transform = None
+
+    def rows_at(self, step: int) -> np.ndarray:
+        """Row numbers of all kinds, one after another, each counted within its own kind."""
+        return np.concatenate([batches.rows_at(step) for batches in self.kinds.values()])
+
+    def at(self, step: int, *, rank: int = 0, world: int = 1) -> tuple[Tensor, ...]:
+        return tuple(batches.at(step, rank=rank, world=world)[0] for batches in self.kinds.values())
