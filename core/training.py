@@ -31,6 +31,10 @@ from unlabeled.core.resume import TrainingState
 from unlabeled.core.seeds import derive
 
 
+# Seconds of a training from which what it took is said beside what was predicted.
+WORTH_SAYING = 20.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """AdamW with a linear warm-up and a cosine descent to zero (Loshchilov and Hutter, 2019).
@@ -270,7 +274,8 @@ def _account(history: History, label: str, processes: Processes, log: Callable[[
     if history.predicted is not None:
         compared = compare(history.predicted, history.spent)
         numbers["budget.error"] = compared.error
-        progress.say(compared.line)
+        if history.spent.seconds >= WORTH_SAYING:
+            progress.say(compared.line)
     log(numbers, history.steps)
 
 
