@@ -30,7 +30,6 @@ from unlabeled.core.processes import Processes
 from unlabeled.core.resume import TrainingState
 from unlabeled.core.seeds import derive
 
-
 # Seconds of a training from which what it took is said beside what was predicted.
 WORTH_SAYING = 20.0
 

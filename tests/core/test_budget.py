@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from unlabeled.core import meter
+from unlabeled.core import meter, training
 from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget, Rates, Spent, compare, priced, total, totals
 from unlabeled.core.dry_run import estimate
@@ -211,7 +211,10 @@ def test_writing_a_state_is_really_timed_and_leaves_nothing(tmp_path: Path, monk
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_logs_its_prediction_once_and_what_it_took(quick: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_logs_its_prediction_once_and_what_it_took(
+    quick: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "WORTH_SAYING", 0.0)
     logged: list[tuple[str, float, int]] = []
     module = task()
     settings = TrainingSettings(steps=40)
