@@ -32,14 +32,16 @@ def serve(*, port: int, store: Path | None) -> None:
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     # In a session of its own: a Ctrl-C that reached the server too would end it with a page of tracebacks.
     server = subprocess.Popen(command, env=environment, start_new_session=True)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Both said outright: a shell that starts this in the background has Ctrl-C ignored.
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         code = server.wait()
     except KeyboardInterrupt:
         return
     finally:
         _stop(server)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if code:
         raise DataError(f"MLflow's server ended with code {code}; is port {port} taken? Try --port")
 

@@ -40,7 +40,9 @@ def test_the_runs_are_shown_on_the_loopback_address_until_ctrl_c(in_tmp: Path) -
         port = listener.getsockname()[1]
     command = [sys.executable, "-c", "from unlabeled.pipelines.cli import main; main()", "ui", "--port", str(port)]
     with (in_tmp / "ui.log").open("w") as log:
+        ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts a job in the background
         server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        signal.signal(signal.SIGINT, ignored)
     try:
         deadline = time.monotonic() + 90
         while True:
