@@ -156,7 +156,8 @@ def run(
     except (KeyboardInterrupt, Interrupted):
         opened.close("KILLED")
         raise
-    except BaseException:
+    except BaseException as error:
+        opened.tags({"unlabeled.error": type(error).__name__})  # the kind only: its text may name a patient
         opened.close("FAILED")
         raise
     opened.close("FINISHED")
@@ -187,6 +188,7 @@ def _open(experiment: str, name: str, tags: Mapping[str, str]) -> tuple[Any, str
 
         from mlflow import MlflowClient
 
+        _try_sqlite()
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         client = MlflowClient(tracking_uri=uri())
@@ -197,6 +199,15 @@ def _open(experiment: str, name: str, tags: Mapping[str, str]) -> tuple[Any, str
     except Exception as error:  # no store: say so once and go on
         say(f"tracking: {uri_shown()} cannot be reached ({type(error).__name__}); the run goes on without it")
         return None, None
+
+
+def _try_sqlite() -> None:
+    """A database that cannot be opened is found out at once: MLflow would try again for minutes."""
+    address = uri()
+    if address.startswith("sqlite:///"):
+        import sqlite3
+
+        sqlite3.connect(address.removeprefix("sqlite:///"), timeout=5).close()
 
 
 def _artifacts() -> str | None:

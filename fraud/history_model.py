@@ -23,6 +23,7 @@ from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.errors import CheckpointError
 from unlabeled.core.pretext import EventModelling, Pretraining
 from unlabeled.core.pretext.event_modelling import field_surprisal
+from unlabeled.core.progress import say
 from unlabeled.core.seeds import derive
 from unlabeled.core.tokens import EventFields
 from unlabeled.core.training import History, TrainingSettings, fit
@@ -153,6 +154,11 @@ class HistoryModel:
         batches = Batches(windows, batch_size=self._batch_size(), seed=derive(self.seed, self.part or "alone", "order"))
         # Each event stands in two windows; more rounds than that, and small tables are learnt by heart.
         steps = min(self.size.steps, max(1, _MOST_ROUNDS * batches.per_epoch))
+        if steps < self.size.steps:
+            say(
+                f"{self.name} histories: {steps} steps instead of {self.size.steps}, which go through them "
+                f"{_MOST_ROUNDS} times; more would learn them by heart"
+            )
         return batches, TrainingSettings(steps=steps, lr=self.size.lr, device="cpu", log_every=20, checkpoint_every=50)
 
     def _finished(self, folder: Path, describe: dict[str, Any]) -> History | None:

@@ -26,7 +26,10 @@ def few(label: NDArray[np.int8], *, frauds: int, seed: int) -> NDArray[np.int8]:
     rng = np.random.default_rng([seed, frauds, 17])
     fraud, genuine = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
     if len(fraud) < frauds:
-        raise DataError(f"{frauds} labelled frauds were asked for, but only {len(fraud)} are known in time")
+        raise DataError(
+            f"{frauds} labelled frauds were asked for, but only {len(fraud)} are known in time: a label counts "
+            "once its delay has passed (--label-delay), or ask for fewer"
+        )
     kept = np.full(len(label), -1, dtype=np.int8)
     kept[rng.choice(fraud, frauds, replace=False)] = 1
     kept[rng.choice(genuine, min(len(genuine), GENUINE_PER_FRAUD * frauds), replace=False)] = 0

@@ -78,7 +78,7 @@ def _alert_table(scored: Scored, alerts: NDArray[np.int64], reasons: list[str]) 
         "row_id": new.frame["row_id"].to_numpy()[alerts],
         "time": [new.when(t) for t in new.time[alerts]],
         "amount": new.amount[alerts],
-        "score": scored.scores[OURS][alerts],
+        "score": scored.scores[OURS][alerts].round(6),
         "why": [*reasons, *[""] * (len(alerts) - len(reasons))],
     }
     for part in ("entity", "counterparty"):
@@ -107,8 +107,9 @@ def _settings(detector: FraudDetector) -> dict[str, Any]:
 def skip_words(payments: Transactions) -> str:
     if not len(payments.skipped):
         return "no row was skipped"
-    most = payments.skipped["reason"].value_counts()
-    return f"{len(payments.skipped):,} of {payments.given:,} rows were skipped (most: {most.index[0]})"
+    counts = payments.skipped["reason"].value_counts()
+    reasons = ", ".join(f"{reason} ({count:,})" for reason, count in counts.items())
+    return f"{len(payments.skipped):,} of {payments.given:,} rows were skipped: {reasons}"
 
 
 def write_skipped(payments: Transactions, path: Path) -> Path | None:

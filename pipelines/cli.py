@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import traceback
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -78,6 +79,7 @@ def _run(arguments: list[str], *, debug: bool, silent: bool, as_json: bool) -> i
 
     progress.quiet(silent)
     try:
+        _check_out(arguments)
         result = app(arguments, standalone_mode=False, prog_name="unlabeled")
     except typer.TyperException as error:
         show = getattr(error, "show", None)  # usage errors know how to print themselves
@@ -99,6 +101,19 @@ def _run(arguments: list[str], *, debug: bool, silent: bool, as_json: bool) -> i
     if result == INTERRUPTED:  # Typer turns Ctrl-C into this
         _complain("interrupted")
     return result if isinstance(result, int) else DONE
+
+
+def _check_out(arguments: list[str]) -> None:
+    """A place that cannot be written to is found out before the work, not after it."""
+    given = [value for flag, value in pairwise(arguments) if flag == "--out"]
+    given += [argument.partition("=")[2] for argument in arguments if argument.startswith("--out=")]
+    for value in given:
+        path = Path(value).absolute()
+        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        if not there.is_dir():
+            raise typer.BadParameter(f"--out {value}: {there} is a file; name a folder")
+        if not os.access(there, os.W_OK):
+            raise typer.BadParameter(f"--out {value}: {there} cannot be written to; name another folder")
 
 
 def _explain(error: Exception) -> str:

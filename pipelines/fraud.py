@@ -62,10 +62,10 @@ def pretrain(
             left_out="reading the table, plain features, scales and the report; fine-tuning trains no network",
         )
     detector, run_id = _pretrained(known, out=out, size=_size(steps), seed=seed, source=table.name, rates=rates)
-    write_skipped(payments, out.with_name(out.name + "-skipped.csv"))
+    skipped = write_skipped(payments, out.with_name(out.name + "-skipped.csv"))
     return Outcome(
         headline=f"Learnt the habits in {len(known):,} payments without labels; {skip_words(payments)}.",
-        files={"model": out},
+        files={"model": out, "report": out / "report.html", **({"skipped": skipped} if skipped else {})},
         run_id=run_id,
         details={"payments": len(known), "skipped": len(payments.skipped), "curves": _last(detector)},
     )
@@ -93,14 +93,16 @@ def finetune(
     if n_frauds is not None:
         label = few(label, frauds=n_frauds, seed=seed)
     run_id, comparisons, words = _finetuned(detector, known.with_labels(label), out=out, source=table.name)
+    written = {"model": out, "report": out / "report.html"}
     if left is not None and len(left):
-        left.to_csv(out.with_name(out.name + "-labels-left-out.csv"), index=False)
+        written["labels left out"] = out.with_name(out.name + "-labels-left-out.csv")
+        left.to_csv(written["labels left out"], index=False)
     frauds, genuine = int((label == 1).sum()), int((label == 0).sum())
     return Outcome(
         headline=f"Learnt from {frauds:,} labelled frauds and {genuine:,} genuine payments. {words} "
         f"{_sentence(skip_words(payments))}",
         comparisons=comparisons,
-        files={"model": out, "report": out / "report.html"},
+        files=written,
         run_id=run_id,
         details={"frauds": frauds, "genuine": genuine, "labels_left_out": 0 if left is None else len(left)},
     )

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -24,6 +25,12 @@ def serve(*, port: int, store: Path | None) -> None:
     path = Path(address.removeprefix("sqlite:///"))
     if address.startswith("sqlite:///") and not path.is_file():
         raise DataError(f"no runs at {path}: run a job here first, or name the folder with --store")
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise DataError(f"port {port} cannot be used ({error.strerror}): name another with --port") from None
     tracking.prepare()
     say(f"runs of {tracking.uri_shown()} on http://127.0.0.1:{port} (Ctrl-C stops)")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", address, "-w", "1"]
@@ -43,7 +50,7 @@ def serve(*, port: int, store: Path | None) -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
     if code:
-        raise DataError(f"MLflow's server ended with code {code}; is port {port} taken? Try --port")
+        raise DataError(f"MLflow's server ended with code {code}")
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

@@ -24,6 +24,28 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def test_a_database_that_cannot_be_opened_costs_no_time_and_no_metric(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{in_tmp}/nowhere/x.db")
+    monkeypatch.setattr("mlflow.MlflowClient", None)  # MLflow itself would try for minutes: it is not asked
+    with tracking.run("e", "r") as run:
+        run.metrics({"loss": 1.0}, 1)
+    (kept,) = in_tmp.glob("unlabeled-runs/*/record.jsonl")
+    assert '"loss"' in kept.read_text()
+
+
+def test_a_failed_run_says_what_kind_of_failure_it_was_and_names_nobody(in_tmp: Path) -> None:
+    from mlflow import MlflowClient
+
+    with pytest.raises(ValueError, match="Doe"), tracking.run("e", "r") as run:
+        raise ValueError("Doe^John")
+    found = MlflowClient(f"sqlite:///{in_tmp}/mlflow.db").get_run(run.run_id)
+    assert found.info.status == "FAILED"
+    assert found.data.tags["unlabeled.error"] == "ValueError"
+    assert "Doe" not in str(found.data.tags)
+
+
 def test_everything_a_job_says_is_in_the_store_when_the_run_closes(in_tmp: Path) -> None:
     (in_tmp / "report.html").write_text("<p>report</p>")
     with tracking.run("unlabeled/test", "one", params={"lr": 0.1}, tags={"data": "abc"}, parent="p" * 32) as run:

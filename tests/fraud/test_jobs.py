@@ -27,7 +27,8 @@ def test_from_a_table_to_alerts(path: Path, in_tmp: Path) -> None:
 
     learnt = fraud.pretrain(path, out=in_tmp / "base", until="2026-02-02", steps=5)
     assert "1 of" in learnt.headline
-    assert "amount missing or not a number" in learnt.headline
+    assert "amount missing or not a number (1)" in learnt.headline
+    assert learnt.files["skipped"] == in_tmp / "base-skipped.csv"
 
     labels = pd.read_csv(path).query("time < '2026-02-02'")[["tx_id", "fraud"]]
     labels.loc[len(labels)] = [10**9, 1]
@@ -39,7 +40,7 @@ def test_from_a_table_to_alerts(path: Path, in_tmp: Path) -> None:
     assert {"LightGBM, same labels", "isolation forest"} <= set(tuned.comparisons[0].baselines)
     assert "on later labelled payments" in tuned.files["report"].read_text()
     assert tuned.details == {"frauds": 20, "genuine": 400, "labels_left_out": 2}  # an unknown id, and the skipped row
-    left = pd.read_csv(in_tmp / "tuned-labels-left-out.csv")
+    left = pd.read_csv(tuned.files["labels left out"])
     assert left["row_id"].tolist() == [5, 10**9]
 
     outcome = fraud.score(path, model=in_tmp / "tuned", out=in_tmp / "alerts", budget=3, since="2026-02-02")

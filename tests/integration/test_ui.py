@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from unlabeled.core import tracking
+from unlabeled.core.errors import DataError
+from unlabeled.pipelines import ui
 
 pytestmark = [
     pytest.mark.integration,
@@ -57,6 +59,8 @@ def test_the_runs_are_shown_on_the_loopback_address_until_ctrl_c(in_tmp: Path) -
         if shutil.which("ss"):
             listening = subprocess.run(["ss", "-ltnH", f"sport = :{port}"], capture_output=True, text=True, check=True)
             assert {line.split()[3] for line in listening.stdout.splitlines()} == {f"127.0.0.1:{port}"}
+        with pytest.raises(DataError, match=f"port {port} cannot be used .*name another with --port"):
+            ui.serve(port=port, store=in_tmp)
         os.killpg(server.pid, signal.SIGINT)
         assert server.wait(timeout=30) == 0
         assert "Traceback" not in (in_tmp / "ui.log").read_text()

@@ -81,6 +81,16 @@ def test_debug_shows_where(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
+def test_a_place_that_cannot_be_written_to_is_wrong_usage_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    for given in (["--out", "mine.txt"], ["--out=mine.txt/deeper"]):
+        done = unlabeled("sensors", "fit", "nowhere.npz", *given, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "is a file; name a folder" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
 def outcome(*, passed: bool = True) -> Outcome:
     better = Comparison(metric="AUROC", ours=Estimate(0.9, 0.88, 0.92), baselines={"pca": 0.8, "scratch": 0.85})
     worse = Comparison(metric="false alarms", ours=7.0, baselines={"rms": 5.0}, higher_is_better=False)
