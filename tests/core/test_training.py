@@ -195,6 +195,7 @@ def test_training_leaves_the_global_random_state_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.integration
 def test_a_killed_run_goes_through_the_same_losses_when_started_again(tmp_path: Path) -> None:
     whole = result(start(tmp_path / "whole", 40))
     cut = start(tmp_path / "cut", 40, 27)
@@ -208,6 +209,7 @@ def test_a_killed_run_goes_through_the_same_losses_when_started_again(tmp_path: 
     assert not (tmp_path / "cut").exists()
 
 
+@pytest.mark.integration
 def test_a_killed_run_has_the_watch_curve_of_one_that_was_not(tmp_path: Path) -> None:
     whole = result(start(tmp_path / "whole", 40, environment=WATCHED))
     cut = start(tmp_path / "cut", 40, 27, environment=WATCHED)
@@ -221,6 +223,7 @@ def test_a_killed_run_has_the_watch_curve_of_one_that_was_not(tmp_path: Path) ->
         assert again[what] == whole[what]
 
 
+@pytest.mark.integration
 def test_ctrl_c_saves_where_it_is_even_between_two_points_of_the_curve(tmp_path: Path) -> None:
     whole = result(start(tmp_path / "whole", 30))
     cut = start(tmp_path / "cut", 30, 13)
@@ -234,6 +237,7 @@ def test_ctrl_c_saves_where_it_is_even_between_two_points_of_the_curve(tmp_path:
     assert again["weights"] == whole["weights"]
 
 
+@pytest.mark.integration
 def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path) -> None:
     cut = start(tmp_path / "cut", 40, 35)
     wait_for(cut, "step 35")
@@ -246,6 +250,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path) -> None:
     assert again["from"] == int(newest.name.removeprefix("step-")) - 10
 
 
+@pytest.mark.integration
 def test_the_state_of_another_run_is_refused_with_the_difference(tmp_path: Path) -> None:
     cut = start(tmp_path / "cut", 40, 15)
     wait_for(cut, "step 15")
@@ -255,6 +260,7 @@ def test_the_state_of_another_run_is_refused_with_the_difference(tmp_path: Path)
         fit(Line(), line_batches(), settings=TrainingSettings(steps=41), state=tmp_path / "cut")
 
 
+@pytest.mark.integration
 def test_two_processes_under_torchrun_end_with_the_same_weights(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(SCRIPT)]
     done = subprocess.run(

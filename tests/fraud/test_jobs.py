@@ -11,6 +11,8 @@ from unlabeled.core.errors import DataError
 from unlabeled.fraud import FraudDetector
 from unlabeled.pipelines import cli, fraud
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def path(table: pd.DataFrame, in_tmp: Path) -> Path:

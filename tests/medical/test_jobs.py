@@ -14,9 +14,10 @@ from unlabeled.pipelines import medical as jobs
 from unlabeled.pipelines.cli import main
 
 # MLflow and what it loads warn about their own future.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
-)
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),
+]
 
 SMALL: dict[str, Any] = {"image_size": 32, "dim": 16, "depth": 1, "heads": 2, "finetune_steps": 5, "folds": 2}
 
