@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core.report import ALARM, OTHERS, OURS, new_figure
+from unlabeled.medical._finetuning import Decision
 from unlabeled.medical.evaluation import Scored
 
 if TYPE_CHECKING:
@@ -48,11 +49,23 @@ def histogram(labels: NDArray[np.int64], scored: Scored) -> "Figure":
     edges = np.linspace(0, 1, 31)
     for value, name, colour in ((0, "no pneumonia", OTHERS[1]), (1, "pneumonia", OURS)):
         axis.hist(scored.probability[labels == value], edges, alpha=0.65, label=name, color=colour)
-    axis.axvline(scored.decision.threshold, color=ALARM, label="threshold")
-    axis.axvline(scored.decision.sensitive_threshold, color=ALARM, linestyle=":", label="threshold, 95 % sensitivity")
+    _thresholds(axis, scored.decision)
+    return figure
+
+
+def scores(scored: Scored) -> "Figure":
+    """Where pictures fall on our scale, whatever they show."""
+    figure, axis = new_figure(height=2.6)
+    axis.hist(scored.probability, np.linspace(0, 1, 31), alpha=0.65, label="pictures", color=OURS)
+    _thresholds(axis, scored.decision)
+    return figure
+
+
+def _thresholds(axis: Any, decision: Decision) -> None:
+    axis.axvline(decision.threshold, color=ALARM, label="threshold")
+    axis.axvline(decision.sensitive_threshold, color=ALARM, linestyle=":", label="threshold, 95 % sensitivity")
     axis.set(xlabel="probability of pneumonia", ylabel="pictures")
     axis.legend(frameon=False)
-    return figure
 
 
 def examples(images: NDArray[np.uint8], maps: NDArray[np.float64], titles: Sequence[str]) -> "Figure":

@@ -94,10 +94,16 @@ def finetune(
 def predict(
     source: Input,
     model: Annotated[Path, typer.Option(help="Model folder that 'finetune' wrote.")] = Path("medical-model"),
-    labels: Annotated[Path | None, typer.Option(help="CSV of labels, to say how good the predictions are.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of labels, to say how good the predictions are; patients that the model learnt from are refused. "
+            "Without it, a table's own labels of other patients are used."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for predictions.csv and the report.")] = Path("medical-predictions"),
 ) -> Outcome:
-    """Score pictures; with labels, report how good the scores are."""
+    """Score pictures and report on them; with labels, on how good the scores are as well."""
     from unlabeled.pipelines import medical as job
 
     return job.predict(source, model=model, labels=labels, out=out)

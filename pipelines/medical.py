@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from unlabeled.medical import baselines, report, simulate
 from unlabeled.medical._finetuning import Decision, Labelled
 from unlabeled.medical.baselines import PixelRegression
 from unlabeled.medical.evaluation import Scored, metrics
-from unlabeled.medical.images import ImageSet, Skip, skip_summary
+from unlabeled.medical.images import UNLABELLED, ImageSet, Skip, skip_summary
 from unlabeled.medical.labels import attach, read_labels
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.readers import read_images
@@ -111,10 +112,13 @@ def finetune(
 
 
 def predict(source: Path, *, model: Path, out: Path, labels: Path | None = None) -> Outcome:
-    """Scores pictures; with labels, says how good the scores are."""
+    """Scores pictures; with labels, given or the input's own, says how good the scores are."""
     trained = PneumoniaModel.load(model)
     images = _read(source, labels, size=trained.image_size)
-    return _predict(trained, images, out=out, beside=model / BESIDE if labels is not None else None)
+    judges = _judges_found(trained, images) if labels is None else _judges_given(trained, images)
+    for note in judges.notes:
+        say(note)
+    return _predict(trained, images, out=out, judges=judges, beside=model / BESIDE)
 
 
 def demo(out: Path, *, seed: int = 0) -> Outcome:
@@ -260,12 +264,10 @@ def _finetune(
     )
 
 
-def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, beside: Path | None) -> Outcome:
-    """Scores every picture; with a folder of baselines, labelled pictures judge ours beside them."""
+def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judges: "Judges", beside: Path) -> Outcome:
+    """Scores every picture; where there are labelled ones to judge on, says how good that is beside the baselines."""
     probability, decision = model.score(images), model.decision_
     assert decision is not None
-    if beside is not None:
-        _refuse_seen(model, images.labelled())
     name = f"predict {out.name}"
     tags = {"data.fingerprint": images.fingerprint()}
     with tracking.run(EXPERIMENT, name, tags=tags, parent=model.provenance_.get("pretraining_run")) as run:
@@ -276,15 +278,13 @@ def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, beside: Path
         details: dict[str, object] = {"pictures": len(images), "called": called, "skipped": len(images.skipped)}
         run.metrics({"pictures": len(images), "called": called, "skipped": len(images.skipped)})
         comparisons: list[Comparison] = []
-        if beside is not None:
-            unseen = images.labelled()
+        if judges.unseen is None:
+            scored, notes = Scored(probability, decision), judges.notes
+            page = report.prediction_report(model=model, images=images, scored=scored, notes=notes, run_id=run.run_id)
+        else:
+            unseen = judges.unseen
             assert unseen.labels is not None
-            if len(np.unique(unseen.labels)) < 2:
-                raise DataError("the labels hold one class only, and judge nothing: predict without --labels")
-            methods = {OURS: Scored(model.score(unseen), decision)}
-            if beside.is_dir():  # a model saved from Python has none
-                scratch, pixels = PneumoniaModel.load(beside / "scratch"), PixelRegression.load(beside / "pixels")
-                methods = _methods(model, scratch, pixels, unseen)
+            methods = _beside(model, beside, unseen)
             table = {method: metrics(unseen.labels, s, patients=unseen.patients) for method, s in methods.items()}
             verdict = (
                 report.verdict(unseen.labels, methods, patients=unseen.patients)
@@ -300,16 +300,69 @@ def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, beside: Path
                 methods=methods,
                 table=table,
                 skipped=images.skipped,
-                notes=images.notes,
+                notes=(*images.notes, *judges.notes),
                 run_id=run.run_id,
             )
-            files["report"] = page.write(out / "report.html")
             headline += f" On {len(unseen)} labelled pictures: {verdict.text}"
             comparisons = _comparisons(table) if len(methods) > 1 else []
-            details["metrics"] = {key: value.value for key, value in table[OURS].items()}
+            details |= {"judged": len(unseen), "metrics": {key: value.value for key, value in table[OURS].items()}}
             _log(run, table)
+        files["report"] = page.write(out / "report.html")
         run.artifact(out)
     return Outcome(headline=headline, comparisons=comparisons, files=files, run_id=run.run_id, details=details)
+
+
+class Judges(NamedTuple):
+    """Labelled pictures that may judge a model (``None``: there are none), and what the report says about that."""
+
+    unseen: ImageSet | None
+    notes: tuple[str, ...] = ()
+
+
+def _judges_given(model: PneumoniaModel, images: ImageSet) -> Judges:
+    """Somebody asked for these labels: what cannot be judged on is refused.
+
+    Raises:
+        GateError: the model learnt from some of these patients.
+        DataError: one class only.
+    """
+    labelled = images.labelled()
+    _refuse_seen(model, labelled)
+    if _one_class(labelled):
+        raise DataError("the labels hold one class only, and judge nothing: predict without --labels")
+    return Judges(labelled)
+
+
+def _judges_found(model: PneumoniaModel, images: ImageSet) -> Judges:
+    """Nobody asked for these labels, the input has them: they judge as far as they can, and nothing is refused."""
+    if images.labels is None or not (images.labels != UNLABELLED).any():
+        return Judges(None)
+    labelled = images.labelled()
+    if not model.digests_:
+        # Saved from Python without remember(): nobody can tell whom it learnt from.
+        return Judges(None, ("the input's own labels judge nothing: the model does not know whom it learnt from",))
+    new = ~model.seen(labelled.patients)
+    left = f"{int((~new).sum())} labelled pictures of patients that the model learnt from are left out of the judging"
+    if not new.any():
+        return Judges(None, (f"the input's own labels judge nothing: all {left}",))
+    unseen = labelled.take(new)
+    if _one_class(unseen):
+        return Judges(None, ("the input's own labels judge nothing: of new patients, they hold one class only", left))
+    return Judges(unseen, (f"judged with the input's own labels, on {len(unseen)} pictures of new patients", left))
+
+
+def _one_class(labelled: ImageSet) -> bool:
+    assert labelled.labels is not None
+    return len(np.unique(labelled.labels)) < 2
+
+
+def _beside(model: PneumoniaModel, folder: Path, unseen: ImageSet) -> dict[str, Scored]:
+    """Ours, and the baselines that were kept beside the model; one saved from Python has none."""
+    assert model.decision_ is not None
+    if not folder.is_dir():
+        return {OURS: Scored(model.score(unseen), model.decision_)}
+    scratch, pixels = PneumoniaModel.load(folder / "scratch"), PixelRegression.load(folder / "pixels")
+    return _methods(model, scratch, pixels, unseen)
 
 
 def _methods(
