@@ -32,14 +32,15 @@ def roc(labels: NDArray[np.int64], methods: Mapping[str, Scored]) -> "Figure":
 
 def calibration(labels: NDArray[np.int64], methods: Mapping[str, Scored]) -> "Figure":
     """Stated probability against how often it was pneumonia, in five equal groups."""
-    figure, axis = new_figure(width=5.2, height=4.0)
+    figure, axis = new_figure(width=7.4, height=4.0)
     for (name, scored), colour in zip(methods.items(), (OURS, *OTHERS), strict=False):
         groups = np.array_split(np.argsort(scored.probability, kind="stable"), 5)
         points = [(scored.probability[g].mean(), labels[g].mean()) for g in groups if len(g)]
         axis.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
     axis.plot([0, 1], [0, 1], ":", color="#999999", linewidth=1)
     axis.set(xlabel="stated probability", ylabel="share with pneumonia", xlim=(0, 1), ylim=(0, 1))
-    axis.legend(frameon=False, loc="upper left")
+    # Points may lie anywhere in the square, so the legend stands beside it.
+    figure.legend(frameon=False, loc="outside right upper")
     return figure
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core.evaluation import Estimate
-from unlabeled.core.report import Report, Tone, Verdict, plot_curves, watch_figure
+from unlabeled.core.report import Report, Section, Tone, Verdict, plot_curves, watch_figure
 from unlabeled.medical import _figures as figures
 from unlabeled.medical._finetuning import Decision
 from unlabeled.medical.evaluation import METRICS, Scored, auroc_gain
@@ -101,6 +101,7 @@ def evaluation_report(
         f"{100 * decision.prevalence:.0f} % pneumonia). The network from scratch took the same number of steps "
         f"({facts.get('steps', 0)}); without pretraining, more steps would bring it closer.",
     )
+    _everybody_ill(compared, table, decision)
     compared.figure(figures.roc(unseen.labels, methods), "ROC curves; dots mark the thresholds chosen beforehand")
     honest = report.section("Do the probabilities mean what they say?")
     honest.figure(figures.calibration(unseen.labels, methods), "Stated probability against frequency, in fifths")
@@ -110,6 +111,17 @@ def evaluation_report(
     _intake(report, skipped, notes)
     _limits(report)
     return report
+
+
+def _everybody_ill(section: Section, table: Mapping[str, Mapping[str, Estimate]], decision: Decision) -> None:
+    """Explains a specificity of 0 at the 95 % point where there is one; unexplained it reads like a fault."""
+    names = [name for name, values in table.items() if values["specificity at the 95 % point"].value == 0]
+    if names:
+        section.note(
+            f"A specificity of 0 at the 95 % point ({', '.join(names)}): with the few pictures that thresholds were "
+            f"chosen on ({decision.chosen_on}), only calling everybody ill reached 95 %. Where the pictures come from "
+            "elsewhere, the whole scale may have moved as well."
+        )
 
 
 def prediction_report(

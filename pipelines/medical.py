@@ -66,6 +66,8 @@ def pretrain(
 
     With ``dry_run``, only says what that would cost.
     """
+    model = PneumoniaModel(image_size=size, pretrain_epochs=epochs, task=task, masking=masking, random_state=seed)
+    model.check()
     images = read_images(source, size=size, split_column=split_column)
     if split is None and images.splits is not None and "train" in images.splits:
         # Pictures that a table keeps for judging stay unseen, with or without labels.
@@ -74,7 +76,6 @@ def pretrain(
     if split is not None:
         images = images.part(split)
     _say_skips(images.skipped)
-    model = PneumoniaModel(image_size=size, pretrain_epochs=epochs, task=task, masking=masking, random_state=seed)
     if dry_run:
         return cost.dry_run(
             [model.pretraining_cost(images)],
@@ -92,16 +93,20 @@ def finetune(
     out: Path,
     labels: Path | None = None,
     n_labels: int | None = None,
+    steps: int | None = None,
     seed: int = 0,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
 ) -> Outcome:
     """Learns from few labels and compares with the baselines on patients it has not seen.
 
-    With ``dry_run``, only says what that would cost.
+    ``steps`` are the optimiser steps of each network, as in :class:`PneumoniaModel`'s ``finetune_steps`` (default:
+    what the model was saved with). With ``dry_run``, only says what that would cost.
     """
     pretrained = PneumoniaModel.load(model)
     pretrained.set_params(random_state=seed)
+    if steps is not None:
+        pretrained.set_params(finetune_steps=steps)
     images = _read(source, labels, size=pretrained.image_size)
     parts = _divide(images, n_labels=n_labels, seed=seed)
     if dry_run:
@@ -114,6 +119,7 @@ def finetune(
 def predict(source: Path, *, model: Path, out: Path, labels: Path | None = None) -> Outcome:
     """Scores pictures; with labels, given or the input's own, says how good the scores are."""
     trained = PneumoniaModel.load(model)
+    trained.check_fine_tuned()
     images = _read(source, labels, size=trained.image_size)
     judges = _judges_found(trained, images) if labels is None else _judges_given(trained, images)
     for note in judges.notes:
@@ -385,9 +391,11 @@ def _log(run: tracking.Run, table: Mapping[str, Mapping[str, Estimate]]) -> None
 
 
 def _read(source: Path, labels: Path | None, *, size: int) -> ImageSet:
+    # A wrong CSV is said at once, not after minutes of reading pictures.
+    given = None if labels is None else read_labels(labels)
     images = read_images(source, size=size)
-    if labels is not None:
-        images = attach(images, read_labels(labels))
+    if given is not None:
+        images = attach(images, given)
     _say_skips(images.skipped)
     for note in images.notes:
         say(note)

@@ -255,6 +255,40 @@ def test_the_command_line_says_in_one_line_what_is_wrong(
         assert "Traceback" not in error
 
 
+def test_what_can_be_said_at_once_is_said_before_pictures_are_read(
+    archive: simulate.Simulated, pretrained: Path, fine_tuned: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("pictures were read")
+
+    monkeypatch.setattr(jobs, "read_images", read)
+    (in_tmp / "nolabels.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"patches of 8: the nearest sizes that do are 56 or 64"):
+        jobs.pretrain(archive.images, out=in_tmp / "p", size=63)
+    with pytest.raises(DataError, match="has no id column"):
+        jobs.finetune(archive.images, model=pretrained, out=in_tmp / "m", labels=in_tmp / "nolabels.csv")
+    with pytest.raises(DataError, match=r"nowhere\.csv does not exist"):
+        jobs.predict(archive.images, model=fine_tuned, out=in_tmp / "s", labels=in_tmp / "nowhere.csv")
+    with pytest.raises(DataError, match=r"fine-tune it first \(unlabeled medical finetune, or PneumoniaModel.finetune"):
+        jobs.predict(archive.images, model=pretrained, out=in_tmp / "s")
+
+
+def test_the_steps_of_a_fine_tuning_can_be_given(
+    archive: simulate.Simulated, pretrained: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["finetune", str(archive.images), "--labels", str(archive.labels), "--model", str(pretrained)]
+    with pytest.raises(SystemExit) as ended:
+        main(["medical", *arguments, "--steps", "9", "--out", "m"])
+    assert not ended.value.code
+    model = PneumoniaModel.load("m")
+    assert model.finetuning_ is not None
+    assert model.finetuning_["steps"] == 9
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["medical", "finetune", "--help"])
+    assert "once more from scratch" in " ".join(capsys.readouterr().out.split())
+
+
 def test_labels_that_leave_nobody_to_judge_on_are_too_few(
     archive: simulate.Simulated, pretrained: Path, in_tmp: Path
 ) -> None:
