@@ -16,6 +16,7 @@ from unlabeled.core.budget import AS_FOUND, Rates, priced
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import DataError, GateError
 from unlabeled.core.evaluation import Estimate
+from unlabeled.core.fingerprint import of_array
 from unlabeled.core.progress import say
 from unlabeled.medical import baselines, report, simulate
 from unlabeled.medical._finetuning import Decision, Labelled
@@ -232,7 +233,7 @@ def _finetune(
         model.provenance_["finetuning_run"] = run.run_id
         for part in (train, parts.validation):
             if part is not None:
-                model.remember(part.patients)
+                model.remember([*part.patients, *_by_pixels(part)])
         say("baselines: the same network from scratch, PCA + logistic regression")
         scratch = baselines.from_scratch(model, data, groups=train.patients, validation=validation)
         pixels = baselines.PixelRegression(folds=model.folds, seed=model.random_state).fit(
@@ -347,7 +348,9 @@ def _judges_found(model: PneumoniaModel, images: ImageSet) -> Judges:
     if not model.digests_:
         # Saved from Python without remember(): nobody can tell whom it learnt from.
         return Judges(None, ("the input's own labels judge nothing: the model does not know whom it learnt from",))
-    new = ~model.seen(labelled.patients)
+    # By the picture too: the labels learnt from may have named patients otherwise than this input does.
+    seen = model.seen(labelled.patients) | model.seen(_by_pixels(labelled))
+    new = ~np.isin(labelled.patients, labelled.patients[seen])
     left = f"{int((~new).sum())} labelled pictures of patients that the model learnt from are left out of the judging"
     if not new.any():
         return Judges(None, (f"the input's own labels judge nothing: all {left}",))
@@ -355,6 +358,10 @@ def _judges_found(model: PneumoniaModel, images: ImageSet) -> Judges:
     if _one_class(unseen):
         return Judges(None, ("the input's own labels judge nothing: of new patients, they hold one class only", left))
     return Judges(unseen, (f"judged with the input's own labels, on {len(unseen)} pictures of new patients", left))
+
+
+def _by_pixels(images: ImageSet) -> list[str]:
+    return [f"picture {of_array(pixels)}" for pixels in images.images]
 
 
 def _one_class(labelled: ImageSet) -> bool:

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,10 @@ def test_labels_of_the_table_itself_judge_on_new_patients_only(
     left = f"{len(phantoms) - int(str(learnt.details['unseen']))} labelled pictures of patients that the model learnt"
     assert left in capsys.readouterr().err
     assert left in done.files["report"].read_text(encoding="utf-8")
+    # Under other names they are still the pictures that it learnt from.
+    renamed = replace(phantoms, patients=np.array([f"other {i}" for i in range(len(phantoms))]))
+    again = jobs.predict(as_archive(renamed, in_tmp / "renamed.npz"), model=in_tmp / "m", out=in_tmp / "s2")
+    assert again.details["judged"] == learnt.details["unseen"]
 
 
 def test_labels_of_the_table_itself_that_cannot_judge_are_no_error(
