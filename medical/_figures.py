@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core.report import ALARM, OTHERS, OURS, new_figure
+from unlabeled.medical._finetuning import Decision
 from unlabeled.medical.evaluation import Scored
 
 if TYPE_CHECKING:
@@ -31,14 +32,15 @@ def roc(labels: NDArray[np.int64], methods: Mapping[str, Scored]) -> "Figure":
 
 def calibration(labels: NDArray[np.int64], methods: Mapping[str, Scored]) -> "Figure":
     """Stated probability against how often it was pneumonia, in five equal groups."""
-    figure, axis = new_figure(width=5.2, height=4.0)
+    figure, axis = new_figure(width=7.4, height=4.0)
     for (name, scored), colour in zip(methods.items(), (OURS, *OTHERS), strict=False):
         groups = np.array_split(np.argsort(scored.probability, kind="stable"), 5)
         points = [(scored.probability[g].mean(), labels[g].mean()) for g in groups if len(g)]
         axis.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
     axis.plot([0, 1], [0, 1], ":", color="#999999", linewidth=1)
     axis.set(xlabel="stated probability", ylabel="share with pneumonia", xlim=(0, 1), ylim=(0, 1))
-    axis.legend(frameon=False, loc="upper left")
+    # Points may lie anywhere in the square, so the legend stands beside it.
+    figure.legend(frameon=False, loc="outside right upper")
     return figure
 
 
@@ -48,11 +50,23 @@ def histogram(labels: NDArray[np.int64], scored: Scored) -> "Figure":
     edges = np.linspace(0, 1, 31)
     for value, name, colour in ((0, "no pneumonia", OTHERS[1]), (1, "pneumonia", OURS)):
         axis.hist(scored.probability[labels == value], edges, alpha=0.65, label=name, color=colour)
-    axis.axvline(scored.decision.threshold, color=ALARM, label="threshold")
-    axis.axvline(scored.decision.sensitive_threshold, color=ALARM, linestyle=":", label="threshold, 95 % sensitivity")
+    _thresholds(axis, scored.decision)
+    return figure
+
+
+def scores(scored: Scored) -> "Figure":
+    """Where pictures fall on our scale, whatever they show."""
+    figure, axis = new_figure(height=2.6)
+    axis.hist(scored.probability, np.linspace(0, 1, 31), alpha=0.65, label="pictures", color=OURS)
+    _thresholds(axis, scored.decision)
+    return figure
+
+
+def _thresholds(axis: Any, decision: Decision) -> None:
+    axis.axvline(decision.threshold, color=ALARM, label="threshold")
+    axis.axvline(decision.sensitive_threshold, color=ALARM, linestyle=":", label="threshold, 95 % sensitivity")
     axis.set(xlabel="probability of pneumonia", ylabel="pictures")
     axis.legend(frameon=False)
-    return figure
 
 
 def examples(images: NDArray[np.uint8], maps: NDArray[np.float64], titles: Sequence[str]) -> "Figure":

@@ -85,6 +85,24 @@ class PneumoniaModel(BaseEstimator):
         self.mask_ratio, self.pretrain_epochs = mask_ratio, pretrain_epochs
         self.finetune_steps, self.folds, self.random_state = finetune_steps, folds, random_state
 
+    def check(self) -> None:
+        """What can be said before a picture is read.
+
+        Raises:
+            DataError: pictures of ``image_size`` do not fall into whole patches.
+        """
+        if self.image_size < self.patch or self.image_size % self.patch:
+            below = self.image_size // self.patch * self.patch
+            nearest = " or ".join(str(size) for size in (below, below + self.patch) if size)
+            raise DataError(
+                f"pictures of {self.image_size} pixels do not fall into patches of {self.patch}: "
+                f"the nearest sizes that do are {nearest}"
+            )
+
+    def check_fine_tuned(self) -> None:
+        """Raises a DataError where there are no labels behind this model yet."""
+        self._decision()
+
     def pretrain(
         self, images: ImageSet | NDArray[np.uint8], *, state: Path | None = None, log: Log | None = None
     ) -> "PneumoniaModel":
@@ -325,10 +343,14 @@ class PneumoniaModel(BaseEstimator):
     def _decision(self) -> Decision:
         decision: Decision | None = getattr(self, "decision_", None)
         if decision is None:
-            raise DataError("this model has not seen labels yet: call finetune first")
+            raise DataError(
+                "this model has not seen labels yet: fine-tune it first (unlabeled medical finetune, or "
+                "PneumoniaModel.finetune)"
+            )
         return decision
 
     def _fresh(self) -> Pretraining:
+        self.check()
         backbone = network.build_backbone(
             image_size=self.image_size,
             patch=self.patch,

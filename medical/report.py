@@ -7,13 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core.evaluation import Estimate
-from unlabeled.core.report import Report, Tone, Verdict, plot_curves, watch_figure
+from unlabeled.core.report import Report, Section, Tone, Verdict, plot_curves, watch_figure
 from unlabeled.medical import _figures as figures
+from unlabeled.medical._finetuning import Decision
 from unlabeled.medical.evaluation import METRICS, Scored, auroc_gain
 from unlabeled.medical.images import ImageSet, Skip, skip_summary
 from unlabeled.medical.model import PREPROCESSING, PneumoniaModel
 
 LISTED = 200
+# Pictures shown from either end of the scale.
+ENDS = 2
 LIMITS = (
     "Not a medical device. Nothing here was assessed for diagnosis, and no number here holds for another hospital.",
     "Pictures from another site, machine or age group score differently (a shift of the whole scale is common): "
@@ -21,6 +24,10 @@ LIMITS = (
     "Probabilities hold where pneumonia is as frequent as it was among the labels.",
     "Heat maps show which patches moved the network, not where disease is; a finding outside them can be real.",
     "Pictures are read at low resolution: what is small at full resolution is not seen.",
+)
+READ_MAPS = (
+    "Red: without these patches the score falls (they speak for pneumonia); blue: without them it rises. Each map has "
+    "a scale of its own"
 )
 
 
@@ -94,6 +101,7 @@ def evaluation_report(
         f"{100 * decision.prevalence:.0f} % pneumonia). The network from scratch took the same number of steps "
         f"({facts.get('steps', 0)}); without pretraining, more steps would bring it closer.",
     )
+    _everybody_ill(compared, table, decision)
     compared.figure(figures.roc(unseen.labels, methods), "ROC curves; dots mark the thresholds chosen beforehand")
     honest = report.section("Do the probabilities mean what they say?")
     honest.figure(figures.calibration(unseen.labels, methods), "Stated probability against frequency, in fifths")
@@ -102,6 +110,56 @@ def evaluation_report(
     _curves(report, model)
     _intake(report, skipped, notes)
     _limits(report)
+    return report
+
+
+def _everybody_ill(section: Section, table: Mapping[str, Mapping[str, Estimate]], decision: Decision) -> None:
+    """Explains a specificity of 0 at the 95 % point where there is one; unexplained it reads like a fault."""
+    names = [name for name, values in table.items() if values["specificity at the 95 % point"].value == 0]
+    if names:
+        section.note(
+            f"A specificity of 0 at the 95 % point ({', '.join(names)}): with the few pictures that thresholds were "
+            f"chosen on ({decision.chosen_on}), only calling everybody ill reached 95 %. Where the pictures come from "
+            "elsewhere, the whole scale may have moved as well."
+        )
+
+
+def prediction_report(
+    *, model: PneumoniaModel, images: ImageSet, scored: Scored, notes: Sequence[str] = (), run_id: str | None = None
+) -> Report:
+    """What a fine-tuned model says about pictures that nobody judged it on.
+
+    Args:
+        scored: our probabilities of ``images``.
+        notes: what else a reader should know about the intake.
+    """
+    p, decision = scored
+    called, sensitive = int((p >= decision.threshold).sum()), int((p >= decision.sensitive_threshold).sum())
+    report = Report(
+        title="Pneumonia: predictions without labels",
+        subtitle=f"{model.image_size} pixels, {PREPROCESSING}",
+        verdict=Verdict(
+            f"{called} of {len(images)} pictures are called pneumonia ({len(images.skipped)} inputs skipped). How many "
+            "of these calls are right is not known here: no labels judged them."
+        ),
+        facts={
+            "pictures": len(images),
+            "called pneumonia": called,
+            "called at the 95 % point": sensitive,
+            "threshold": decision.threshold,
+            "labels learnt from": (model.finetuning_ or {}).get("images", 0),
+            "inputs skipped": len(images.skipped),
+        },
+        run_id=run_id,
+    )
+    report.section("Where the pictures fall").figure(
+        figures.scores(scored),
+        "Probabilities of all pictures, and the thresholds chosen at fine-tuning: the plain one makes the calls, the "
+        "dotted one was chosen to find 95 % of pneumonia",
+    )
+    _ends(report, model, images, scored)
+    _intake(report, images.skipped, (*images.notes, *notes))
+    _limits(report, first=_of_thresholds(model, decision))
     return report
 
 
@@ -210,9 +268,36 @@ def _examples(report: Report, model: PneumoniaModel, unseen: ImageSet, scored: S
             pictures = unseen.take(rows)
             section.figure(
                 figures.examples(pictures.images, model.explain(pictures), titles),
-                f"Clearest cases {caption}. Red: without these patches the score falls (they speak for pneumonia); "
-                "blue: without them it rises. Each map has a scale of its own",
+                f"Clearest cases {caption}. {READ_MAPS}",
             )
+
+
+def _ends(report: Report, model: PneumoniaModel, images: ImageSet, scored: Scored) -> None:
+    """The pictures scored highest and lowest, and what moved their scores."""
+    p, decision = scored
+    order = np.argsort(-p, kind="stable")
+    high = order[:ENDS]
+    low = order[len(high) :][-ENDS:]
+    rows = [*high, *low]
+    kinds = ["highest"] * len(high) + ["lowest"] * len(low)
+    shown = images.take(rows)
+    section = report.section("Pictures, and what moved the score")
+    section.figure(
+        figures.examples(
+            shown.images,
+            model.explain(shown),
+            [f"{kind}, probability {p[row]:.2f}" for kind, row in zip(kinds, rows, strict=True)],
+        ),
+        f"The pictures scored highest and lowest. {READ_MAPS}",
+    )
+    section.table(
+        ["", "picture", "probability", "call"],
+        [
+            (kind, images.ids[row], float(p[row]), "pneumonia" if p[row] >= decision.threshold else "no pneumonia")
+            for kind, row in zip(kinds, rows, strict=True)
+        ],
+        note="All pictures are in predictions.csv.",
+    )
 
 
 def _curves(report: Report, model: PneumoniaModel) -> None:
@@ -236,7 +321,16 @@ def _intake(report: Report, skipped: Sequence[Skip], notes: Sequence[str]) -> No
     )
 
 
-def _limits(report: Report) -> None:
+def _of_thresholds(model: PneumoniaModel, decision: Decision) -> str:
+    where = (model.finetuning_ or {}).get("decided_on", "held-out pictures")
+    return (
+        f"The thresholds come from {where} at fine-tuning ({decision.chosen_on} pictures, "
+        f"{100 * decision.prevalence:.0f} % pneumonia). They do not carry over to another hospital."
+    )
+
+
+def _limits(report: Report, *, first: str = "") -> None:
     section = report.section("Limits")
-    for limit in LIMITS:
-        section.text(limit)
+    for limit in (first, *LIMITS):
+        if limit:
+            section.text(limit)

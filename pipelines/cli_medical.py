@@ -32,7 +32,9 @@ MaskingName = Literal["random", "lungs", "blocks", "adaptive", "sparse"]
 def pretrain(
     source: Input,
     out: Annotated[Path, typer.Option(help="Folder for the model and its report.")] = Path("medical-pretrained"),
-    size: Annotated[int, typer.Option(help="Rows and columns that pictures are averaged down to.", min=16)] = 64,
+    size: Annotated[
+        int, typer.Option(help="Rows and columns that pictures are averaged down to; a multiple of 8.", min=16)
+    ] = 64,
     epochs: Annotated[int, typer.Option(help="Passes over the pictures.", min=1)] = 50,
     task: Annotated[
         TaskName, typer.Option(help="The question that teaches: fill in, tell two views apart, turns, order, or two.")
@@ -75,17 +77,28 @@ def finetune(
     n_labels: Annotated[
         int | None, typer.Option(help="Learn from so many labels only (default: all but the unseen part).", min=4)
     ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Optimiser steps of each network, 32 pictures a step (default: as the model was made, usually 300; "
+            "never less than four passes over the labels). Fewer are faster.",
+            min=1,
+        ),
+    ] = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
     watts: Watts = None,
 ) -> Outcome:
-    """Learn pneumonia from few labels, and compare with the baselines on patients not seen before."""
+    """Learn pneumonia from few labels, and compare with the baselines on patients not seen before.
+
+    The same network is trained once more from scratch for the comparison, which doubles the time.
+    """
     from unlabeled.core.budget import Rates
     from unlabeled.pipelines import medical as job
 
     return job.finetune(
-        source, model=model, labels=labels, out=out, n_labels=n_labels, seed=seed,
+        source, model=model, labels=labels, out=out, n_labels=n_labels, steps=steps, seed=seed,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
@@ -94,10 +107,16 @@ def finetune(
 def predict(
     source: Input,
     model: Annotated[Path, typer.Option(help="Model folder that 'finetune' wrote.")] = Path("medical-model"),
-    labels: Annotated[Path | None, typer.Option(help="CSV of labels, to say how good the predictions are.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of labels, to say how good the predictions are; patients that the model learnt from are refused. "
+            "Without it, a table's own labels of other patients are used."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for predictions.csv and the report.")] = Path("medical-predictions"),
 ) -> Outcome:
-    """Score pictures; with labels, report how good the scores are."""
+    """Score pictures and report on them; with labels, on how good the scores are as well."""
     from unlabeled.pipelines import medical as job
 
     return job.predict(source, model=model, labels=labels, out=out)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,13 @@ from unlabeled.core.budget import AS_FOUND, Rates, priced
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import DataError, GateError
 from unlabeled.core.evaluation import Estimate
+from unlabeled.core.fingerprint import of_array
 from unlabeled.core.progress import say
 from unlabeled.medical import baselines, report, simulate
 from unlabeled.medical._finetuning import Decision, Labelled
 from unlabeled.medical.baselines import PixelRegression
 from unlabeled.medical.evaluation import Scored, metrics
-from unlabeled.medical.images import ImageSet, Skip, skip_summary
+from unlabeled.medical.images import UNLABELLED, ImageSet, Skip, skip_summary
 from unlabeled.medical.labels import attach, read_labels
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.readers import read_images
@@ -65,6 +67,8 @@ def pretrain(
 
     With ``dry_run``, only says what that would cost.
     """
+    model = PneumoniaModel(image_size=size, pretrain_epochs=epochs, task=task, masking=masking, random_state=seed)
+    model.check()
     images = read_images(source, size=size, split_column=split_column)
     if split is None and images.splits is not None and "train" in images.splits:
         # Pictures that a table keeps for judging stay unseen, with or without labels.
@@ -73,7 +77,6 @@ def pretrain(
     if split is not None:
         images = images.part(split)
     _say_skips(images.skipped)
-    model = PneumoniaModel(image_size=size, pretrain_epochs=epochs, task=task, masking=masking, random_state=seed)
     if dry_run:
         return cost.dry_run(
             [model.pretraining_cost(images)],
@@ -91,16 +94,20 @@ def finetune(
     out: Path,
     labels: Path | None = None,
     n_labels: int | None = None,
+    steps: int | None = None,
     seed: int = 0,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
 ) -> Outcome:
     """Learns from few labels and compares with the baselines on patients it has not seen.
 
-    With ``dry_run``, only says what that would cost.
+    ``steps`` are the optimiser steps of each network, as in :class:`PneumoniaModel`'s ``finetune_steps`` (default:
+    what the model was saved with). With ``dry_run``, only says what that would cost.
     """
     pretrained = PneumoniaModel.load(model)
     pretrained.set_params(random_state=seed)
+    if steps is not None:
+        pretrained.set_params(finetune_steps=steps)
     images = _read(source, labels, size=pretrained.image_size)
     parts = _divide(images, n_labels=n_labels, seed=seed)
     if dry_run:
@@ -111,10 +118,14 @@ def finetune(
 
 
 def predict(source: Path, *, model: Path, out: Path, labels: Path | None = None) -> Outcome:
-    """Scores pictures; with labels, says how good the scores are."""
+    """Scores pictures; with labels, given or the input's own, says how good the scores are."""
     trained = PneumoniaModel.load(model)
+    trained.check_fine_tuned()
     images = _read(source, labels, size=trained.image_size)
-    return _predict(trained, images, out=out, beside=model / BESIDE if labels is not None else None)
+    judges = _judges_found(trained, images) if labels is None else _judges_given(trained, images)
+    for note in judges.notes:
+        say(note)
+    return _predict(trained, images, out=out, judges=judges, beside=model / BESIDE)
 
 
 def demo(out: Path, *, seed: int = 0) -> Outcome:
@@ -222,7 +233,7 @@ def _finetune(
         model.provenance_["finetuning_run"] = run.run_id
         for part in (train, parts.validation):
             if part is not None:
-                model.remember(part.patients)
+                model.remember([*part.patients, *_by_pixels(part)])
         say("baselines: the same network from scratch, PCA + logistic regression")
         scratch = baselines.from_scratch(model, data, groups=train.patients, validation=validation)
         pixels = baselines.PixelRegression(folds=model.folds, seed=model.random_state).fit(
@@ -260,12 +271,10 @@ def _finetune(
     )
 
 
-def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, beside: Path | None) -> Outcome:
-    """Scores every picture; with a folder of baselines, labelled pictures judge ours beside them."""
+def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judges: "Judges", beside: Path) -> Outcome:
+    """Scores every picture; where there are labelled ones to judge on, says how good that is beside the baselines."""
     probability, decision = model.score(images), model.decision_
     assert decision is not None
-    if beside is not None:
-        _refuse_seen(model, images.labelled())
     name = f"predict {out.name}"
     tags = {"data.fingerprint": images.fingerprint()}
     with tracking.run(EXPERIMENT, name, tags=tags, parent=model.provenance_.get("pretraining_run")) as run:
@@ -276,15 +285,13 @@ def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, beside: Path
         details: dict[str, object] = {"pictures": len(images), "called": called, "skipped": len(images.skipped)}
         run.metrics({"pictures": len(images), "called": called, "skipped": len(images.skipped)})
         comparisons: list[Comparison] = []
-        if beside is not None:
-            unseen = images.labelled()
+        if judges.unseen is None:
+            scored, notes = Scored(probability, decision), judges.notes
+            page = report.prediction_report(model=model, images=images, scored=scored, notes=notes, run_id=run.run_id)
+        else:
+            unseen = judges.unseen
             assert unseen.labels is not None
-            if len(np.unique(unseen.labels)) < 2:
-                raise DataError("the labels hold one class only, and judge nothing: predict without --labels")
-            methods = {OURS: Scored(model.score(unseen), decision)}
-            if beside.is_dir():  # a model saved from Python has none
-                scratch, pixels = PneumoniaModel.load(beside / "scratch"), PixelRegression.load(beside / "pixels")
-                methods = _methods(model, scratch, pixels, unseen)
+            methods = _beside(model, beside, unseen)
             table = {method: metrics(unseen.labels, s, patients=unseen.patients) for method, s in methods.items()}
             verdict = (
                 report.verdict(unseen.labels, methods, patients=unseen.patients)
@@ -300,16 +307,75 @@ def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, beside: Path
                 methods=methods,
                 table=table,
                 skipped=images.skipped,
-                notes=images.notes,
+                notes=(*images.notes, *judges.notes),
                 run_id=run.run_id,
             )
-            files["report"] = page.write(out / "report.html")
             headline += f" On {len(unseen)} labelled pictures: {verdict.text}"
             comparisons = _comparisons(table) if len(methods) > 1 else []
-            details["metrics"] = {key: value.value for key, value in table[OURS].items()}
+            details |= {"judged": len(unseen), "metrics": {key: value.value for key, value in table[OURS].items()}}
             _log(run, table)
+        files["report"] = page.write(out / "report.html")
         run.artifact(out)
     return Outcome(headline=headline, comparisons=comparisons, files=files, run_id=run.run_id, details=details)
+
+
+class Judges(NamedTuple):
+    """Labelled pictures that may judge a model (``None``: there are none), and what the report says about that."""
+
+    unseen: ImageSet | None
+    notes: tuple[str, ...] = ()
+
+
+def _judges_given(model: PneumoniaModel, images: ImageSet) -> Judges:
+    """Somebody asked for these labels: what cannot be judged on is refused.
+
+    Raises:
+        GateError: the model learnt from some of these patients.
+        DataError: one class only.
+    """
+    labelled = images.labelled()
+    _refuse_seen(model, labelled)
+    if _one_class(labelled):
+        raise DataError("the labels hold one class only, and judge nothing: predict without --labels")
+    return Judges(labelled)
+
+
+def _judges_found(model: PneumoniaModel, images: ImageSet) -> Judges:
+    """Nobody asked for these labels, the input has them: they judge as far as they can, and nothing is refused."""
+    if images.labels is None or not (images.labels != UNLABELLED).any():
+        return Judges(None)
+    labelled = images.labelled()
+    if not model.digests_:
+        # Saved from Python without remember(): nobody can tell whom it learnt from.
+        return Judges(None, ("the input's own labels judge nothing: the model does not know whom it learnt from",))
+    # By the picture too: the labels learnt from may have named patients otherwise than this input does.
+    seen = model.seen(labelled.patients) | model.seen(_by_pixels(labelled))
+    new = ~np.isin(labelled.patients, labelled.patients[seen])
+    left = f"{int((~new).sum())} labelled pictures of patients that the model learnt from are left out of the judging"
+    if not new.any():
+        return Judges(None, (f"the input's own labels judge nothing: all {left}",))
+    unseen = labelled.take(new)
+    if _one_class(unseen):
+        return Judges(None, ("the input's own labels judge nothing: of new patients, they hold one class only", left))
+    return Judges(unseen, (f"judged with the input's own labels, on {len(unseen)} pictures of new patients", left))
+
+
+def _by_pixels(images: ImageSet) -> list[str]:
+    return [f"picture {of_array(pixels)}" for pixels in images.images]
+
+
+def _one_class(labelled: ImageSet) -> bool:
+    assert labelled.labels is not None
+    return len(np.unique(labelled.labels)) < 2
+
+
+def _beside(model: PneumoniaModel, folder: Path, unseen: ImageSet) -> dict[str, Scored]:
+    """Ours, and the baselines that were kept beside the model; one saved from Python has none."""
+    assert model.decision_ is not None
+    if not folder.is_dir():
+        return {OURS: Scored(model.score(unseen), model.decision_)}
+    scratch, pixels = PneumoniaModel.load(folder / "scratch"), PixelRegression.load(folder / "pixels")
+    return _methods(model, scratch, pixels, unseen)
 
 
 def _methods(
@@ -332,9 +398,11 @@ def _log(run: tracking.Run, table: Mapping[str, Mapping[str, Estimate]]) -> None
 
 
 def _read(source: Path, labels: Path | None, *, size: int) -> ImageSet:
+    # A wrong CSV is said at once, not after minutes of reading pictures.
+    given = None if labels is None else read_labels(labels)
     images = read_images(source, size=size)
-    if labels is not None:
-        images = attach(images, read_labels(labels))
+    if given is not None:
+        images = attach(images, given)
     _say_skips(images.skipped)
     for note in images.notes:
         say(note)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from unlabeled.core.evaluation import roc_auc
-from unlabeled.medical import report
+from unlabeled.core.report import Section
+from unlabeled.medical import _figures, report
 from unlabeled.medical._finetuning import Decision
 from unlabeled.medical.evaluation import METRICS, Scored, metrics, point_metrics
 
@@ -40,6 +41,28 @@ def test_intervals_hold_the_value_and_widen_when_patients_have_many_pictures() -
     by_picture = metrics(labels, Scored(p, HALF), patients=np.arange(300).astype(str))["AUROC"]
     assert by_patient.low <= by_patient.value <= by_patient.high
     assert by_patient.high - by_patient.low > 1.5 * (by_picture.high - by_picture.low)
+
+
+@pytest.mark.parametrize("lowest", [0.0, 0.9])
+def test_a_specificity_of_nought_is_explained(lowest: float) -> None:
+    calls_all = Decision(temperature=1.0, threshold=0.5, sensitive_threshold=lowest, prevalence=0.5, chosen_on=4)
+    labels, p = np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.4, 0.9])
+    table = {"PCA": metrics(labels, Scored(p, calls_all), patients=np.arange(4).astype(str), samples=20)}
+    section = Section("Beside the baselines")
+    report._everybody_ill(section, table, calls_all)
+    said = [part.text for part in section.parts]
+    assert len(said) == (lowest == 0)
+    assert all("at the 95 % point (PCA)" in text and "only calling everybody ill" in text for text in said)
+
+
+def test_the_legend_of_the_calibration_hides_no_point() -> None:
+    labels, p = np.arange(20) % 2, np.linspace(0, 1, 20)
+    names = ("ours", "same network from scratch", "PCA + logistic regression")
+    figure = _figures.calibration(labels, {name: Scored(p, HALF) for name in names})
+    figure.draw_without_rendering()
+    legends = [*figure.legends, *(a.get_legend() for a in figure.axes if a.get_legend())]
+    assert len(legends) == 1
+    assert not legends[0].get_window_extent().overlaps(figure.axes[0].get_window_extent())
 
 
 def test_a_result_below_its_baseline_is_called_worse() -> None:

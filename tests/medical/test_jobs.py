@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from unlabeled.core.errors import DataError, GateError
-from unlabeled.medical import PneumoniaModel, read_images, simulate
+from unlabeled.medical import ImageSet, PneumoniaModel, read_images, simulate
 from unlabeled.pipelines import medical as jobs
 from unlabeled.pipelines.cli import main
 
@@ -28,6 +29,14 @@ def pretrained(archive: simulate.Simulated, tmp_path_factory: pytest.TempPathFac
     model = PneumoniaModel(**SMALL, pretrain_epochs=1).pretrain(read_images(archive.images, size=32))
     model.provenance_["pretraining_run"] = "the-run-it-came-from"
     return model.save(folder)
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(phantoms: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """From Python: without baselines beside it."""
+    assert phantoms.labels is not None
+    model = PneumoniaModel(**SMALL).finetune(phantoms, phantoms.labels, groups=phantoms.patients)
+    return model.save(tmp_path_factory.mktemp("models") / "fine-tuned")
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -69,6 +78,87 @@ def test_from_files_to_predictions_with_nobody_named(
     for path in written:
         content = path.read_bytes()
         assert not any(text in content for text in secret), path
+
+
+def test_predictions_without_labels_are_reported(archive: simulate.Simulated, fine_tuned: Path, in_tmp: Path) -> None:
+    from mlflow import MlflowClient
+
+    done = jobs.predict(archive.images, model=fine_tuned, out=in_tmp / "s")
+    page = done.files["report"].read_text(encoding="utf-8")
+    called = sum(row["call"] == "pneumonia" for row in table(done.files["predictions"]))
+    assert f"{called} of {archive.pictures} pictures are called pneumonia (5 inputs skipped)" in page
+    assert "lateral view" in page  # what was left out, and why
+    assert "thresholds come from left-out folds of the patients" in page
+    assert "do not carry over to another hospital" in page
+    assert "Not a medical device" in page
+    assert page.count("<img") == 2
+    ranked = sorted(table(done.files["predictions"]), key=lambda row: float(row["probability"]))
+    assert all(row["image_id"] in page for row in (ranked[0], ranked[1], ranked[-2], ranked[-1]))
+    client = MlflowClient(tracking_uri=f"sqlite:///{in_tmp / 'mlflow.db'}")
+    logged = [
+        file.path
+        for folder in client.list_artifacts(str(done.run_id))
+        for file in (client.list_artifacts(str(done.run_id), folder.path) or [folder])
+    ]
+    assert any(path.endswith("report.html") for path in logged)
+
+
+def test_a_single_picture_is_reported_on_as_well(archive: simulate.Simulated, fine_tuned: Path, in_tmp: Path) -> None:
+    name = read_images(archive.images, size=32).ids[0]
+    done = jobs.predict(archive.images / name, model=fine_tuned, out=in_tmp / "s")
+    assert "of 1 pictures" in done.files["report"].read_text(encoding="utf-8")
+
+
+def as_archive(images: ImageSet, path: Path) -> Path:
+    assert images.labels is not None
+    np.savez(path, images=images.images, id=images.ids, patient_id=images.patients, label=images.labels)
+    return path
+
+
+def test_labels_of_the_table_itself_judge_on_new_patients_only(
+    phantoms: ImageSet, pretrained: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = as_archive(phantoms, in_tmp / "all.npz")
+    learnt = jobs.finetune(source, model=pretrained, out=in_tmp / "m")
+    capsys.readouterr()
+    done = jobs.predict(source, model=in_tmp / "m", out=in_tmp / "s")
+    # Everybody is scored; those kept for judging then judge again, and nobody else.
+    assert len(table(done.files["predictions"])) == len(phantoms)
+    assert done.details["judged"] == learnt.details["unseen"]
+    assert done.comparisons[0].ours == learnt.comparisons[0].ours
+    left = f"{len(phantoms) - int(str(learnt.details['unseen']))} labelled pictures of patients that the model learnt"
+    assert left in capsys.readouterr().err
+    assert left in done.files["report"].read_text(encoding="utf-8")
+    # Under other names they are still the pictures that it learnt from.
+    renamed = replace(phantoms, patients=np.array([f"other {i}" for i in range(len(phantoms))]))
+    again = jobs.predict(as_archive(renamed, in_tmp / "renamed.npz"), model=in_tmp / "m", out=in_tmp / "s2")
+    assert again.details["judged"] == learnt.details["unseen"]
+
+
+def test_labels_of_the_table_itself_that_cannot_judge_are_no_error(
+    phantoms: ImageSet, fine_tuned: Path, in_tmp: Path
+) -> None:
+    assert phantoms.labels is not None
+    as_archive(phantoms, in_tmp / "all.npz")
+    model = PneumoniaModel.load(fine_tuned)
+    model.remember(phantoms.patients[::2])
+    model.save(in_tmp / "m")
+    seen = model.seen(phantoms.patients)
+    for rows, reason in (
+        (seen, "are left out of the judging"),
+        (~seen & (phantoms.labels == 1), "they hold one class only"),
+    ):
+        source = as_archive(phantoms.take(rows), in_tmp / "some.npz")
+        done = jobs.predict(source, model=in_tmp / "m", out=in_tmp / "s")
+        assert done.details["pictures"] == rows.sum()
+        assert "judged" not in done.details
+        assert reason in done.files["report"].read_text(encoding="utf-8")
+    # Saved from Python, a model does not know whom it learnt from; then nobody may be taken for new.
+    model.digests_ = []
+    model.save(in_tmp / "python")
+    done = jobs.predict(in_tmp / "all.npz", model=in_tmp / "python", out=in_tmp / "s")
+    assert "judged" not in done.details
+    assert "does not know whom it learnt from" in done.files["report"].read_text(encoding="utf-8")
 
 
 def test_a_fine_tuned_run_names_its_pretraining(archive: simulate.Simulated, pretrained: Path, in_tmp: Path) -> None:
@@ -169,6 +259,40 @@ def test_the_command_line_says_in_one_line_what_is_wrong(
         error = capsys.readouterr().err
         assert message in error
         assert "Traceback" not in error
+
+
+def test_what_can_be_said_at_once_is_said_before_pictures_are_read(
+    archive: simulate.Simulated, pretrained: Path, fine_tuned: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("pictures were read")
+
+    monkeypatch.setattr(jobs, "read_images", read)
+    (in_tmp / "nolabels.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"patches of 8: the nearest sizes that do are 56 or 64"):
+        jobs.pretrain(archive.images, out=in_tmp / "p", size=63)
+    with pytest.raises(DataError, match="has no id column"):
+        jobs.finetune(archive.images, model=pretrained, out=in_tmp / "m", labels=in_tmp / "nolabels.csv")
+    with pytest.raises(DataError, match=r"nowhere\.csv does not exist"):
+        jobs.predict(archive.images, model=fine_tuned, out=in_tmp / "s", labels=in_tmp / "nowhere.csv")
+    with pytest.raises(DataError, match=r"fine-tune it first \(unlabeled medical finetune, or PneumoniaModel.finetune"):
+        jobs.predict(archive.images, model=pretrained, out=in_tmp / "s")
+
+
+def test_the_steps_of_a_fine_tuning_can_be_given(
+    archive: simulate.Simulated, pretrained: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["finetune", str(archive.images), "--labels", str(archive.labels), "--model", str(pretrained)]
+    with pytest.raises(SystemExit) as ended:
+        main(["medical", *arguments, "--steps", "9", "--out", "m"])
+    assert not ended.value.code
+    model = PneumoniaModel.load("m")
+    assert model.finetuning_ is not None
+    assert model.finetuning_["steps"] == 9
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["medical", "finetune", "--help"])
+    assert "once more from scratch" in " ".join(capsys.readouterr().out.split())
 
 
 def test_labels_that_leave_nobody_to_judge_on_are_too_few(

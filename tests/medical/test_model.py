@@ -115,6 +115,10 @@ def test_what_it_cannot_use_is_said_plainly(fitted: PneumoniaModel, phantoms: Im
         fitted.score(np.zeros((2, 64, 64), dtype=np.uint8))
     with pytest.raises(DataError, match="has not seen labels yet"):
         PneumoniaModel(**SMALL).pretrain(phantoms).score(phantoms)
+    with pytest.raises(DataError, match=r"63 pixels do not fall into patches of 8: .* 56 or 64"):
+        PneumoniaModel(**{**SMALL, "image_size": 63}).pretrain(np.zeros((20, 63, 63), dtype=np.uint8))
+    with pytest.raises(DataError, match=r"nearest sizes that do are 8$"):
+        PneumoniaModel(image_size=5).check()
     with pytest.raises(DataError, match="nothing to save"):
         PneumoniaModel(**SMALL).save(tmp_path / "x")
     with pytest.raises(DataError, match="must be 0 or 1"):
