@@ -115,7 +115,7 @@ def verdict(
         if tone == "bad":
             text += " The plain rule did better here."
     if skipped:
-        text += f" {len(skipped)} machine(s) left out (see the report)."
+        text += f" {len(skipped)} machine(s) or file(s) left out (see the report)."
     return text, tone
 
 

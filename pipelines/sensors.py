@@ -43,8 +43,10 @@ def fit(
 
     With ``dry_run``, only says what the pretraining would cost.
     """
-    recordings = _told(read(*inputs, fs=fs, every=every, assets=assets))
-    fleet = _told(read(*pretrain_on, fs=fs, every=every)) if pretrain_on else recordings
+    skipped: list[tuple[str, str]] = []
+    recordings = _told(read(*inputs, fs=fs, every=every, assets=assets, left_out=skipped), skipped)
+    alone = len(recordings) == 1 and not skipped
+    fleet = _fleet(pretrain_on, fs, every, skipped) if pretrain_on else recordings
     taught = [r.normal_rows(share=normal_share, until=summary.hours_of(normal_until, r)) for r in fleet]
     if not pretrain_on:  # a machine's own calibration part is kept from the encoder too
         fresh = MachineMonitor()
@@ -61,7 +63,6 @@ def fit(
         fleet, taught, steps=steps, seed=seed, state=out / ".pretraining", keep=out / files.ENCODER, rates=rates
     )
     machines: list[pages.Machine] = []
-    skipped: list[tuple[str, str]] = []
     written: dict[str, Path] = {}
     for recording in recordings:
         until = summary.hours_of(normal_until, recording)
@@ -70,7 +71,7 @@ def fit(
                 recording, normal_share=normal_share, normal_until=until
             )
         except DataError as error:
-            if len(recordings) == 1:
+            if alone:
                 raise
             skipped.append((recording.asset, str(error)))
             continue
@@ -85,7 +86,7 @@ def fit(
         written[f"model {recording.asset}"] = path
         machines.append(pages.Machine(normal, monitor, table, normal_rows=rows))
     if not machines:
-        raise DataError(f"no machine could be fitted: {skipped[0][1]}")
+        raise DataError(f"no machine could be fitted: {_whys(skipped)}")
     alarmed = [m.recording.asset for m in machines if m.table["alarm"].any()]
     headline = f"Fitted {len(machines)} machine(s) on their normal periods" + (
         f"; {len(skipped)} left out (see the report)." if skipped else "."
@@ -102,7 +103,7 @@ def fit(
         run_id=pretraining,
     )
     written["report"] = page.write(out / "report.html")
-    written |= files.unjudged([m.recording for m in machines], [m.table for m in machines], out)
+    written |= files.unjudged([m.recording for m in machines], [m.table for m in machines], out, skipped)
     return Outcome(
         headline=headline,
         files=written,
@@ -124,16 +125,17 @@ def score(
     assets: Sequence[str] = (),
 ) -> Outcome:
     """Scores snapshots with a fitted model; says for each machine whether it is in alarm, and why."""
-    recordings = _told(read(*inputs, fs=fs, every=every, assets=assets))
-    machines: list[pages.Machine] = []
     skipped: list[tuple[str, str]] = []
+    recordings = _told(read(*inputs, fs=fs, every=every, assets=assets, left_out=skipped), skipped)
+    alone = len(recordings) == 1 and not skipped
+    machines: list[pages.Machine] = []
     parent = None
     for recording in recordings:
         try:
             monitor = MachineMonitor.load(files.model_of(recording.asset, model))
             table = monitor.score(recording)
         except DataError as error:
-            if len(recordings) == 1:
+            if alone:
                 raise
             skipped.append((recording.asset, str(error)))
             continue
@@ -148,7 +150,7 @@ def score(
             )
         )
     if not machines:
-        raise DataError(f"no machine could be scored: {skipped[0][1]}")
+        raise DataError(f"no machine could be scored: {_whys(skipped)}")
     on = [m.recording.asset for m in machines if bool(m.table["alarm"].iloc[-1])]
     judged = [m for m in machines if (m.table["state"] != "cannot judge").any()]
     headline = (
@@ -200,13 +202,16 @@ def replay(
 
     With several runs the encoder that judges one of them has learnt from the others' normal periods only.
     """
-    recordings = _told(read(*inputs, fs=fs, every=every, running_column=running_column, assets=assets))
+    skipped: list[tuple[str, str]] = []
+    recordings = _told(
+        read(*inputs, fs=fs, every=every, running_column=running_column, assets=assets, left_out=skipped), skipped
+    )
     if failure_at is not None:
         recordings = [with_failure(r, summary.hours_of(failure_at, r) or 0.0) for r in recordings]
     unknown = sorted(set(healthy) - {r.asset for r in recordings})
     if unknown:
         raise DataError(f"no machine {', '.join(unknown)} to be counted as healthy")
-    extra = _told(read(*pretrain_on, fs=fs, every=every)) if pretrain_on else []
+    extra = _fleet(pretrain_on, fs, every, skipped) if pretrain_on else []
     return _replay(
         recordings,
         extra,
@@ -216,6 +221,7 @@ def replay(
         until=normal_until,
         steps=steps,
         seed=seed,
+        unread=skipped,
     )
 
 
@@ -253,9 +259,11 @@ def _replay(
     seed: int,
     one_encoder: bool = False,
     synthetic: bool = False,
+    unread: Sequence[tuple[str, str]] = (),
 ) -> Outcome:
     replays: list[Replay] = []
-    skipped: list[tuple[str, str]] = []
+    skipped = list(unread)
+    alone = len(recordings) == 1 and not skipped
     runs: dict[str, str] = {}
     for recording in recordings:
         others = [r for r in recordings if r is not recording and _alike(r, recording)] if not one_encoder else []
@@ -282,11 +290,11 @@ def _replay(
                 )
             )
         except DataError as error:
-            if len(recordings) == 1:
+            if alone:
                 raise
             skipped.append((recording.asset, str(error)))
     if not replays:
-        raise DataError(f"no run could be replayed: {skipped[0][1]}")
+        raise DataError(f"no run could be replayed: {_whys(skipped)}")
     comparisons = summary.comparisons([r.results for r in replays])
     headline, tone = summary.verdict(replays, comparisons, skipped)
     first = next(iter(runs.values()), None)
@@ -377,8 +385,20 @@ def _alike(one: Recording, other: Recording) -> bool:
     return same and (one.kind == "waveform" or one.names == other.names)
 
 
-def _told(recordings: list[Recording]) -> list[Recording]:
-    """Says how the files were read."""
+def _fleet(
+    inputs: Sequence[Path], fs: float | None, every: float | None, skipped: list[tuple[str, str]]
+) -> list[Recording]:
+    """What the encoder is to learn from; files that cannot be read join ``skipped``."""
+    unread: list[tuple[str, str]] = []
+    fleet = _told(read(*inputs, fs=fs, every=every, left_out=unread), unread)
+    skipped += unread
+    return fleet
+
+
+def _told(recordings: list[Recording], unread: Sequence[tuple[str, str]] = ()) -> list[Recording]:
+    """Says how the files were read, and which could not be."""
+    for name, why in unread:
+        say(f"{name} is left out: {why}")
     notes: dict[tuple[str, str], list[str]] = {}
     for recording in recordings:
         for note in recording.notes:
@@ -386,6 +406,10 @@ def _told(recordings: list[Recording]) -> list[Recording]:
     for (source, note), names in notes.items():
         say(f"{Path(source).name}: {note} [{', '.join(names)}]")
     return recordings
+
+
+def _whys(skipped: Sequence[tuple[str, str]]) -> str:
+    return "; ".join(why for _, why in skipped)
 
 
 def _params(monitor: MachineMonitor) -> dict[str, Any]:

@@ -230,7 +230,7 @@ def _caption(machine: Machine) -> str:
 
 
 def _unjudged(section: Section, machines: Sequence[Machine], skipped: Sequence[tuple[str, str]]) -> None:
-    rows: list[list[Any]] = [[asset, "whole machine", "", reason] for asset, reason in skipped]
+    rows: list[list[Any]] = []
     counts: dict[tuple[str, str], int] = {}
     for machine in machines:
         asset = machine.recording.asset
@@ -243,12 +243,15 @@ def _unjudged(section: Section, machines: Sequence[Machine], skipped: Sequence[t
             rows.append([asset, int(machine.recording.index[i]), machine.recording.when(int(i)), reason])
             kind = reason.split(" (")[0]
             counts[asset, kind] = counts.get((asset, kind), 0) + 1
+    if skipped:
+        section.table(["left out as a whole", "reason"], [[name, reason] for name, reason in skipped])
     if not rows:
-        section.text("None: every snapshot was judged.")
+        section.text("Of the others, every snapshot was judged." if skipped else "None: every snapshot was judged.")
         return
     section.text("These are neither alarm nor all-clear. The whole list is in cannot_judge.csv.")
     section.table(["machine", "reason", "snapshots"], [[a, r, n] for (a, r), n in counts.items()])
-    section.table(["machine", "row", "time", "reason"], rows[:SHOWN_ROWS], note=f"first {SHOWN_ROWS} of {len(rows)}")
+    note = f"first {SHOWN_ROWS} of {len(rows)}" if len(rows) > SHOWN_ROWS else ""
+    section.table(["machine", "row", "time", "reason"], rows[:SHOWN_ROWS], note=note)
 
 
 def _making(section: Section, machines: Sequence[Machine]) -> None:

@@ -71,6 +71,29 @@ def test_fit_then_score(files: list[Path], in_tmp: Path) -> None:
     assert f"{kept[0].name} 3-sigma" in alone.files["report"].read_text()
 
 
+def test_a_file_that_cannot_be_read_stops_no_other(files: list[Path], in_tmp: Path) -> None:
+    (in_tmp / "garbage.npz").write_bytes(b"not a zip")
+    given = [in_tmp / "garbage.npz", files[1]]
+    done = [
+        jobs.fit(given, out=in_tmp / "model", normal_share=0.5, steps=5),
+        jobs.score(given, model=in_tmp / "model", out=in_tmp / "scores"),
+        jobs.replay(given, out=in_tmp / "replay", normal_share=0.5, steps=5),
+    ]
+    for outcome in done:
+        ((name, why),) = outcome.details["skipped"]
+        assert (name, "no npz archive" in why) == ("garbage.npz", True)
+        assert "1 left out" in outcome.headline or "1 machine(s) or file(s) left out" in outcome.headline
+        listed = pd.read_csv(outcome.files["cannot judge"])
+        assert list(listed["asset"]) == ["garbage.npz"]
+        page = outcome.files["report"].read_text()
+        assert "garbage.npz" in page
+        # One table, and no empty one beside it.
+        assert "Of the others, every snapshot was judged." in page
+        assert "first 25 of" not in page
+    with pytest.raises(DataError, match="no npz archive"):
+        jobs.score(given[:1], model=in_tmp / "model", out=in_tmp / "scores")
+
+
 def test_replay_counts_alarms_of_machines_that_did_not_fail_as_false(files: list[Path], in_tmp: Path) -> None:
     outcome = jobs.replay(files[:2], out=in_tmp / "out", healthy=["healthy-1"], normal_share=0.5, steps=20)
     results = pd.read_csv(outcome.files["results"]).set_index(["asset", "method"])

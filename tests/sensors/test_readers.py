@@ -187,6 +187,23 @@ def test_bad_npz_files_are_refused_by_name(tmp_path: Path) -> None:
         read(npz(tmp_path / "d.npz", acc=acc(samples=100), fs=1000, t_s=np.arange(6.0)))
 
 
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut off here"])
+def test_a_file_that_cannot_be_read_is_left_out_on_demand(tmp_path: Path, content: bytes) -> None:
+    good = npz(tmp_path / "a.npz", acc=acc(), fs=1000, t_s=np.arange(6.0))
+    (tmp_path / "garbage.npz").write_bytes(content)
+    left_out: list[tuple[str, str]] = []
+    assert [r.asset for r in read(tmp_path / "garbage.npz", good, left_out=left_out)] == ["a"]
+    ((name, why),) = left_out
+    assert name == "garbage.npz"
+    assert "is no npz archive" in why
+    with pytest.raises(DataError, match="is no npz archive"):
+        read(tmp_path / "garbage.npz", good)
+    with pytest.raises(DataError, match="is no npz archive"):
+        read(tmp_path / "garbage.npz", left_out=left_out)
+    with pytest.raises(DataError, match=r"no machine b in the input; it has a \(garbage\.npz could not be read\)"):
+        read(tmp_path, assets=["b"], left_out=left_out)
+
+
 def test_missing_empty_and_unknown_inputs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         read(tmp_path / "none.npz")
