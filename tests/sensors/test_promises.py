@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from unlabeled.core.errors import DataError
 from unlabeled.pipelines import _sensors_files, _sensors_summary, cli
 from unlabeled.pipelines import sensors as jobs
 from unlabeled.sensors import MachineMonitor, Recording, make, read
@@ -195,6 +196,28 @@ def test_json_is_all_that_stands_on_standard_output(in_tmp: Path, capsys: pytest
         cli.main(["sensors", "fit", "t.csv", "--normal-share", "0.5", "--steps", "5", "--json"])
     assert ended.value.code == 0
     assert json.loads(capsys.readouterr().out)["passed"] is True
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--normal-share", "2"), ("--normal-share", "0"), ("--steps", "0"), ("--steps", "-5"), ("--fs", "0"),
+     ("--every", "-1")],
+)  # fmt: skip
+@pytest.mark.parametrize("verb", ["fit", "backtest"])
+def test_a_value_out_of_range_is_a_wrong_command(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], verb: str, option: str, value: str
+) -> None:
+    plant(in_tmp / "t.csv")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["sensors", verb, "t.csv", option, value])
+    assert ended.value.code == 2
+    assert "range" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("share", [2.0, 0.0, -0.5, float("nan")])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(DataError, match="greater than 0 and at most 1"):
+        small().fit(trend(), normal_share=share)
 
 
 class Trap:
