@@ -16,8 +16,12 @@ app = typer.Typer(
 
 SMALLEST = 1e-6  # of what has to be greater than zero
 Inputs = Annotated[list[Path], typer.Argument(help="Files or folders: npz, Parquet or CSV.", metavar="INPUT...")]
-Rate = Annotated[float | None, typer.Option("--fs", help="Sampling rate in Hz, where the file does not say.", min=SMALLEST)]
-Every = Annotated[float | None, typer.Option(help="Seconds between snapshots, where the file has no times.", min=SMALLEST)]
+Rate = Annotated[
+    float | None, typer.Option("--fs", help="Sampling rate in Hz, where the file does not say.", min=SMALLEST)
+]
+Every = Annotated[
+    float | None, typer.Option(help="Seconds between snapshots, where the file has no times.", min=SMALLEST)
+]
 Share = Annotated[
     float, typer.Option(help="Share of each record, from its start, that is declared normal.", min=0.01, max=1.0)
 ]
