@@ -78,11 +78,7 @@ def fit(
         rows = recording.normal_rows(share=normal_share, until=until)
         normal = recording.rows(slice(0, rows))
         table = monitor.score(normal)
-        with tracking.run(EXPERIMENT, f"fit {recording.asset}", params=_params(monitor), parent=pretraining) as run:
-            run.tags(_prints([recording], [rows]))
-            run.metrics({"threshold": monitor.threshold_, "normal_rows": rows})
-            path = monitor.save(out / files.folder_name(recording.asset), pretraining_run=pretraining)
-            run.artifact(path, "model")
+        path = monitor.save(out / files.folder_name(recording.asset), pretraining_run=pretraining)
         written[f"model {recording.asset}"] = path
         machines.append(pages.Machine(normal, monitor, table, normal_rows=rows))
     if not machines:
@@ -104,6 +100,14 @@ def fit(
     )
     written["report"] = page.write(out / "report.html")
     written |= files.unjudged([m.recording for m in machines], [m.table for m in machines], out, skipped)
+    of = {r.asset: r for r in recordings}
+    for m in machines:  # after the page, which speaks of all of them and belongs to each
+        name = m.recording.asset
+        with tracking.run(EXPERIMENT, f"fit {name}", params=_params(m.monitor), parent=pretraining) as run:
+            run.tags(_prints([of[name]], [m.normal_rows]))
+            run.metrics({"threshold": m.monitor.threshold_, "normal_rows": m.normal_rows})
+            run.artifact(written[f"model {name}"], "model")
+            run.artifact(written["report"])
     return Outcome(
         headline=headline,
         files=written,
@@ -158,6 +162,7 @@ def score(
         + (f": {', '.join(on)}." if on else ".")
         + ("" if len(judged) == len(machines) else f" {len(machines) - len(judged)} could not be judged at all.")
         + (f" {len(skipped)} left out (see the report)." if skipped else "")
+        + summary.borrowed(machines)
     )
     with tracking.run(EXPERIMENT, "score", params={"model": str(model)}, parent=parent) as run:
         run.tags(_prints([m.recording for m in machines], [m.monitor.period_.stop for m in machines]))
@@ -365,7 +370,7 @@ def _pretrain(
             subtitle=f"{len(fleet)} recordings, no labels",
             says="The encoder has learnt to fill in hidden patches of normal vibration or trends.",
             facts={"recordings": len(fleet), "steps": monitor.history_.steps},
-            curves=monitor.history_.curves,
+            curves=pages.without_twins(monitor.history_.curves),
             made_of={**_params(monitor), "recordings": ", ".join(r.asset for r in fleet)},
             synthetic=synthetic,
             run_id=run.run_id,
