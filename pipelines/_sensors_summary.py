@@ -30,7 +30,7 @@ def hours_of(text: str | None, recording: Recording) -> float | None:
 
 
 def explained(machine: pages.Machine, *, from_row: int, results: Sequence[Result] = ()) -> pages.Machine:
-    """Adds the explanation of the last alarm's start, or of the highest score where there was none."""
+    """Adds the explanation of the last alarm, a little after its start, or of the highest score where there was none."""
     table = machine.table
     alarms = [e for e in pages.alarm_episodes(table) if e.stop > from_row]
     smoothed = table["smoothed"].to_numpy()
@@ -39,8 +39,12 @@ def explained(machine: pages.Machine, *, from_row: int, results: Sequence[Result
         return machine
     if alarms:
         # A little into the alarm there is more to see than at its first moment.
-        at = min(alarms[-1].start + machine.monitor.rule.smooth, alarms[-1].stop - 1)
-        what = f"the start of the last alarm, {machine.recording.when(at)}"
+        start = alarms[-1].start
+        at = min(start + machine.monitor.rule.smooth, alarms[-1].stop - 1)
+        when = machine.recording.when
+        what = f"a little into the last alarm (which began at {when(start)}): {when(at)}"
+        if at == start:
+            what = f"the start of the last alarm, {when(at)}"
     else:
         at = int(np.nanargmax(smoothed))
         what = f"no alarm; the highest score, {machine.recording.when(at)}"
@@ -96,7 +100,9 @@ def verdict(
     failing = [r for r in ours if r.failed]
     found = sum(r.lead_h > 0 for r in failing)
     wrong = sum(r.false_alarms for r in ours)
-    text = f"{found} of {len(failing)} failure(s) announced, {wrong} false alarm(s) on {len(ours)} machine(s)."
+    finder, ahead = comparisons[1].gain() if failing else ("", 0.0)
+    beaten = f", {finder} announced {found - ahead:.0f}" if ahead < 0 else ""
+    text = f"{found} of {len(failing)} failure(s) announced{beaten}; {wrong} false alarm(s) on {len(ours)} machine(s)."
     tone = "flat"
     if failing:
         rule, lead = comparisons[0].gain()
@@ -107,16 +113,30 @@ def verdict(
             f" Mean lead {np.mean([r.lead_h for r in failing]):.2f} h, {abs(lead):.2f} h {better} {rule}, the earliest "
             f"plain rule, which announced {they_found} with {they_wrong} false alarm(s)."
         )
-        signs = np.sign([lead, found - they_found, they_wrong - wrong])
+        if min(found, they_found) < len(failing):
+            text += " A missed failure counts as a lead of 0 h."
+        signs = np.sign([lead, min(found - they_found, ahead), they_wrong - wrong])
         gained, lost = signs.max() > 0, signs.min() < 0
         tone = "good" if gained and not lost else "bad" if lost and not gained else "flat"
-        if found < they_found:
-            text += f" It heard {they_found - found} failure(s) that went past the monitor."
+        if ahead < 0:
+            text += f" {finder} heard {-ahead:.0f} failure(s) more than the monitor."
         if tone == "bad":
-            text += " The plain rule did better here."
+            text += f" {rule} did better here."
+        text += _assumed(replays)
     if skipped:
-        text += f" {len(skipped)} machine(s) left out (see the report)."
+        text += f" {len(skipped)} machine(s) or file(s) left out (see the report)."
     return text, tone
+
+
+def _assumed(replays: Sequence[Replay]) -> str:
+    """That machines count as failed because nobody said otherwise; one machine alone was replayed for its failure."""
+    taken = sum(r.results[0].failed and r.recording.failure_h is None for r in replays)
+    if len(replays) < 2 or not taken:
+        return ""
+    return (
+        f" {taken} machine(s) came without a time of failure: each is taken to have failed at its end; name those that "
+        "did not with --healthy."
+    )
 
 
 def facts(replays: Sequence[Replay]) -> dict[str, Any]:
@@ -128,6 +148,12 @@ def facts(replays: Sequence[Replay]) -> dict[str, Any]:
         "false alarms": sum(r.false_alarms for r in ours),
         "cannot judge": sum(int((r.table["state"] == "cannot judge").sum()) for r in replays),
     }
+
+
+def borrowed(machines: Sequence[pages.Machine]) -> str:
+    """Which machines another one's model judged."""
+    pairs = [f"{m.recording.asset} by the model of {m.monitor.asset_}" for m in machines if m.judged_by_another]
+    return f" Judged by another machine's model: {', '.join(pairs)}." if pairs else ""
 
 
 def score_facts(machines: Sequence[pages.Machine]) -> dict[str, Any]:

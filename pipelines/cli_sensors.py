@@ -14,16 +14,23 @@ app = typer.Typer(
     help="What is normal for this machine, and an alarm when it no longer is: vibration snapshots or indicator trends.",
 )
 
+SMALLEST = 1e-6  # of what has to be greater than zero
 Inputs = Annotated[list[Path], typer.Argument(help="Files or folders: npz, Parquet or CSV.", metavar="INPUT...")]
-Rate = Annotated[float | None, typer.Option("--fs", help="Sampling rate in Hz, where the file does not say.")]
-Every = Annotated[float | None, typer.Option(help="Seconds between snapshots, where the file has no times.")]
-Share = Annotated[float, typer.Option(help="Share of each record, from its start, that is declared normal.")]
+Rate = Annotated[
+    float | None, typer.Option("--fs", help="Sampling rate in Hz, where the file does not say.", min=SMALLEST)
+]
+Every = Annotated[
+    float | None, typer.Option(help="Seconds between snapshots, where the file has no times.", min=SMALLEST)
+]
+Share = Annotated[
+    float, typer.Option(help="Share of each record, from its start, that is declared normal.", min=0.01, max=1.0)
+]
 Until = Annotated[str | None, typer.Option(help="Normal up to this date, or so many hours, instead of a share.")]
 Assets = Annotated[list[str] | None, typer.Option("--asset", help="Only this machine (may be repeated).")]
 Fleet = Annotated[
     list[Path] | None, typer.Option("--pretrain-on", help="Learn the encoder from these machines' normal periods.")
 ]
-Steps = Annotated[int, typer.Option(help="Pretraining steps.")]
+Steps = Annotated[int, typer.Option(help="Pretraining steps.", min=1)]
 Seed = Annotated[int, typer.Option(help="Fixes initial weights, batches and masks.")]
 
 

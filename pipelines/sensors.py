@@ -43,8 +43,10 @@ def fit(
 
     With ``dry_run``, only says what the pretraining would cost.
     """
-    recordings = _told(read(*inputs, fs=fs, every=every, assets=assets))
-    fleet = _told(read(*pretrain_on, fs=fs, every=every)) if pretrain_on else recordings
+    skipped: list[tuple[str, str]] = []
+    recordings = _told(read(*inputs, fs=fs, every=every, assets=assets, left_out=skipped), skipped)
+    alone = len(recordings) == 1 and not skipped
+    fleet = _fleet(pretrain_on, fs, every, skipped) if pretrain_on else recordings
     taught = [r.normal_rows(share=normal_share, until=summary.hours_of(normal_until, r)) for r in fleet]
     if not pretrain_on:  # a machine's own calibration part is kept from the encoder too
         fresh = MachineMonitor()
@@ -61,7 +63,6 @@ def fit(
         fleet, taught, steps=steps, seed=seed, state=out / ".pretraining", keep=out / files.ENCODER, rates=rates
     )
     machines: list[pages.Machine] = []
-    skipped: list[tuple[str, str]] = []
     written: dict[str, Path] = {}
     for recording in recordings:
         until = summary.hours_of(normal_until, recording)
@@ -70,22 +71,18 @@ def fit(
                 recording, normal_share=normal_share, normal_until=until
             )
         except DataError as error:
-            if len(recordings) == 1:
+            if alone:
                 raise
             skipped.append((recording.asset, str(error)))
             continue
         rows = recording.normal_rows(share=normal_share, until=until)
         normal = recording.rows(slice(0, rows))
         table = monitor.score(normal)
-        with tracking.run(EXPERIMENT, f"fit {recording.asset}", params=_params(monitor), parent=pretraining) as run:
-            run.tags(_prints([recording], [rows]))
-            run.metrics({"threshold": monitor.threshold_, "normal_rows": rows})
-            path = monitor.save(out / files.folder_name(recording.asset), pretraining_run=pretraining)
-            run.artifact(path, "model")
+        path = monitor.save(out / files.folder_name(recording.asset), pretraining_run=pretraining)
         written[f"model {recording.asset}"] = path
         machines.append(pages.Machine(normal, monitor, table, normal_rows=rows))
     if not machines:
-        raise DataError(f"no machine could be fitted: {skipped[0][1]}")
+        raise DataError(f"no machine could be fitted: {_whys(skipped)}")
     alarmed = [m.recording.asset for m in machines if m.table["alarm"].any()]
     headline = f"Fitted {len(machines)} machine(s) on their normal periods" + (
         f"; {len(skipped)} left out (see the report)." if skipped else "."
@@ -102,7 +99,15 @@ def fit(
         run_id=pretraining,
     )
     written["report"] = page.write(out / "report.html")
-    written |= files.unjudged([m.recording for m in machines], [m.table for m in machines], out)
+    written |= files.unjudged([m.recording for m in machines], [m.table for m in machines], out, skipped)
+    of = {r.asset: r for r in recordings}
+    for m in machines:  # after the page, which speaks of all of them and belongs to each
+        name = m.recording.asset
+        with tracking.run(EXPERIMENT, f"fit {name}", params=_params(m.monitor), parent=pretraining) as run:
+            run.tags(_prints([of[name]], [m.normal_rows]))
+            run.metrics({"threshold": m.monitor.threshold_, "normal_rows": m.normal_rows})
+            run.artifact(written[f"model {name}"], "model")
+            run.artifact(written["report"])
     return Outcome(
         headline=headline,
         files=written,
@@ -124,16 +129,17 @@ def score(
     assets: Sequence[str] = (),
 ) -> Outcome:
     """Scores snapshots with a fitted model; says for each machine whether it is in alarm, and why."""
-    recordings = _told(read(*inputs, fs=fs, every=every, assets=assets))
-    machines: list[pages.Machine] = []
     skipped: list[tuple[str, str]] = []
+    recordings = _told(read(*inputs, fs=fs, every=every, assets=assets, left_out=skipped), skipped)
+    alone = len(recordings) == 1 and not skipped
+    machines: list[pages.Machine] = []
     parent = None
     for recording in recordings:
         try:
             monitor = MachineMonitor.load(files.model_of(recording.asset, model))
             table = monitor.score(recording)
         except DataError as error:
-            if len(recordings) == 1:
+            if alone:
                 raise
             skipped.append((recording.asset, str(error)))
             continue
@@ -148,7 +154,7 @@ def score(
             )
         )
     if not machines:
-        raise DataError(f"no machine could be scored: {skipped[0][1]}")
+        raise DataError(f"no machine could be scored: {_whys(skipped)}")
     on = [m.recording.asset for m in machines if bool(m.table["alarm"].iloc[-1])]
     judged = [m for m in machines if (m.table["state"] != "cannot judge").any()]
     headline = (
@@ -156,6 +162,7 @@ def score(
         + (f": {', '.join(on)}." if on else ".")
         + ("" if len(judged) == len(machines) else f" {len(machines) - len(judged)} could not be judged at all.")
         + (f" {len(skipped)} left out (see the report)." if skipped else "")
+        + summary.borrowed(machines)
     )
     with tracking.run(EXPERIMENT, "score", params={"model": str(model)}, parent=parent) as run:
         run.tags(_prints([m.recording for m in machines], [m.monitor.period_.stop for m in machines]))
@@ -200,13 +207,16 @@ def replay(
 
     With several runs the encoder that judges one of them has learnt from the others' normal periods only.
     """
-    recordings = _told(read(*inputs, fs=fs, every=every, running_column=running_column, assets=assets))
+    skipped: list[tuple[str, str]] = []
+    recordings = _told(
+        read(*inputs, fs=fs, every=every, running_column=running_column, assets=assets, left_out=skipped), skipped
+    )
     if failure_at is not None:
         recordings = [with_failure(r, summary.hours_of(failure_at, r) or 0.0) for r in recordings]
     unknown = sorted(set(healthy) - {r.asset for r in recordings})
     if unknown:
         raise DataError(f"no machine {', '.join(unknown)} to be counted as healthy")
-    extra = _told(read(*pretrain_on, fs=fs, every=every)) if pretrain_on else []
+    extra = _fleet(pretrain_on, fs, every, skipped) if pretrain_on else []
     return _replay(
         recordings,
         extra,
@@ -216,6 +226,7 @@ def replay(
         until=normal_until,
         steps=steps,
         seed=seed,
+        unread=skipped,
     )
 
 
@@ -253,9 +264,11 @@ def _replay(
     seed: int,
     one_encoder: bool = False,
     synthetic: bool = False,
+    unread: Sequence[tuple[str, str]] = (),
 ) -> Outcome:
     replays: list[Replay] = []
-    skipped: list[tuple[str, str]] = []
+    skipped = list(unread)
+    alone = len(recordings) == 1 and not skipped
     runs: dict[str, str] = {}
     for recording in recordings:
         others = [r for r in recordings if r is not recording and _alike(r, recording)] if not one_encoder else []
@@ -282,11 +295,11 @@ def _replay(
                 )
             )
         except DataError as error:
-            if len(recordings) == 1:
+            if alone:
                 raise
             skipped.append((recording.asset, str(error)))
     if not replays:
-        raise DataError(f"no run could be replayed: {skipped[0][1]}")
+        raise DataError(f"no run could be replayed: {_whys(skipped)}")
     comparisons = summary.comparisons([r.results for r in replays])
     headline, tone = summary.verdict(replays, comparisons, skipped)
     first = next(iter(runs.values()), None)
@@ -357,7 +370,7 @@ def _pretrain(
             subtitle=f"{len(fleet)} recordings, no labels",
             says="The encoder has learnt to fill in hidden patches of normal vibration or trends.",
             facts={"recordings": len(fleet), "steps": monitor.history_.steps},
-            curves=monitor.history_.curves,
+            curves=pages.without_twins(monitor.history_.curves),
             made_of={**_params(monitor), "recordings": ", ".join(r.asset for r in fleet)},
             synthetic=synthetic,
             run_id=run.run_id,
@@ -377,8 +390,20 @@ def _alike(one: Recording, other: Recording) -> bool:
     return same and (one.kind == "waveform" or one.names == other.names)
 
 
-def _told(recordings: list[Recording]) -> list[Recording]:
-    """Says how the files were read."""
+def _fleet(
+    inputs: Sequence[Path], fs: float | None, every: float | None, skipped: list[tuple[str, str]]
+) -> list[Recording]:
+    """What the encoder is to learn from; files that cannot be read join ``skipped``."""
+    unread: list[tuple[str, str]] = []
+    fleet = _told(read(*inputs, fs=fs, every=every, left_out=unread), unread)
+    skipped += unread
+    return fleet
+
+
+def _told(recordings: list[Recording], unread: Sequence[tuple[str, str]] = ()) -> list[Recording]:
+    """Says how the files were read, and which could not be."""
+    for name, why in unread:
+        say(f"{name} is left out: {why}")
     notes: dict[tuple[str, str], list[str]] = {}
     for recording in recordings:
         for note in recording.notes:
@@ -386,6 +411,10 @@ def _told(recordings: list[Recording]) -> list[Recording]:
     for (source, note), names in notes.items():
         say(f"{Path(source).name}: {note} [{', '.join(names)}]")
     return recordings
+
+
+def _whys(skipped: Sequence[tuple[str, str]]) -> str:
+    return "; ".join(why for _, why in skipped)
 
 
 def _params(monitor: MachineMonitor) -> dict[str, Any]:

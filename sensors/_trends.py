@@ -32,12 +32,12 @@ def read_table(table: pd.DataFrame, path: Path, *, running_column: str) -> list[
     time = _clock.find([str(c) for c in table.columns], source=source)
     asset = asset_column(table)
     aside = {time, asset, running_column, *(c for c in table.columns if str(c).lower() in NOT_INDICATORS)}
+    table, notes = _numbers(table, [c for c in table.columns if c not in aside])
     numeric = [str(c) for c in table.columns if c not in aside and pd.api.types.is_numeric_dtype(table[c])]
     numeric = [c for c in numeric if not pd.api.types.is_bool_dtype(table[c])]
     texts = [str(c) for c in table.columns if c not in aside and c not in numeric]
     if not numeric:
         raise DataError(f"{source}: no numeric column beside the time; add one for each indicator")
-    notes = []
     if texts:
         notes.append(f"columns without numbers left out: {', '.join(texts)}")
     if asset is not None:
@@ -55,6 +55,32 @@ def read_table(table: pd.DataFrame, path: Path, *, running_column: str) -> list[
             for prefix, columns in wide.items()
         ]  # fmt: skip
     return [_recording(path.stem, table, numeric, numeric, time, source, running_column, notes)]
+
+
+def _numbers(table: pd.DataFrame, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The table with text columns in which most cells are numbers read as numbers, and a note for each of them.
+
+    A logger writes a word now and then (``err``): that is one missing cell, no reason to drop the channel.
+    """
+    read: dict[str, pd.Series] = {}
+    notes = []
+    for name in columns:
+        cells = table[name]
+        if pd.api.types.is_numeric_dtype(cells) or not (cells.dtype == object or pd.api.types.is_string_dtype(cells)):
+            continue
+        truths = cells.map(lambda cell: isinstance(cell, bool | np.bool_)).to_numpy(dtype=bool)
+        numbers = pd.to_numeric(cells.mask(truths), errors="coerce").astype(np.float64)
+        if numbers.notna().mean() <= 0.5:
+            continue
+        read[name] = numbers
+        wrong = cells[numbers.isna() & cells.notna()]
+        if len(wrong):
+            notes.append(
+                f"column {name}: {len(wrong)} cell(s) that are no number (such as {str(wrong.iloc[0])!r}) are missing"
+            )
+        else:
+            notes.append(f"column {name}: text, read as numbers")
+    return table.assign(**read), notes
 
 
 def _prefixes(columns: list[str]) -> dict[str, list[str]]:

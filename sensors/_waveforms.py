@@ -1,5 +1,7 @@
 """Waveform snapshots from npz and Parquet files."""
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,10 @@ PIECE_SECONDS = 0.1
 def read_npz(path: Path, *, fs: float | None, every: float | None) -> list[Recording]:
     """One machine from an npz file. Object arrays are never loaded (they could run code)."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here: NumPy would leave the file of a damaged archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             content = {name: stored[name] for name in stored.files if _plain(stored, name)}
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         # NumPy's own message would advise to load what may run code.
         raise DataError(f"{path} is no npz archive of plain arrays: write it again with numpy.savez") from None
     signal, names = _signal(content, path)

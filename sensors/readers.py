@@ -18,6 +18,7 @@ def read(
     every: float | None = None,
     running_column: str = "running",
     assets: Sequence[str] = (),
+    left_out: list[tuple[str, str]] | None = None,
 ) -> list[Recording]:
     """Reads one recording a machine from files or folders of files.
 
@@ -32,16 +33,31 @@ def read(
         every: seconds between snapshots where the file has no times.
         running_column: column that is false while the machine stands still.
         assets: only these machines.
+        left_out: takes the name of each file that cannot be read, and why, while the others are read all the same;
+            without it the first such file is an error.
 
     Raises:
-        DataError: what is wrong with which file, and what to do.
+        DataError: what is wrong with which file, and what to do; with ``left_out``, where no file can be read.
     """
-    recordings = [r for path in _files(inputs) for r in _one(path, fs, every, running_column)]
+    unread: list[tuple[str, str]] = []
+    recordings: list[Recording] = []
+    for path in _files(inputs):
+        try:
+            recordings += _one(path, fs, every, running_column)
+        except DataError as error:
+            if left_out is None:
+                raise
+            unread.append((path.name, str(error)))
+    if not recordings:
+        raise DataError("; ".join(why for _, why in unread))
+    if left_out is not None:
+        left_out += unread
     known = [r.asset for r in recordings]
     if assets:
         missing = sorted(set(assets) - set(known))
         if missing:
-            raise DataError(f"no machine {', '.join(missing)} in the input; it has {', '.join(known)}")
+            lost = f" ({', '.join(name for name, _ in unread)} could not be read)" if unread else ""
+            raise DataError(f"no machine {', '.join(missing)} in the input; it has {', '.join(known)}{lost}")
         recordings = [r for r in recordings if r.asset in set(assets)]
     twice = sorted({name for name in known if known.count(name) > 1})
     if twice:

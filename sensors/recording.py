@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unlabeled.core.errors import DataError
+
 Kind = Literal["waveform", "trend"]
 NORMAL_SHARE = 0.25
 
@@ -70,9 +72,15 @@ class Recording:
         return replace(self, clock=clock, **parts)
 
     def normal_rows(self, *, share: float = NORMAL_SHARE, until: float | None = None) -> int:
-        """How many rows the declared normal period has: the first ``share`` of them, or those up to ``until`` hours."""
+        """How many rows the declared normal period has: the first ``share`` of them, or those up to ``until`` hours.
+
+        Raises:
+            DataError: a share outside (0, 1].
+        """
         if until is not None:
             return int(np.searchsorted(self.hours, until, side="right"))
+        if not 0 < share <= 1:
+            raise DataError(f"the normal share must be greater than 0 and at most 1, got {share:g}")
         return int(len(self) * share)
 
     def end_row(self) -> int:

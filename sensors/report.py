@@ -54,6 +54,11 @@ class Machine:
     normal_rows: int = 0
     explained: str = ""
 
+    @property
+    def judged_by_another(self) -> bool:
+        """The model was fitted on a machine of another name."""
+        return self.monitor.asset_ != self.recording.asset
+
 
 def build(
     *,
@@ -94,19 +99,19 @@ def timeline(machine: Machine) -> "Figure":
     judged = table["smoothed"].notna().to_numpy()
     top.plot(x[judged], table["smoothed"].to_numpy()[judged], color=OURS, lw=1.2, label="ours, smoothed")
     top.axhline(machine.monitor.threshold_, color=ALARM, lw=1, ls="--", label="threshold")
-    top.set_yscale("symlog", linthresh=max(5.0, 2 * machine.monitor.threshold_))
+    _wide_scale(top, max(5.0, 2 * machine.monitor.threshold_))
     top.set_ylabel("departure from normal")
     if machine.baselines:
         bottom = axes[1, 0]
         for colour, baseline in zip(OTHERS, _shown(machine.baselines), strict=False):
             bottom.plot(x, baseline.z, color=colour, lw=0.8, label=baseline.name)
         bottom.axhline(SIGMAS, color=ALARM, lw=1, ls="--")
-        bottom.set_yscale("symlog", linthresh=6)
+        _wide_scale(bottom, 6.0)
         bottom.set_ylabel("plain rules (sigma)")
-        bottom.legend(frameon=False, fontsize=8, loc="upper left", ncols=4)
+        _legend_above(bottom)
     for axis in axes[:, 0]:
         _shade(axis, machine, x)
-    top.legend(frameon=False, fontsize=8, loc="upper left", ncols=5)
+    _legend_above(top)
     axes[-1, 0].set_xlabel(unit)
     return figure
 
@@ -127,7 +132,9 @@ def spectrum(machine: Machine) -> "Figure":
         axis.plot(frequency, explanation.spectrum[i], color=OURS, label="now")
         axis.set(xlabel="frequency (kHz)", title=monitor.names_[i])
     axes[0, 0].set_ylabel("dB against the mean level")
-    axes[0, 0].legend(frameon=False)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", frameon=False, fontsize=8, ncols=2
+    )
     return figure
 
 
@@ -168,12 +175,23 @@ def _comparison(section: Section, machines: Sequence[Machine]) -> None:
         "false, and so is every alarm of a machine that stayed well. The last three columns are the plain rules "
         "without any of that, read with hindsight."
     )
+    if any(result.failed for machine in machines for result in machine.results):
+        section.text(
+            "A machine without '(stayed well)' beside its name is taken to have failed at the end of its record, or at "
+            "the time of failure that was given: name those that did not fail with --healthy. A failure that was missed "
+            "counts as a lead of 0 h."
+        )
     section.table(columns, rows, ours=own)
 
 
 def _machine(section: Section, machine: Machine) -> None:
     table = machine.table
     alarms = alarm_episodes(table)
+    if machine.judged_by_another:
+        section.text(
+            f"Judged by the model of {machine.monitor.asset_}: departures are from what is normal there. If this is "
+            "another machine, fit a model of its own."
+        )
     if alarms:
         shown = [
             [machine.recording.when(e.start), "still on" if e.stop == len(table) else machine.recording.when(e.stop),
@@ -230,7 +248,7 @@ def _caption(machine: Machine) -> str:
 
 
 def _unjudged(section: Section, machines: Sequence[Machine], skipped: Sequence[tuple[str, str]]) -> None:
-    rows: list[list[Any]] = [[asset, "whole machine", "", reason] for asset, reason in skipped]
+    rows: list[list[Any]] = []
     counts: dict[tuple[str, str], int] = {}
     for machine in machines:
         asset = machine.recording.asset
@@ -243,12 +261,15 @@ def _unjudged(section: Section, machines: Sequence[Machine], skipped: Sequence[t
             rows.append([asset, int(machine.recording.index[i]), machine.recording.when(int(i)), reason])
             kind = reason.split(" (")[0]
             counts[asset, kind] = counts.get((asset, kind), 0) + 1
+    if skipped:
+        section.table(["left out as a whole", "reason"], [[name, reason] for name, reason in skipped])
     if not rows:
-        section.text("None: every snapshot was judged.")
+        section.text("Of the others, every snapshot was judged." if skipped else "None: every snapshot was judged.")
         return
     section.text("These are neither alarm nor all-clear. The whole list is in cannot_judge.csv.")
     section.table(["machine", "reason", "snapshots"], [[a, r, n] for (a, r), n in counts.items()])
-    section.table(["machine", "row", "time", "reason"], rows[:SHOWN_ROWS], note=f"first {SHOWN_ROWS} of {len(rows)}")
+    note = f"first {SHOWN_ROWS} of {len(rows)}" if len(rows) > SHOWN_ROWS else ""
+    section.table(["machine", "row", "time", "reason"], rows[:SHOWN_ROWS], note=note)
 
 
 def _making(section: Section, machines: Sequence[Machine]) -> None:
@@ -256,7 +277,7 @@ def _making(section: Section, machines: Sequence[Machine]) -> None:
         return
     monitor = machines[0].monitor
     curves = monitor.history_.curves
-    losses = {name: points for name, points in curves.items() if not name.startswith("watch.")}
+    losses = {name: points for name, points in without_twins(curves).items() if not name.startswith("watch.")}
     section.figure(plot_curves(losses), "Loss of the encoder's pretraining (masked reconstruction).")
     watch_figure(section, curves)
     section.table(
@@ -274,6 +295,30 @@ def _making(section: Section, machines: Sequence[Machine]) -> None:
         f"calibration scores) in {rule.needed} of {rule.of} snapshots; it ends after {rule.clear_after} snapshots "
         f"below {rule.clear_below:g} of the threshold."
     )
+
+
+def without_twins(curves: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str, Sequence[tuple[int, float]]]:
+    """The curves less those that are the loss itself under its part's name: one part is all there is of it."""
+    loss = [tuple(point) for point in curves.get("loss", ())]
+    return {n: points for n, points in curves.items() if n == "loss" or [tuple(point) for point in points] != loss}
+
+
+def _wide_scale(axis: Any, linear_to: float) -> None:
+    """Linear up to ``linear_to``, logarithmic beyond, with plain numbers as ticks; linear where nothing is beyond."""
+    from matplotlib.ticker import StrMethodFormatter, SymmetricalLogLocator
+
+    low, high = axis.get_ylim()
+    if max(-low, high) <= linear_to:
+        return
+    axis.set_yscale("symlog", linthresh=linear_to)
+    axis.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear_to, subs=(1.0, 3.0)))
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_ylim(bottom=axis.dataLim.y0 - 0.5)  # a margin in shares of the whole range would be a third of the plot
+
+
+def _legend_above(axis: Any) -> None:
+    """Where it hides no data."""
+    axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=5)
 
 
 def _shade(axis: Any, machine: Machine, x: NDArray) -> None:

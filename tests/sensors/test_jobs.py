@@ -45,6 +45,8 @@ def test_fit_then_score(files: list[Path], in_tmp: Path) -> None:
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert runs["fit failing-1"].data.tags["unlabeled.pretraining_run"] == runs["pretrain"].info.run_id
     assert len(client.get_metric_history(runs["pretrain"].info.run_id, "loss")) == 2
+    for run in ("fit failing-1", "fit healthy-1"):
+        assert "report.html" in {a.path for a in client.list_artifacts(runs[run].info.run_id)}
     manifest = json.loads((in_tmp / "model" / "failing-1" / "manifest.json").read_text())
     assert manifest["pretraining_run"] == runs["pretrain"].info.run_id
 
@@ -69,6 +71,34 @@ def test_fit_then_score(files: list[Path], in_tmp: Path) -> None:
     np.testing.assert_allclose(applied(kept, later)[0].z, whole.z[len(failing) // 2 :])
     alone = jobs.score([simulate.write(later, in_tmp)], model=in_tmp / "model", out=in_tmp / "later")
     assert f"{kept[0].name} 3-sigma" in alone.files["report"].read_text()
+
+    assert "by the model of" not in scored.headline
+    other = jobs.score(files[:1], model=in_tmp / "model" / "failing-1", out=in_tmp / "other")
+    assert "Judged by another machine's model: healthy-1 by the model of failing-1." in other.headline
+    assert "Judged by the model of failing-1: departures" in other.files["report"].read_text()
+
+
+def test_a_file_that_cannot_be_read_stops_no_other(files: list[Path], in_tmp: Path) -> None:
+    (in_tmp / "garbage.npz").write_bytes(b"not a zip")
+    given = [in_tmp / "garbage.npz", files[1]]
+    done = [
+        jobs.fit(given, out=in_tmp / "model", normal_share=0.5, steps=5),
+        jobs.score(given, model=in_tmp / "model", out=in_tmp / "scores"),
+        jobs.replay(given, out=in_tmp / "replay", normal_share=0.5, steps=5),
+    ]
+    for outcome in done:
+        ((name, why),) = outcome.details["skipped"]
+        assert (name, "no npz archive" in why) == ("garbage.npz", True)
+        assert "1 left out" in outcome.headline or "1 machine(s) or file(s) left out" in outcome.headline
+        listed = pd.read_csv(outcome.files["cannot judge"])
+        assert list(listed["asset"]) == ["garbage.npz"]
+        page = outcome.files["report"].read_text()
+        assert "garbage.npz" in page
+        # One table, and no empty one beside it.
+        assert "Of the others, every snapshot was judged." in page
+        assert "first 25 of" not in page
+    with pytest.raises(DataError, match="no npz archive"):
+        jobs.score(given[:1], model=in_tmp / "model", out=in_tmp / "scores")
 
 
 def test_replay_counts_alarms_of_machines_that_did_not_fail_as_false(files: list[Path], in_tmp: Path) -> None:

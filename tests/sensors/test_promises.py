@@ -12,9 +12,12 @@ import pandas as pd
 import pytest
 import torch
 
+from unlabeled.core.errors import DataError
+from unlabeled.core.report import Verdict
 from unlabeled.pipelines import _sensors_files, _sensors_summary, cli
 from unlabeled.pipelines import sensors as jobs
 from unlabeled.sensors import MachineMonitor, Recording, make, read
+from unlabeled.sensors import report as pages
 from unlabeled.sensors.backtest import Result, backtest
 from unlabeled.sensors.baselines import indicator_table, three_sigma
 from unlabeled.sensors.health import FLAT_ROWS, TrendHealth, waveform_flaw
@@ -118,6 +121,10 @@ def result(method: str, lead: float, wrong: int, *, failed: bool = True) -> Resu
     )  # fmt: skip
 
 
+def replayed(results: list[Result], failure_h: float | None = 1.0) -> Any:
+    return SimpleNamespace(results=results, recording=SimpleNamespace(failure_h=failure_h))
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "words", "tone", "gains"),
     [
@@ -132,9 +139,51 @@ def test_a_loss_is_called_a_loss(
     runs += [[result("ours", 0, 0, failed=False), result("rule", 0, 0, failed=False)]]
     compared = _sensors_summary.comparisons(runs)
     assert (compared[0].gain()[1], compared[-1].gain()[1]) == gains
-    text, colour = _sensors_summary.verdict([SimpleNamespace(results=r) for r in runs], compared, [])  # type: ignore[misc]
+    text, colour = _sensors_summary.verdict([replayed(r) for r in runs], compared, [])
     assert words in text
     assert colour == tone
+
+
+def test_a_missed_failure_leads_the_verdict_and_counts_as_no_lead() -> None:
+    runs = [[result("ours", 9, 0), result("RMS 3-sigma", 2, 0)], [result("ours", 0, 0), result("RMS 3-sigma", 1, 0)]]
+    text, tone = _sensors_summary.verdict([replayed(r) for r in runs], _sensors_summary.comparisons(runs), [])
+    assert text.startswith("1 of 2 failure(s) announced, RMS 3-sigma announced 2;")
+    assert "A missed failure counts as a lead of 0 h." in text
+    assert "RMS 3-sigma heard 1 failure(s) more than the monitor." in text
+    assert "--healthy" not in text
+    assert tone == "flat"
+
+
+def test_machines_taken_as_failed_are_said_to_be() -> None:
+    runs = [[result("ours", 9, 0), result("rule", 2, 0)] for _ in range(2)]
+    compared = _sensors_summary.comparisons(runs)
+    text, _ = _sensors_summary.verdict([replayed(runs[0]), replayed(runs[1], None)], compared, [])
+    assert "1 machine(s) came without a time of failure: each is taken to have failed at its end" in text
+    assert "--healthy" in text
+
+
+def test_the_page_says_what_is_explained_and_plots_in_plain_numbers() -> None:
+    recording = trend()
+    machine = _sensors_summary.machine(backtest(small(), recording, normal_share=0.5))
+    start = [e.start for e in pages.alarm_episodes(machine.table)][-1]
+    assert machine.explained.startswith(f"a little into the last alarm (which began at {recording.when(start)}): ")
+    page = pages.build(title="t", subtitle="", verdict=Verdict("v"), facts={}, machines=[machine]).html()
+    assert "is taken to have failed at the end of its record" in page
+    figure = pages.timeline(machine)
+    figure.canvas.draw()
+    for axis in figure.axes:
+        labels = [label.get_text() for label in axis.get_yticklabels()]
+        assert labels
+        assert not any("mathdefault" in label for label in labels)
+        legend = axis.get_legend()
+        assert legend is not None
+        assert legend.get_window_extent().y0 >= axis.bbox.y1 - 1
+    assert "log" in figure.axes[0].get_yscale()
+
+
+def test_a_loss_of_one_part_is_one_curve() -> None:
+    curves = {"loss": [(0, 1.0), (1, 0.5)], "masked_mse": [(0, 1.0), (1, 0.5)], "other": [(0, 2.0)]}
+    assert list(pages.without_twins(curves)) == ["loss", "other"]
 
 
 def test_two_machines_never_share_a_folder() -> None:
@@ -195,6 +244,28 @@ def test_json_is_all_that_stands_on_standard_output(in_tmp: Path, capsys: pytest
         cli.main(["sensors", "fit", "t.csv", "--normal-share", "0.5", "--steps", "5", "--json"])
     assert ended.value.code == 0
     assert json.loads(capsys.readouterr().out)["passed"] is True
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--normal-share", "2"), ("--normal-share", "0"), ("--steps", "0"), ("--steps", "-5"), ("--fs", "0"),
+     ("--every", "-1")],
+)  # fmt: skip
+@pytest.mark.parametrize("verb", ["fit", "backtest"])
+def test_a_value_out_of_range_is_a_wrong_command(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], verb: str, option: str, value: str
+) -> None:
+    plant(in_tmp / "t.csv")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["sensors", verb, "t.csv", option, value])
+    assert ended.value.code == 2
+    assert "Input should be " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("share", [2.0, 0.0, -0.5, float("nan")])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(DataError, match="greater than 0 and at most 1"):
+        small().fit(trend(), normal_share=share)
 
 
 class Trap:

@@ -132,6 +132,25 @@ def test_trends_by_asset_column_by_prefix_and_alone(tmp_path: Path) -> None:
     assert [r.names for r in read(tmp_path / "axes.csv")] == [("h_rms", "h_kurt", "v_rms", "v_kurt")]
 
 
+def test_a_word_among_numbers_is_a_missing_cell_and_drops_no_column(tmp_path: Path) -> None:
+    cells = [f"{20 + i / 10}" for i in range(400)]
+    cells[7], cells[9] = "err", ""
+    times = np.arange(400) * 600.0
+    table = pd.DataFrame({"t_s": times, "rms": RNG.normal(size=400), "temp": cells, "note": ["3", *["ok"] * 399]})
+    table.to_csv(tmp_path / "a.csv", index=False)
+    (one,) = read(tmp_path / "a.csv")
+    assert one.names == ("rms", "temp")
+    assert np.flatnonzero(np.isnan(one.values[:, 1])).tolist() == [7, 9]
+    assert "column temp: 1 cell(s) that are no number (such as 'err') are missing" in one.notes
+    assert "columns without numbers left out: note" in one.notes
+
+
+def test_truths_with_gaps_are_no_indicator(tmp_path: Path) -> None:
+    table = pd.DataFrame({"t_s": np.arange(4.0), "rms": RNG.normal(size=4), "door": [True, False, True, None]})
+    table.to_csv(tmp_path / "a.csv", index=False)
+    assert read(tmp_path / "a.csv")[0].names == ("rms",)
+
+
 def test_a_column_says_when_the_machine_stood(tmp_path: Path) -> None:
     table = pd.DataFrame({"time": DATES, "rms": RNG.normal(size=6), "on": [True, True, True, True, False, False]})
     table.to_parquet(tmp_path / "a.parquet")
@@ -166,6 +185,23 @@ def test_bad_npz_files_are_refused_by_name(tmp_path: Path) -> None:
         read(npz(tmp_path / "c.npz", acc=acc().transpose(0, 2, 1), fs=1000, t_s=np.arange(6.0)))
     with pytest.raises(DataError, match="100 samples a snapshot are too few"):
         read(npz(tmp_path / "d.npz", acc=acc(samples=100), fs=1000, t_s=np.arange(6.0)))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut off here"])
+def test_a_file_that_cannot_be_read_is_left_out_on_demand(tmp_path: Path, content: bytes) -> None:
+    good = npz(tmp_path / "a.npz", acc=acc(), fs=1000, t_s=np.arange(6.0))
+    (tmp_path / "garbage.npz").write_bytes(content)
+    left_out: list[tuple[str, str]] = []
+    assert [r.asset for r in read(tmp_path / "garbage.npz", good, left_out=left_out)] == ["a"]
+    ((name, why),) = left_out
+    assert name == "garbage.npz"
+    assert "is no npz archive" in why
+    with pytest.raises(DataError, match="is no npz archive"):
+        read(tmp_path / "garbage.npz", good)
+    with pytest.raises(DataError, match="is no npz archive"):
+        read(tmp_path / "garbage.npz", left_out=left_out)
+    with pytest.raises(DataError, match=r"no machine b in the input; it has a \(garbage\.npz could not be read\)"):
+        read(tmp_path, assets=["b"], left_out=left_out)
 
 
 def test_missing_empty_and_unknown_inputs(tmp_path: Path) -> None:
