@@ -30,7 +30,7 @@ def hours_of(text: str | None, recording: Recording) -> float | None:
 
 
 def explained(machine: pages.Machine, *, from_row: int, results: Sequence[Result] = ()) -> pages.Machine:
-    """Adds the explanation of the last alarm, a little after its start, or of the highest score where there was none."""
+    """Adds the explanation of the last alarm, a little after its start, or of the highest score if there was none."""
     table = machine.table
     alarms = [e for e in pages.alarm_episodes(table) if e.stop > from_row]
     smoothed = table["smoothed"].to_numpy()

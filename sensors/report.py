@@ -178,8 +178,8 @@ def _comparison(section: Section, machines: Sequence[Machine]) -> None:
     if any(result.failed for machine in machines for result in machine.results):
         section.text(
             "A machine without '(stayed well)' beside its name is taken to have failed at the end of its record, or at "
-            "the time of failure that was given: name those that did not fail with --healthy. A failure that was missed "
-            "counts as a lead of 0 h."
+            "the time of failure that was given: name those that did not fail with --healthy. A failure that was "
+            "missed counts as a lead of 0 h."
         )
     section.table(columns, rows, ours=own)
 
