@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unlabeled.fraud.boosting import contributions, fit_lightgbm, from_text, raw_score, to_text
+from unlabeled.fraud.boosting import contributions, fit_lightgbm, from_text, raw_score, to_text, training_curve
 
 # With so many labelled frauds both weigh the same. Ten frauds alone lead trees astray where amounts decide
 # (handbook), yet are worth far more than no label where habits do (sparkov); measured on training periods.
@@ -30,6 +30,7 @@ class Blend:
         from sklearn.linear_model import LogisticRegression
 
         self.booster_: Any = fit_lightgbm(x, y, seed=self.seed)
+        self.curve_ = training_curve(self.booster_, x, y)
         line = LogisticRegression().fit(rarity[:, None], y)
         self.slope_, self.intercept_ = max(float(line.coef_[0, 0]), 0.0), float(line.intercept_[0])
         self.share_ = EVEN / (EVEN + int((y == 1).sum()))
@@ -48,16 +49,17 @@ class Blend:
         """How much each feature gave to the trees, (P,)."""
         return np.asarray(self.booster_.feature_importance("gain"), dtype=float)
 
-    def to_json(self) -> dict[str, float]:
-        return {"slope": self.slope_, "intercept": self.intercept_, "share": self.share_}
+    def to_json(self) -> dict[str, Any]:
+        return {"slope": self.slope_, "intercept": self.intercept_, "share": self.share_, "curve": self.curve_}
 
     def to_text(self) -> str:
         """LightGBM's own text."""
         return to_text(self.booster_)
 
     @staticmethod
-    def from_saved(content: Mapping[str, float], text: str) -> "Blend":
+    def from_saved(content: Mapping[str, Any], text: str) -> "Blend":
         made = Blend()
+        made.curve_ = [(int(trees), float(loss)) for trees, loss in content["curve"]]
         made.booster_ = from_text(text)
         made.slope_, made.intercept_, made.share_ = (content[name] for name in ("slope", "intercept", "share"))
         return made

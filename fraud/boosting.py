@@ -29,6 +29,18 @@ def fit_lightgbm(x: NDArray[np.float32], y: NDArray, *, seed: int) -> Any:
     return lightgbm.train({**SETTINGS, "seed": seed}, data, num_boost_round=ROUNDS)
 
 
+def training_curve(booster: Any, x: NDArray[np.float32], y: NDArray, *, every: int = 20) -> list[tuple[int, float]]:
+    """Mean negative log-likelihood of the labels it was fitted to (every k-th of very many), in nats, after so many
+    trees."""
+    some = slice(None, None, max(1, len(x) // 20_000))
+    x, truth = x[some], np.asarray(y, dtype=float)[some]
+    curve = []
+    for trees in range(every, ROUNDS + 1, every):
+        p = np.clip(booster.predict(x, num_iteration=trees, num_threads=1), 1e-12, 1 - 1e-12)
+        curve.append((trees, float(-np.mean(truth * np.log(p) + (1 - truth) * np.log(1 - p)))))
+    return curve
+
+
 def predict(booster: Any, x: NDArray[np.float32]) -> NDArray[np.float64]:
     """Probability of fraud, (N,)."""
     return np.asarray(booster.predict(x, num_threads=1), dtype=float)

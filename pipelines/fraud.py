@@ -32,6 +32,7 @@ from unlabeled.pipelines._fraud_output import skip_words, write, write_skipped
 from unlabeled.pipelines.jobs import Comparison, Outcome, number
 
 EXPERIMENT = "unlabeled/fraud"
+CURVE = "log_loss_of_the_labels"
 _TRAIN_SHARE = 0.7
 _DEMO = Size(dim=48, steps=400, length=48)
 
@@ -118,7 +119,7 @@ def score(table: Path, *, model: Path, out: Path, budget: int = 100, since: str 
         raise DataError(f"no payment at or after {since}: the last is at {payments.when(payments.time[-1])}")
     parent = detector.manifest_.get("run_id")
     with tracking.run(EXPERIMENT, "score", params={"table": table.name, "budget": budget}, parent=parent) as run:
-        run.tags({"data": new.fingerprint()})
+        run.tags({"data.fingerprint": new.fingerprint()})
         ours, why = detector.explained(new, history=past if len(past) else None)
         seen = new.time <= detector.manifest_.get("labelled_until", -np.inf)
         scored = Scored(detector, past, new, {OURS: ours}, why, budget, seen)
@@ -225,9 +226,10 @@ def _backtest(
     unseen = new if n_frauds is None else new.with_labels(np.full(len(new), -1))
     params = {"table": source, "label_delay_days": label_delay, "frauds": frauds, "genuine": genuine, "seed": seed}
     with tracking.run(EXPERIMENT, "backtest", params=params, parent=pretraining) as run:
-        run.tags({"data": payments.fingerprint(), "split": past.fingerprint()})
+        run.tags({"data.fingerprint": payments.fingerprint(), "split.fingerprint": past.fingerprint()})
         if frauds:
             detector.finetune(past)
+            _log_curve(detector, run)
         model = detector.save(out / "model", run_id=run.run_id, pretraining_run=pretraining)
         ours, why = detector.explained(unseen, history=past)
         everything, part = joined([past, unseen])
@@ -285,7 +287,7 @@ def _pretrained(
     detector = FraudDetector(roles=known.roles, size=size, label_delay_days=label_delay, random_state=seed)
     params = {"table": source, "payments": len(known), "seed": seed, **vars(size or Size())}
     with tracking.run(EXPERIMENT, "pretrain", params=params) as run:
-        run.tags({"data": known.fingerprint()})
+        run.tags({"data.fingerprint": known.fingerprint()})
         detector.pretrain(known, state=out.with_name(f".{out.name}.training"), log=priced(run.metrics, rates))
         detector.manifest_["run_id"] = run.run_id
         detector.save(out)
@@ -317,8 +319,9 @@ def _finetuned(
     frauds, genuine = int((known.label == 1).sum()), int((known.label == 0).sum())
     params = {"table": source, "frauds": frauds, "genuine": genuine}
     with tracking.run(EXPERIMENT, "finetune", params=params, parent=pretraining) as run:
-        run.tags({"data": known.fingerprint()})
+        run.tags({"data.fingerprint": known.fingerprint()})
         detector.finetune(known)
+        _log_curve(detector, run)
         comparisons, words = checked(detector, known)
         run.metrics({"labelled_frauds": frauds, "labelled_genuine": genuine})
         detector.manifest_ |= {"run_id": run.run_id, "pretraining_run": pretraining}
@@ -330,7 +333,7 @@ def _finetuned(
             subtitle=source,
             says=words,
             facts={"labelled frauds": frauds, "labelled genuine": genuine, "payments": len(known)},
-            curves={},
+            curves={CURVE: detector.fitted_.curve_},
             made_of=params,
             synthetic=False,
             run_id=run.run_id,
@@ -345,6 +348,13 @@ def _finetuned(
         run.metrics({f"check.{short(n)}": number(v) for c in comparisons[:1] for n, v in c.everything().items()})
         run.artifact(out, "model")
     return run.run_id, comparisons, words
+
+
+def _log_curve(detector: FraudDetector, run: tracking.Run) -> None:
+    """How LightGBM came to fit the labels, tree by tree."""
+    assert detector.fitted_ is not None
+    for trees, value in detector.fitted_.curve_:
+        run.metrics({CURVE: value}, trees)
 
 
 def _sentence(text: str) -> str:

@@ -71,6 +71,9 @@ def test_from_a_table_to_alerts(path: Path, in_tmp: Path) -> None:
     assert runs.get_run(tuned.run_id).data.tags["unlabeled.pretraining_run"] == learnt.run_id
     assert runs.get_run(outcome.run_id).data.tags["unlabeled.pretraining_run"] == tuned.run_id
     assert runs.get_metric_history(learnt.run_id, "loss")
+    curve = [point.value for point in runs.get_metric_history(str(tuned.run_id), fraud.CURVE)]
+    assert len(curve) > 5
+    assert curve[-1] < curve[0]
     with pytest.raises(DataError, match="no payment at or after 2030-01-01"):
         fraud.score(path, model=in_tmp / "tuned", out=in_tmp / "none", since="2030-01-01")
     assert not (in_tmp / "none").exists()
