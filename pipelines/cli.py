@@ -5,7 +5,9 @@ Nothing heavy is imported here; each command imports its job when it is called.
 
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
 from itertools import pairwise
 from pathlib import Path
@@ -68,6 +70,9 @@ def main(arguments: list[str] | None = None) -> None:
     # Threads that wait by spinning slow a small network twentyfold as soon as anything else runs on the machine; a
     # short spin keeps most of an idle machine's speed. Read when PyTorch is loaded, which no command has done yet.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if threading.current_thread() is threading.main_thread():
+        # Said outright: a shell that starts this in the background has Ctrl-C ignored, and so would whoever sends it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug, silent, as_json = (flag in given for flag in EVERYWHERE)
     sys.exit(_run([a for a in given if a not in EVERYWHERE], debug=debug, silent=silent or as_json, as_json=as_json))
@@ -99,7 +104,7 @@ def _run(arguments: list[str], *, debug: bool, silent: bool, as_json: bool) -> i
         _show(result, as_json=as_json)
         return DONE if result.passed else FAILED
     if result == INTERRUPTED:  # Typer turns Ctrl-C into this
-        _complain("interrupted")
+        _complain("interrupted; the same command goes on from the last training state, where there is one")
     return result if isinstance(result, int) else DONE
 
 

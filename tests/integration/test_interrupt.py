@@ -21,7 +21,9 @@ def test_an_interrupted_pretraining_ends_with_130_and_goes_on_where_it_was(in_tm
     arguments = ["fraud", "pretrain", "payments.parquet", "--out", "spending", "--steps", "400"]
     command = [sys.executable, "-c", "from unlabeled.pipelines.cli import main; main()", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts a job in the background
     job = subprocess.Popen(command, cwd=in_tmp, stderr=subprocess.PIPE, text=True, env=environment)
+    signal.signal(signal.SIGINT, ignored)
     deadline = time.monotonic() + 240
     while not list(in_tmp.glob("**/step-*/manifest.json")):
         assert job.poll() is None, job.communicate()[1]
@@ -29,7 +31,7 @@ def test_an_interrupted_pretraining_ends_with_130_and_goes_on_where_it_was(in_tm
     job.send_signal(signal.SIGINT)
     said = job.communicate(timeout=120)[1]
     assert job.returncode == 130, said
-    assert "the same command goes on from there" in said
+    assert "the same command goes on from" in said
     assert "Traceback" not in said
     assert not (in_tmp / "spending").exists()
 

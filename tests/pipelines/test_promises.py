@@ -28,7 +28,11 @@ def ends(monkeypatch: pytest.MonkeyPatch, what: Outcome | BaseException, *argume
     [
         (Outcome(headline="fine"), 0, ""),
         (Outcome(headline="a gate failed", passed=False), 1, ""),
-        (KeyboardInterrupt(), 130, "unlabeled: interrupted\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "unlabeled: interrupted; the same command goes on from the last training state, where there is one\n",
+        ),
         (Interrupted("stopped at step 3"), 130, "unlabeled: stopped at step 3\n"),
         (RuntimeError("odd"), 1, "unlabeled: unexpected RuntimeError: odd (--debug shows where; please report it)\n"),
     ],
