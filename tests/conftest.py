@@ -1,6 +1,6 @@
 """What all tests share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,19 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def has_states() -> Callable[[Path], bool]:
+    """Whether a running training has kept a state below a folder. Folders come and go while this looks."""
+
+    def look(folder: Path) -> bool:
+        try:
+            return bool(list(folder.glob("**/step-*/manifest.json")))
+        except FileNotFoundError:
+            return False
+
+    return look
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from unlabeled.fraud.simulate import simulate
 pytestmark = pytest.mark.integration
 
 
-def test_an_interrupted_pretraining_ends_with_130_and_goes_on_where_it_was(in_tmp: Path) -> None:
+def test_an_interrupted_pretraining_ends_with_130_and_goes_on_where_it_was(
+    in_tmp: Path, has_states: Callable[[Path], bool]
+) -> None:
     simulate(customers=200, merchants=60, weeks=10, stolen=5, terminals=1).to_parquet(in_tmp / "payments.parquet")
     arguments = ["fraud", "pretrain", "payments.parquet", "--out", "spending", "--steps", "400"]
     command = [sys.executable, "-c", "from unlabeled.pipelines.cli import main; main()", *arguments]
@@ -25,7 +28,7 @@ def test_an_interrupted_pretraining_ends_with_130_and_goes_on_where_it_was(in_tm
     job = subprocess.Popen(command, cwd=in_tmp, stderr=subprocess.PIPE, text=True, env=environment)
     signal.signal(signal.SIGINT, ignored)
     deadline = time.monotonic() + 240
-    while not list(in_tmp.glob("**/step-*/manifest.json")):
+    while not has_states(in_tmp):
         assert job.poll() is None, job.communicate()[1]
         assert time.monotonic() < deadline, "no training state appeared"
     job.send_signal(signal.SIGINT)

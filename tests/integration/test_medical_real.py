@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,9 @@ def pretrain_command(folder: Path) -> list[str]:
     return [*program, "medical", "pretrain", "films.npz", "--out", str(folder), "--size", "32", "--epochs", "30"]
 
 
-def test_a_killed_pretraining_goes_on_and_ends_as_an_undisturbed_one(in_tmp: Path) -> None:
+def test_a_killed_pretraining_goes_on_and_ends_as_an_undisturbed_one(
+    in_tmp: Path, has_states: Callable[[Path], bool]
+) -> None:
     images = np.random.default_rng(0).integers(0, 256, (200, 32, 32), dtype=np.uint8)
     np.savez("films.npz", images=images)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -90,7 +93,7 @@ def test_a_killed_pretraining_goes_on_and_ends_as_an_undisturbed_one(in_tmp: Pat
     state = in_tmp / ".cut.state"
     started = subprocess.Popen(pretrain_command(in_tmp / "cut"), env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
-    while not list(state.glob("step-*/manifest.json")):
+    while not has_states(state):
         assert started.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline, "no training state was written"
         time.sleep(0.01)
