@@ -71,6 +71,7 @@ def test_a_payment_of_unknown_label_judges_nothing(
     assert some == rest
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("n_frauds", [None, 20])
 def test_lightgbm_beside_ours_learns_from_the_very_same_labelled_payments(

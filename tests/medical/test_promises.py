@@ -116,6 +116,7 @@ def labels_with(path: Path, archive: simulate.Simulated, parts: tuple[str, ...] 
     return path
 
 
+@pytest.mark.integration
 def test_all_methods_get_the_same_labels_and_nobody_sees_the_judged_patients_nor_writes_their_names(
     model: PneumoniaModel, archive: simulate.Simulated, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +150,7 @@ def test_all_methods_get_the_same_labels_and_nobody_sees_the_judged_patients_nor
         assert path.is_dir() or b"WARD7" not in path.read_bytes(), path
 
 
+@pytest.mark.integration
 def test_patients_who_helped_to_choose_cannot_be_judged_on(
     model: PneumoniaModel, archive: simulate.Simulated, in_tmp: Path
 ) -> None:
