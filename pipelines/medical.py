@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,21 +13,21 @@ from numpy.typing import NDArray
 from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Rates, priced
 from unlabeled.core.checkpoints import write_atomically
-from unlabeled.core.errors import DataError, GateError
+from unlabeled.core.errors import DataError
 from unlabeled.core.evaluation import Estimate
-from unlabeled.core.fingerprint import of_array
 from unlabeled.core.progress import say
 from unlabeled.medical import baselines, report, simulate
 from unlabeled.medical._finetuning import Decision, Labelled
 from unlabeled.medical.baselines import PixelRegression
 from unlabeled.medical.evaluation import Scored, metrics
-from unlabeled.medical.images import UNLABELLED, ImageSet, Skip, skip_summary
+from unlabeled.medical.images import ImageSet, Skip, skip_summary
 from unlabeled.medical.labels import attach, read_labels
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.readers import read_images
-from unlabeled.medical.splits import SHOWN, check_no_leak, first_labels, hold_out
+from unlabeled.medical.splits import check_no_leak, first_labels, hold_out
 from unlabeled.medical.tasks import Masking, Task
 from unlabeled.pipelines import _cost as cost
+from unlabeled.pipelines._medical_judges import Judges, by_pixels, judges_found, judges_given
 from unlabeled.pipelines.jobs import Comparison, Outcome
 
 EXPERIMENT = "unlabeled/medical"
@@ -122,7 +121,7 @@ def predict(source: Path, *, model: Path, out: Path, labels: Path | None = None)
     trained = PneumoniaModel.load(model)
     trained.check_fine_tuned()
     images = _read(source, labels, size=trained.image_size)
-    judges = _judges_found(trained, images) if labels is None else _judges_given(trained, images)
+    judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
     for note in judges.notes:
         say(note)
     return _predict(trained, images, out=out, judges=judges, beside=model / BESIDE)
@@ -233,7 +232,7 @@ def _finetune(
         model.provenance_["finetuning_run"] = run.run_id
         for part in (train, parts.validation):
             if part is not None:
-                model.remember([*part.patients, *_by_pixels(part)])
+                model.remember([*part.patients, *by_pixels(part)])
         say("baselines: the same network from scratch, PCA + logistic regression")
         scratch = baselines.from_scratch(model, data, groups=train.patients, validation=validation)
         pixels = baselines.PixelRegression(folds=model.folds, seed=model.random_state).fit(
@@ -271,7 +270,7 @@ def _finetune(
     )
 
 
-def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judges: "Judges", beside: Path) -> Outcome:
+def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judges: Judges, beside: Path) -> Outcome:
     """Scores every picture; where there are labelled ones to judge on, says how good that is beside the baselines."""
     probability, decision = model.score(images), model.decision_
     assert decision is not None
@@ -319,56 +318,6 @@ def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judges: "Jud
     return Outcome(headline=headline, comparisons=comparisons, files=files, run_id=run.run_id, details=details)
 
 
-class Judges(NamedTuple):
-    """Labelled pictures that may judge a model (``None``: there are none), and what the report says about that."""
-
-    unseen: ImageSet | None
-    notes: tuple[str, ...] = ()
-
-
-def _judges_given(model: PneumoniaModel, images: ImageSet) -> Judges:
-    """Somebody asked for these labels: what cannot be judged on is refused.
-
-    Raises:
-        GateError: the model learnt from some of these patients.
-        DataError: one class only.
-    """
-    labelled = images.labelled()
-    _refuse_seen(model, labelled)
-    if _one_class(labelled):
-        raise DataError("the labels hold one class only, and judge nothing: predict without --labels")
-    return Judges(labelled)
-
-
-def _judges_found(model: PneumoniaModel, images: ImageSet) -> Judges:
-    """Nobody asked for these labels, the input has them: they judge as far as they can, and nothing is refused."""
-    if images.labels is None or not (images.labels != UNLABELLED).any():
-        return Judges(None)
-    labelled = images.labelled()
-    if not model.digests_:
-        # Saved from Python without remember(): nobody can tell whom it learnt from.
-        return Judges(None, ("the input's own labels judge nothing: the model does not know whom it learnt from",))
-    # By the picture too: the labels learnt from may have named patients otherwise than this input does.
-    seen = model.seen(labelled.patients) | model.seen(_by_pixels(labelled))
-    new = ~np.isin(labelled.patients, labelled.patients[seen])
-    left = f"{int((~new).sum())} labelled pictures of patients that the model learnt from are left out of the judging"
-    if not new.any():
-        return Judges(None, (f"the input's own labels judge nothing: all {left}",))
-    unseen = labelled.take(new)
-    if _one_class(unseen):
-        return Judges(None, ("the input's own labels judge nothing: of new patients, they hold one class only", left))
-    return Judges(unseen, (f"judged with the input's own labels, on {len(unseen)} pictures of new patients", left))
-
-
-def _by_pixels(images: ImageSet) -> list[str]:
-    return [f"picture {of_array(pixels)}" for pixels in images.images]
-
-
-def _one_class(labelled: ImageSet) -> bool:
-    assert labelled.labels is not None
-    return len(np.unique(labelled.labels)) < 2
-
-
 def _beside(model: PneumoniaModel, folder: Path, unseen: ImageSet) -> dict[str, Scored]:
     """Ours, and the baselines that were kept beside the model; one saved from Python has none."""
     assert model.decision_ is not None
@@ -407,17 +356,6 @@ def _read(source: Path, labels: Path | None, *, size: int) -> ImageSet:
     for note in images.notes:
         say(note)
     return images
-
-
-def _refuse_seen(model: PneumoniaModel, images: ImageSet) -> None:
-    """Raises a GateError that names labelled patients whose labels the model was fitted to."""
-    seen = sorted(set(images.patients[model.seen(images.patients)]))
-    if seen:
-        raise GateError(
-            f"the model learnt from the labels of {len(seen)} patient(s) in this evaluation: {', '.join(seen[:SHOWN])}"
-            + (f" and {len(seen) - SHOWN} more" if len(seen) > SHOWN else "")
-            + ". Give labels of other patients only"
-        )
 
 
 def _say_skips(skipped: tuple[Skip, ...]) -> None:
