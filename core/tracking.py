@@ -12,7 +12,7 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,11 @@ class Run:
         for name, value in values.items():
             if math.isfinite(value):
                 self._put("metric", (name, float(value), now, step))
+
+    def curve(self, name: str, values: Sequence[float], *, most: int = 400) -> None:
+        """A whole curve at once, its steps the positions in ``values``; a long one is thinned to ``most`` points."""
+        for step in range(0, len(values), max(1, math.ceil(len(values) / most))):
+            self.metrics({name: float(values[step])}, step)
 
     def params(self, values: Mapping[str, Any]) -> None:
         self._put("params", {name: str(value)[:6000] for name, value in values.items()})
@@ -131,6 +136,7 @@ def run(
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, Any] | None = None,
     parent: str | None = None,
+    model: str | None = None,
 ) -> Iterator[Run]:
     """Opens a run, closes it as FINISHED, KILLED (Ctrl-C) or FAILED.
 
@@ -140,6 +146,7 @@ def run(
         params: settings; the hardware and the version are added.
         tags: e.g. data and split fingerprints.
         parent: id of the pretraining run that this one starts from.
+        model: id of the run that made the model that is used here.
     """
     if os.environ.get("RANK", "0") != "0":  # under torchrun the leading process speaks for all
         yield Run(name, "", None, None)
@@ -147,6 +154,8 @@ def run(
     origin = {"unlabeled.version": __version__}
     if parent:
         origin["unlabeled.pretraining_run"] = parent
+    if model:
+        origin["unlabeled.model_run"] = model
     client, run_id = _open(experiment, name, {**origin, **(tags or {})})
     offline_id = run_id or f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{name.replace('/', '-').replace(' ', '-')}"
     opened = Run(name, offline_id, client, OFFLINE / offline_id)

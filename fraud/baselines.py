@@ -94,6 +94,7 @@ def baseline_scores(
     training: NDArray[np.bool_],
     rows: NDArray[np.int64],
     seed: int,
+    lightgbm: LightGBM | None = None,
 ) -> dict[str, Floats]:
     """Every baseline's score of ``rows``, by name, the strongest kind first.
 
@@ -101,12 +102,14 @@ def baseline_scores(
         columns: the plain features of all rows.
         label: labels that may be used for training, -1 elsewhere, (N,).
         training: rows that may be used for training.
+        lightgbm: fitted already on these labels and columns; fitted here when ``None``.
     """
     x = stacked(columns)
     labelled = np.flatnonzero(training & (label >= 0))
     made: dict[str, Floats] = {}
     if len(np.unique(label[labelled])) == 2:
-        made["LightGBM, same labels"] = LightGBM(seed=seed).fit(x[labelled], label[labelled]).score(x[rows])
+        fitted = lightgbm or LightGBM(seed=seed).fit(x[labelled], label[labelled])
+        made["LightGBM, same labels"] = fitted.score(x[rows])
         made["logistic regression, same labels"] = LogisticRegression().fit(x[labelled], label[labelled]).score(x[rows])
     made["isolation forest"] = IsolationForest(seed=seed).fit(x[training]).score(x[rows])
     rule = amount_rule(columns)

@@ -50,6 +50,11 @@ def forward_check(detector: FraudDetector, known: Transactions) -> ForwardCheck 
     trial.finetune(early)
     scores = {OURS: trial.score_rows(early, rows)}
     scores |= baseline_scores(
-        trial.plain_columns(early), early.label, training=before, rows=rows, seed=detector.random_state
+        trial.plain_columns(early),
+        early.label,
+        training=before,
+        rows=rows,
+        seed=detector.random_state,
+        lightgbm=trial.baseline_,
     )
     return ForwardCheck(known.take(rows), scores, int((taught == 1).sum()))

@@ -141,11 +141,11 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
                 f"{len(rows) - frauds}: add labels (1 fraud, 0 genuine), or score without any"
             )
         self.plain_.risk = "counterparty" in known.frame and len(rows) >= _FEW_LABELS * len(known)
-        columns, _ = self.features(known, rows)
+        plain = self._plain_rows(known, rows)
+        columns = plain | self._learnt(known, rows)[0]
         self.feature_names_ = list(columns)
         rarity = self.unsupervised_.score(columns)
         self.fitted_ = Blend(seed=self.random_state).fit(stacked(columns), rarity, known.label[rows])
-        plain = {name: columns[name] for name in self.plain_columns(known)}
         self.baseline_ = LightGBM(seed=self.random_state).fit(stacked(plain), known.label[rows])
         self.manifest_ = {
             **self.manifest_,
@@ -309,7 +309,15 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
 
     def features(self, table: Transactions, rows: NDArray[np.int64]) -> tuple[dict[str, NDArray], list[Reading]]:
         """Every feature of some rows by name, and the encoders' readings of them."""
-        made: dict[str, NDArray] = {name: values[rows] for name, values in self.plain_.columns(table).items()}
+        learnt, readings = self._learnt(table, rows)
+        return self._plain_rows(table, rows) | learnt, readings
+
+    def _plain_rows(self, table: Transactions, rows: NDArray[np.int64]) -> dict[str, NDArray]:
+        return {name: values[rows] for name, values in self.plain_.columns(table).items()}
+
+    def _learnt(self, table: Transactions, rows: NDArray[np.int64]) -> tuple[dict[str, NDArray], list[Reading]]:
+        """What the encoders add to the plain features: surprises and states."""
+        made: dict[str, NDArray] = {}
         readings = []
         for i, model in enumerate(self.models_):
             learnt, reading = model.features(table, rows)

@@ -146,7 +146,11 @@ def _alerts(report: Report, findings: Findings) -> None:
             row.append({1: "fraud", 0: "genuine"}.get(int(table.label[position]), "unknown"))
         rows.append(row)
     columns = ["payment", "time", *(["card"] if "entity" in table.frame else []), "amount", "score", "why"]
-    section.table([*columns, *(["truth"] if findings.measures else [])], rows, note="The fifteen highest scores.")
+    section.table(
+        [*columns, *(["truth"] if findings.measures else [])],
+        rows,
+        note="The fifteen highest scores of the whole period; alerts.csv lists every alert, day by day.",
+    )
 
 
 def _skipped(report: Report, table: Transactions) -> None:

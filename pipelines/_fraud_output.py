@@ -12,7 +12,7 @@ from unlabeled.fraud import report as page
 from unlabeled.fraud.detector import FraudDetector
 from unlabeled.fraud.history_model import Size
 from unlabeled.fraud.measures import measure
-from unlabeled.fraud.readers import Transactions
+from unlabeled.fraud.readers import DAY, Transactions
 from unlabeled.pipelines._fraud_compare import OURS, Scored
 
 _REASONS_FOR = 1_000
@@ -73,8 +73,12 @@ def write(
 
 
 def _alert_table(scored: Scored, alerts: NDArray[np.int64], reasons: list[str]) -> pd.DataFrame:
+    """Day by day, the highest score of each day first; ``alerts`` and their reasons come by score."""
     new = scored.new
+    day = new.day[alerts]
     columns: dict[str, Any] = {
+        "day": [new.when(d * DAY).removesuffix(" 00:00:00") for d in day],
+        "rank": pd.Series(day).groupby(day).cumcount().to_numpy() + 1,
         "row_id": new.frame["row_id"].to_numpy()[alerts],
         "time": [new.when(t) for t in new.time[alerts]],
         "amount": new.amount[alerts],
@@ -84,7 +88,7 @@ def _alert_table(scored: Scored, alerts: NDArray[np.int64], reasons: list[str]) 
     for part in ("entity", "counterparty"):
         if part in new.frame:
             columns[part] = new.frame[part].to_numpy()[alerts]
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns).iloc[np.argsort(day, kind="stable")]
 
 
 def _with_skips(new: Transactions, source: Transactions) -> Transactions:

@@ -29,7 +29,7 @@ from unlabeled.pipelines._fraud_compare import (
     what_judges,
 )
 from unlabeled.pipelines._fraud_output import skip_words, write, write_skipped
-from unlabeled.pipelines.jobs import Comparison, Outcome, number
+from unlabeled.pipelines.jobs import Comparison, Outcome, number, percentiles
 
 EXPERIMENT = "unlabeled/fraud"
 CURVE = "log_loss_of_the_labels"
@@ -117,9 +117,15 @@ def score(table: Path, *, model: Path, out: Path, budget: int = 100, since: str 
     past, new = payments.take(payments.time < start), payments.take(payments.time >= start)
     if not len(new):
         raise DataError(f"no payment at or after {since}: the last is at {payments.when(payments.time[-1])}")
-    parent = detector.manifest_.get("run_id")
-    with tracking.run(EXPERIMENT, "score", params={"table": table.name, "budget": budget}, parent=parent) as run:
-        run.tags({"data.fingerprint": new.fingerprint()})
+    made = detector.manifest_.get("run_id")
+    with tracking.run(
+        EXPERIMENT,
+        f"score {out.name}",
+        params={"table": table.name, "payments": len(new), "budget": budget, "model": model.name},
+        tags={"data.fingerprint": new.fingerprint()},
+        parent=detector.manifest_.get("pretraining_run") or made,
+        model=made,
+    ) as run:
         ours, why = detector.explained(new, history=past if len(past) else None)
         seen = new.time <= detector.manifest_.get("labelled_until", -np.inf)
         scored = Scored(detector, past, new, {OURS: ours}, why, budget, seen)
@@ -143,7 +149,10 @@ def score(table: Path, *, model: Path, out: Path, budget: int = 100, since: str 
             tone=tone,
         )
         run.metrics({f"{short(name)}.{key}": v for name, m in measures.items() for key, v in m.items()})
+        run.curve("score_percentiles", percentiles(ours))
+        run.artifact(model, "model")
         alerts = len(scored.alerts)
+        run.metrics({"alerts": alerts})
         return Outcome(
             headline=f"{headline}; {skip_words(payments)}. {seen_words(scored)}".rstrip(),
             comparisons=comparisons,
@@ -225,7 +234,7 @@ def _backtest(
     # With few labels none arrive later either; with all, each counts once its delay has passed.
     unseen = new if n_frauds is None else new.with_labels(np.full(len(new), -1))
     params = {"table": source, "label_delay_days": label_delay, "frauds": frauds, "genuine": genuine, "seed": seed}
-    with tracking.run(EXPERIMENT, "backtest", params=params, parent=pretraining) as run:
+    with tracking.run(EXPERIMENT, f"backtest {out.name}", params=params, parent=pretraining) as run:
         run.tags({"data.fingerprint": payments.fingerprint(), "split.fingerprint": past.fingerprint()})
         if frauds:
             detector.finetune(past)
@@ -239,6 +248,7 @@ def _backtest(
             training=part == 0,
             rows=np.flatnonzero(part == 1),
             seed=seed,
+            lightgbm=detector.baseline_,
         )
         note = (
             f"Learnt from {len(past):,} payments before {payments.when(cut)}, of which {frauds:,} were known to be "
@@ -260,6 +270,7 @@ def _backtest(
             skips=payments,
         )
         run.metrics({f"{short(name)}.{key}": v for name, m in measures.items() for key, v in m.items()})
+        run.curve("score_percentiles", percentiles(ours))
         run.artifact(model, "model")
     return Outcome(
         headline=f"{headline}; {skip_words(payments)}." if len(payments.skipped) else f"{headline}.",
@@ -286,7 +297,7 @@ def _pretrained(
         say(f"  {part}: {columns}")
     detector = FraudDetector(roles=known.roles, size=size, label_delay_days=label_delay, random_state=seed)
     params = {"table": source, "payments": len(known), "seed": seed, **vars(size or Size())}
-    with tracking.run(EXPERIMENT, "pretrain", params=params) as run:
+    with tracking.run(EXPERIMENT, f"pretrain {out.name}", params=params) as run:
         run.tags({"data.fingerprint": known.fingerprint()})
         detector.pretrain(known, state=out.with_name(f".{out.name}.training"), log=priced(run.metrics, rates))
         detector.manifest_["run_id"] = run.run_id
@@ -306,7 +317,7 @@ def _pretrained(
             synthetic=synthetic,
             run_id=run.run_id,
         )
-        report.write(out / "report.html")
+        run.artifact(report.write(out / "report.html"))
         run.artifact(out, "model")
     return detector, run.run_id
 
@@ -318,7 +329,7 @@ def _finetuned(
     pretraining = detector.manifest_.get("pretraining_run") or detector.manifest_.get("run_id")
     frauds, genuine = int((known.label == 1).sum()), int((known.label == 0).sum())
     params = {"table": source, "frauds": frauds, "genuine": genuine}
-    with tracking.run(EXPERIMENT, "finetune", params=params, parent=pretraining) as run:
+    with tracking.run(EXPERIMENT, f"finetune {out.name}", params=params, parent=pretraining) as run:
         run.tags({"data.fingerprint": known.fingerprint()})
         detector.finetune(known)
         _log_curve(detector, run)
@@ -344,7 +355,7 @@ def _finetuned(
         report.section("What it leans on").table(
             ["column", "share of the gain, %"], [[name, f"{100 * g / max(sum(gain), 1e-9):.1f}"] for name, g in leading]
         )
-        report.write(out / "report.html")
+        run.artifact(report.write(out / "report.html"))
         run.metrics({f"check.{short(n)}": number(v) for c in comparisons[:1] for n, v in c.everything().items()})
         run.artifact(out, "model")
     return run.run_id, comparisons, words

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unlabeled.core.evaluation import Estimate
 
 
@@ -78,6 +81,11 @@ class Outcome:
             "run_id": self.run_id,
             **self.details,
         }
+
+
+def percentiles(values: NDArray[np.float64]) -> list[float]:
+    """The 0th to the 100th percentile of scores: one curve that can be laid over another day's."""
+    return [float(value) for value in np.nanpercentile(values, np.arange(101))]
 
 
 def number(value: Estimate | float) -> float:

@@ -28,7 +28,7 @@ from unlabeled.medical.splits import check_no_leak, first_labels, hold_out
 from unlabeled.medical.tasks import Masking, Task
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines._medical_judges import Judges, by_pixels, judges_found, judges_given
-from unlabeled.pipelines.jobs import Comparison, Outcome
+from unlabeled.pipelines.jobs import Comparison, Outcome, percentiles
 
 EXPERIMENT = "unlabeled/medical"
 OURS, SCRATCH, PIXELS = "ours", "same network from scratch", "PCA + logistic regression"
@@ -124,7 +124,7 @@ def predict(source: Path, *, model: Path, out: Path, labels: Path | None = None)
     judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
     for note in judges.notes:
         say(note)
-    return _predict(trained, images, out=out, judges=judges, beside=model / BESIDE)
+    return _predict(trained, images, out=out, judges=judges, folder=model)
 
 
 def demo(out: Path, *, seed: int = 0) -> Outcome:
@@ -159,7 +159,8 @@ def _pretrain(
         )
         model.save(out)
         files = {"model": out, "report": page.write(out / "report.html"), **_write_skips(out, images.skipped)}
-        run.artifact(out)
+        run.artifact(out, "model")
+        run.artifact(files["report"])
     loss = model.pretraining_["curves"]["loss"][-1][1] if model.pretraining_ else float("nan")
     return Outcome(
         headline=f"Pretrained on {len(images):,} pictures without labels ({len(images.skipped)} inputs skipped); "
@@ -260,7 +261,8 @@ def _finetune(
         pixels.save(out / BESIDE / "pixels")
         files = {"model": out, "report": page.write(out / "report.html"), **_write_skips(out, skipped)}
         _log(run, table)
-        run.artifact(out)
+        run.artifact(out, "model")
+        run.artifact(files["report"])
     return Outcome(
         headline=f"{len(train)} labels, {len(test)} unseen pictures. {verdict.text}",
         comparisons=_comparisons(table),
@@ -270,13 +272,18 @@ def _finetune(
     )
 
 
-def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judges: Judges, beside: Path) -> Outcome:
-    """Scores every picture; where there are labelled ones to judge on, says how good that is beside the baselines."""
+def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judges: Judges, folder: Path) -> Outcome:
+    """Scores every picture with the model of ``folder``; says how good that is beside the baselines where it can."""
     probability, decision = model.score(images), model.decision_
     assert decision is not None
-    name = f"predict {out.name}"
-    tags = {"data.fingerprint": images.fingerprint()}
-    with tracking.run(EXPERIMENT, name, tags=tags, parent=model.provenance_.get("pretraining_run")) as run:
+    with tracking.run(
+        EXPERIMENT,
+        f"predict {out.name}",
+        params={**model.get_params(), "model": folder.name, "threshold": decision.threshold, "images": len(images)},
+        tags={"data.fingerprint": images.fingerprint()},
+        parent=model.provenance_.get("pretraining_run"),
+        model=model.provenance_.get("finetuning_run"),
+    ) as run:
         called = int((probability >= decision.threshold).sum())
         files = {"predictions": _write_predictions(out, images, probability, decision)}
         files |= _write_skips(out, images.skipped)
@@ -290,7 +297,7 @@ def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judges: Judg
         else:
             unseen = judges.unseen
             assert unseen.labels is not None
-            methods = _beside(model, beside, unseen)
+            methods = _beside(model, folder / BESIDE, unseen)
             table = {method: metrics(unseen.labels, s, patients=unseen.patients) for method, s in methods.items()}
             verdict = (
                 report.verdict(unseen.labels, methods, patients=unseen.patients)
@@ -314,7 +321,10 @@ def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judges: Judg
             details |= {"judged": len(unseen), "metrics": {key: value.value for key, value in table[OURS].items()}}
             _log(run, table)
         files["report"] = page.write(out / "report.html")
-        run.artifact(out)
+        run.curve("probability_percentiles", percentiles(probability))
+        run.artifact(out, "predictions")
+        run.artifact(files["report"])
+        run.artifact(folder, "model")
     return Outcome(headline=headline, comparisons=comparisons, files=files, run_id=run.run_id, details=details)
 
 

@@ -106,6 +106,7 @@ def fit(
         with tracking.run(EXPERIMENT, f"fit {name}", params=_params(m.monitor), parent=pretraining) as run:
             run.tags(_prints([of[name]], [m.normal_rows]))
             run.metrics({"threshold": m.monitor.threshold_, "normal_rows": m.normal_rows})
+            run.curve("score", m.table["score"].to_list())
             run.artifact(written[f"model {name}"], "model")
             run.artifact(written["report"])
     return Outcome(
@@ -134,9 +135,11 @@ def score(
     alone = len(recordings) == 1 and not skipped
     machines: list[pages.Machine] = []
     parent = None
+    used: dict[str, Path] = {}
     for recording in recordings:
         try:
-            monitor = MachineMonitor.load(files.model_of(recording.asset, model))
+            folder = files.model_of(recording.asset, model)
+            monitor = MachineMonitor.load(folder)
             table = monitor.score(recording)
         except DataError as error:
             if alone:
@@ -144,6 +147,7 @@ def score(
             skipped.append((recording.asset, str(error)))
             continue
         parent = parent or monitor.pretraining_run_
+        used[recording.asset] = folder
         rows = monitor.period_.stop
         same = len(recording) >= rows and fingerprint.of_array(recording.values[:rows]) == monitor.data_fingerprint_
         baselines = applied(monitor.plain_rules_, recording)
@@ -164,10 +168,14 @@ def score(
         + (f" {len(skipped)} left out (see the report)." if skipped else "")
         + summary.borrowed(machines)
     )
-    with tracking.run(EXPERIMENT, "score", params={"model": str(model)}, parent=parent) as run:
+    settings = {"model": model.name, "machines": len(machines)}
+    with tracking.run(EXPERIMENT, f"score {out.name}", params=settings, parent=parent) as run:
         run.tags(_prints([m.recording for m in machines], [m.monitor.period_.stop for m in machines]))
         for m in machines:
-            run.metrics({f"alarms.{files.metric_name(m.recording.asset)}": len(pages.alarm_episodes(m.table))})
+            name = files.metric_name(m.recording.asset)
+            run.metrics({f"alarms.{name}": len(pages.alarm_episodes(m.table))})
+            run.curve(f"score.{name}", m.table["score"].to_list())
+            run.artifact(used[m.recording.asset], f"model/{files.folder_name(m.recording.asset)}")
         written = files.scores([m.table for m in machines], out)
         written |= files.alarms(machines, out)
         written |= files.unjudged([m.recording for m in machines], [m.table for m in machines], out, skipped)
@@ -303,7 +311,7 @@ def _replay(
     comparisons = summary.comparisons([r.results for r in replays])
     headline, tone = summary.verdict(replays, comparisons, skipped)
     first = next(iter(runs.values()), None)
-    with tracking.run(EXPERIMENT, "backtest", params=_params(replays[0].monitor), parent=first) as run:
+    with tracking.run(EXPERIMENT, f"backtest {out.name}", params=_params(replays[0].monitor), parent=first) as run:
         run.tags(_prints([r.recording for r in replays], [r.monitor.period_.stop for r in replays]))
         run.tags({"synthetic": synthetic, "pretraining_runs": ", ".join(f"{k}: {v}" for k, v in runs.items())})
         machines = [summary.machine(r) for r in replays]
@@ -316,7 +324,8 @@ def _replay(
             path = r.monitor.save(
                 out / files.folder_name(r.recording.asset), pretraining_run=runs.get(r.recording.asset)
             )
-            run.artifact(path, "models/" + path.name)
+            run.curve(f"score.{files.metric_name(r.recording.asset)}", r.table["score"].to_list())
+            run.artifact(path, f"model/{path.name}")
         written |= files.scores([r.table for r in replays], out)
         written |= files.alarms(machines, out)
         written |= files.results([result for r in replays for result in r.results], out)
@@ -359,7 +368,7 @@ def _pretrain(
 ) -> tuple[MachineMonitor, str]:
     """A tracked pretraining run of its own on the first ``normal`` rows of each; the encoder is kept in ``keep``."""
     monitor = MachineMonitor(steps=steps, random_state=seed)
-    with tracking.run(EXPERIMENT, "pretrain", params=_params(monitor)) as run:
+    with tracking.run(EXPERIMENT, f"pretrain {keep.name}", params=_params(monitor)) as run:
         run.params({"fleet": ", ".join(r.asset for r in fleet), "normal_rows": ", ".join(map(str, normal))})
         run.tags(_prints(fleet, normal))
         log = priced(run.metrics, rates)
@@ -375,8 +384,8 @@ def _pretrain(
             synthetic=synthetic,
             run_id=run.run_id,
         )
-        page.write(keep / "report.html")
-        run.artifact(keep, "encoder")
+        run.artifact(page.write(keep / "report.html"))
+        run.artifact(keep, "model")
     return monitor, run.run_id
 
 

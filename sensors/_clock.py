@@ -51,8 +51,9 @@ def order(times: NDArray, *, source: str) -> Ordered:
     notes = []
     if backwards:
         notes.append(f"the clock steps back {backwards} time(s): rows were put in order of time")
-    if skipped:
-        notes.append(f"{len(skipped)} row(s) left out: without a timestamp, or with one seen before")
+    for count, why in ((int((~known).sum()), "no timestamp"), (int(repeated.sum()), "a timestamp seen before")):
+        if count:
+            notes.append(f"{count} row(s) left out: {why}")
     steps = np.diff(hours)
     if len(steps) and steps.max() > 10 * np.median(steps):
         count = int((steps > 10 * np.median(steps)).sum())

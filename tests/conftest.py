@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from unlabeled.core import progress
+from unlabeled.core.hardware import describe_hardware
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -36,6 +38,40 @@ def has_states() -> Callable[[Path], bool]:
             return bool(list(folder.glob("**/step-*/manifest.json")))
         except FileNotFoundError:
             return False
+
+    return look
+
+
+@pytest.fixture(scope="session")
+def complete() -> Callable[[Path, str], dict[str, Any]]:
+    """Every run of a room, by name, after a check that each holds what a run must hold."""
+
+    def artifacts(client: Any, run_id: str, folder: str | None = None) -> Iterator[str]:
+        for entry in client.list_artifacts(run_id, folder):
+            yield from artifacts(client, run_id, entry.path) if entry.is_dir else [entry.path]
+
+    def look(folder: Path, room: str) -> dict[str, Any]:
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+        experiment = client.get_experiment_by_name(f"unlabeled/{room}")
+        assert experiment is not None
+        runs = client.search_runs([experiment.experiment_id])
+        hardware = set(describe_hardware())
+        for run in runs:
+            name, found = run.info.run_name, set(artifacts(client, run.info.run_id))
+            assert run.info.status == "FINISHED", name
+            assert set(run.data.params) > hardware, f"{name} has no settings of its own"
+            longest = max((len(client.get_metric_history(run.info.run_id, m)) for m in run.data.metrics), default=0)
+            assert longest > 1, f"{name} has no curve among {sorted(run.data.metrics)}"
+            assert "report.html" in found, f"{name} has no report among {sorted(found)}"
+            model = [path for path in found if path.startswith("model/")]
+            assert any(path.endswith("weights.safetensors") for path in model), f"{name} has no model in {found}"
+            verb = name.partition(" ")[0]
+            parent = run.data.tags.get("unlabeled.pretraining_run")
+            assert (parent is None) == (verb == "pretrain"), f"{name} comes from {parent}"
+            assert parent is None or parent in {other.info.run_id for other in runs}
+        return {run.info.run_name: run for run in runs}
 
     return look
 

@@ -1,7 +1,9 @@
 """The jobs on a small made-up table: what they write, what they say, and what they record."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +26,7 @@ def path(table: pd.DataFrame, in_tmp: Path) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
-def test_from_a_table_to_alerts(path: Path, in_tmp: Path) -> None:
+def test_from_a_table_to_alerts(path: Path, in_tmp: Path, complete: Callable[[Path, str], dict[str, Any]]) -> None:
     from mlflow import MlflowClient
 
     learnt = fraud.pretrain(path, out=in_tmp / "base", until="2026-02-02", steps=5)
@@ -49,7 +51,11 @@ def test_from_a_table_to_alerts(path: Path, in_tmp: Path) -> None:
     alerts = pd.read_csv(outcome.files["alerts"])
     scores = pd.read_parquet(outcome.files["scores"])
     assert pd.to_datetime(alerts["time"]).dt.date.value_counts().max() == 3
-    assert alerts["score"].is_monotonic_decreasing
+    assert pd.to_datetime(alerts["day"]).is_monotonic_increasing
+    assert (pd.to_datetime(alerts["time"]).dt.strftime("%Y-%m-%d") == alerts["day"]).all()
+    for _, of_day in alerts.groupby("day"):
+        assert of_day["rank"].tolist() == [1, 2, 3][: len(of_day)]
+        assert of_day["score"].is_monotonic_decreasing
     assert scores["time"].min() >= pd.Timestamp("2026-02-02").timestamp()
     assert set(alerts["row_id"]) <= set(scores["row_id"])
     assert pd.read_csv(outcome.files["skipped"]).to_dict("list") == {
@@ -69,7 +75,9 @@ def test_from_a_table_to_alerts(path: Path, in_tmp: Path) -> None:
 
     runs = MlflowClient(f"sqlite:///{in_tmp}/mlflow.db")
     assert runs.get_run(tuned.run_id).data.tags["unlabeled.pretraining_run"] == learnt.run_id
-    assert runs.get_run(outcome.run_id).data.tags["unlabeled.pretraining_run"] == tuned.run_id
+    assert runs.get_run(outcome.run_id).data.tags["unlabeled.pretraining_run"] == learnt.run_id
+    assert runs.get_run(outcome.run_id).data.tags["unlabeled.model_run"] == tuned.run_id
+    assert set(complete(in_tmp, "fraud")) == {"pretrain base", "finetune tuned", "score alerts", "score whole"}
     assert runs.get_metric_history(learnt.run_id, "loss")
     curve = [point.value for point in runs.get_metric_history(str(tuned.run_id), fraud.CURVE)]
     assert len(curve) > 5

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,21 @@ def test_pretraining_leaves_a_model_a_report_and_nothing_half_done(archive: simu
     assert done.details["skipped"] == 5
     assert not list(in_tmp.glob(".p*"))
     assert PneumoniaModel.load(done.files["model"]).provenance_["pretraining_run"] == done.run_id
+
+
+def test_runs_are_complete_from_pretraining_to_prediction(
+    archive: simulate.Simulated, in_tmp: Path, complete: Callable[[Path, str], dict[str, Any]]
+) -> None:
+    jobs.pretrain(archive.images, out=in_tmp / "p", size=32, epochs=2)
+    jobs.finetune(archive.images, model=in_tmp / "p", out=in_tmp / "m", labels=archive.labels, steps=30)
+    plain = jobs.predict(archive.images, model=in_tmp / "m", out=in_tmp / "s")
+    other = simulate.write_archive(in_tmp / "other", patients=16, seed=7)
+    jobs.predict(other.images, model=in_tmp / "m", out=in_tmp / "judged", labels=other.labels)
+    runs = complete(in_tmp, "medical")
+    assert set(runs) == {"pretrain p", "finetune m", "predict s", "predict judged"}
+    assert runs["predict s"].data.tags["unlabeled.model_run"] == runs["finetune m"].info.run_id
+    threshold = float(table(plain.files["predictions"])[0]["threshold"])
+    assert float(runs["predict s"].data.params["threshold"]) == pytest.approx(threshold, abs=1e-6)
 
 
 def test_the_command_line_says_in_one_line_what_is_wrong(

@@ -1,7 +1,9 @@
 """The jobs on simulated files: what is skipped is listed, runs name where they came from, models are used again."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +31,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [simulate.write(machine, folder) for machine in machines]
 
 
-def test_fit_then_score(files: list[Path], in_tmp: Path) -> None:
+def test_fit_then_score(files: list[Path], in_tmp: Path, complete: Callable[[Path, str], dict[str, Any]]) -> None:
     from mlflow import MlflowClient
 
     fitted = jobs.fit(files, out=in_tmp / "model", normal_share=0.5, steps=20)
@@ -40,18 +42,20 @@ def test_fit_then_score(files: list[Path], in_tmp: Path) -> None:
     assert "1 left out" in fitted.headline
 
     client = MlflowClient(f"sqlite:///{in_tmp}/mlflow.db")
-    experiment = client.get_experiment_by_name("unlabeled/sensors")
-    assert experiment is not None
-    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert runs["fit failing-1"].data.tags["unlabeled.pretraining_run"] == runs["pretrain"].info.run_id
-    assert len(client.get_metric_history(runs["pretrain"].info.run_id, "loss")) == 2
-    for run in ("fit failing-1", "fit healthy-1"):
-        assert "report.html" in {a.path for a in client.list_artifacts(runs[run].info.run_id)}
+    runs = complete(in_tmp, "sensors")
+    assert set(runs) == {"pretrain encoder", "fit failing-1", "fit healthy-1"}
+    learnt = runs["pretrain encoder"].info.run_id
+    assert runs["fit failing-1"].data.tags["unlabeled.pretraining_run"] == learnt
+    assert len(client.get_metric_history(learnt, "loss")) == 2
     manifest = json.loads((in_tmp / "model" / "failing-1" / "manifest.json").read_text())
-    assert manifest["pretraining_run"] == runs["pretrain"].info.run_id
+    assert manifest["pretraining_run"] == learnt
 
     scored = jobs.score(files, model=in_tmp / "model", out=in_tmp / "scores")
     assert scored.details["in_alarm"] == ["failing-1"]
+    tracked = complete(in_tmp, "sensors")["score scores"]
+    curve = {point.step: point.value for point in client.get_metric_history(tracked.info.run_id, "score.failing-1")}
+    of_machine = pd.read_csv(scored.files["scores"]).query("asset == 'failing-1'")["score"].to_list()
+    assert curve == {step: value for step, value in enumerate(of_machine) if value == value}
     alarms = pd.read_csv(scored.files["alarms"])
     assert list(alarms["asset"]) == ["failing-1"]
     assert alarms["until"].isna().all()

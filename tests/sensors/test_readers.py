@@ -69,6 +69,10 @@ def test_unsorted_repeated_and_missing_times_are_put_right_and_listed(tmp_path: 
     np.testing.assert_array_equal(one.index, [0, 2, 1, 5])
     np.testing.assert_allclose(one.hours, [0, 1, 2, 3])
     assert {(s.row, s.reason) for s in one.skipped} == {(4, "no timestamp"), (3, "timestamp seen before")}
+    assert {note for note in one.notes if "left out" in note} >= {
+        "1 row(s) left out: no timestamp",
+        "1 row(s) left out: a timestamp seen before",
+    }
     assert any("steps back 1 time" in note for note in one.notes)
     with pytest.raises(DataError, match="not one of 6 rows has a timestamp"):
         read(npz(tmp_path / "b.npz", acc=acc(), fs=1000, t_s=np.full(6, np.nan)))
