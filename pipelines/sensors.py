@@ -213,7 +213,8 @@ def replay(
 ) -> Outcome:
     """Replays runs to failure: normal period first, then snapshot by snapshot, against plain 3-sigma rules.
 
-    With several runs the encoder that judges one of them has learnt from the others' normal periods only.
+    With several runs the encoder that judges one of them has learnt from the others' normal periods only; alone, from
+    the first two thirds of its own.
     """
     skipped: list[tuple[str, str]] = []
     recordings = _told(
@@ -283,16 +284,19 @@ def _replay(
         fleet = others + [r for r in extra if _alike(r, recording)]
         name = files.ENCODER if one_encoder else f"{files.ENCODER}-{files.folder_name(recording.asset)}"
         try:
-            if fleet and not (one_encoder and runs):
-                normal = [r.normal_rows(share=share, until=summary.hours_of(until, r)) for r in fleet]
+            if one_encoder and runs:
+                runs[recording.asset] = next(iter(runs.values()))
+            else:
+                normal = [r.normal_rows(share=share, until=summary.hours_of(until, r)) for r in fleet or [recording]]
+                if not fleet:  # it learns from its own normal period, but for the calibration part
+                    fleet = [recording]
+                    normal = [MachineMonitor().teaching_rows(recording, normal_rows=normal[0])]
                 encoder, runs[recording.asset] = _pretrain(
                     fleet, normal, steps=steps, seed=seed,
                     state=out / f".pretraining-{files.folder_name(recording.asset)}", keep=out / name,
                     synthetic=synthetic,
                 )  # fmt: skip
-            elif fleet:
-                runs[recording.asset] = next(iter(runs.values()))
-            monitor = _copy(encoder, out / name, seed) if fleet else MachineMonitor(steps=steps, random_state=seed)
+            monitor = _copy(encoder, out / name, seed)
             replays.append(
                 backtest(
                     monitor,

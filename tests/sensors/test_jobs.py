@@ -116,6 +116,18 @@ def test_replay_counts_alarms_of_machines_that_did_not_fail_as_false(files: list
         jobs.replay(files[:2], out=in_tmp / "out", healthy=["nobody"])
 
 
+def test_a_run_replayed_alone_has_its_pretraining_tracked_too(
+    files: list[Path], in_tmp: Path, complete: Callable[[Path, str], dict[str, Any]]
+) -> None:
+    jobs.replay(files[:1], out=in_tmp / "out", healthy=["healthy-1"], normal_share=0.5, steps=20)
+    runs = complete(in_tmp, "sensors")
+    assert set(runs) == {"pretrain encoder-healthy-1", "backtest out"}
+    # As if the monitor had been fitted on its own.
+    recording = read(files[0])[0]
+    alone = MachineMonitor(steps=20).fit(recording, normal_share=0.5)
+    assert MachineMonitor.load(in_tmp / "out" / "healthy-1").threshold_ == pytest.approx(alone.threshold_, rel=1e-6)
+
+
 def test_a_failed_job_leaves_what_was_there(files: list[Path], in_tmp: Path) -> None:
     jobs.fit(files[:1], out=in_tmp / "model", normal_share=0.5, steps=5)
     before = (in_tmp / "model" / "healthy-1" / "manifest.json").read_text()
