@@ -23,9 +23,10 @@ from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.core.masking import RandomMask
+from unlabeled.core.optimization import TrainingSettings, make_optimizer, train_step
 from unlabeled.core.pretext import MaskedReconstruction, Pretraining
 from unlabeled.core.tokens import GridPatches
-from unlabeled.core.training import TrainingSettings, fit, make_optimizer, train_step
+from unlabeled.core.training import fit
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -28,9 +28,9 @@ from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.core.masking import RandomMask
+from unlabeled.core.optimization import TrainingSettings, make_optimizer, train_step
 from unlabeled.core.pretext import MaskedReconstruction, Pretraining
 from unlabeled.core.tokens import GridPatches
-from unlabeled.core.training import TrainingSettings, make_optimizer, train_step
 
 HERE = Path(__file__).parent
 SIDE, PATCH, DIM, DEPTH, HEADS, DECODER, RATIO, BATCH = 64, 8, 192, 6, 3, (96, 2, 3), 0.75, 256

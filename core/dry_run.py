@@ -8,9 +8,9 @@ from torch import nn
 from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget
 from unlabeled.core.meter import MOST_STEPS, Meter, predict
+from unlabeled.core.optimization import TrainingSettings, make_optimizer, train_step
 from unlabeled.core.processes import Processes
 from unlabeled.core.seeds import derive
-from unlabeled.core.training import TrainingSettings, make_optimizer, train_step
 
 
 def estimate(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,39 +26,14 @@ from unlabeled.core.budget import Budget, Spent, compare
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import BadBatchError, Interrupted
 from unlabeled.core.meter import Meter, measure, predict
+from unlabeled.core.optimization import TrainingSettings as TrainingSettings
+from unlabeled.core.optimization import make_optimizer, train_step
 from unlabeled.core.processes import Processes
 from unlabeled.core.resume import TrainingState
 from unlabeled.core.seeds import derive
 
 # Seconds of a training from which what it took is said beside what was predicted.
 WORTH_SAYING = 20.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """AdamW with a linear warm-up and a cosine descent to zero (Loshchilov and Hutter, 2019).
-
-    Attributes:
-        steps: optimiser steps.
-        lr: highest learning rate.
-        weight_decay: on matrices only, not on biases, norms or tables of one row.
-        warmup: share of the steps over which the learning rate rises.
-        clip: largest gradient norm.
-        precision: ``float32``, or ``bfloat16`` autocast where the processor has it (a slow-down where not).
-        device: ``auto`` takes a GPU when there is one.
-        log_every: steps between two points of a curve (each is the mean over them).
-        checkpoint_every: steps between two saved training states.
-    """
-
-    steps: int
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.1
-    clip: float = 1.0
-    precision: Literal["float32", "bfloat16"] = "float32"
-    device: str = "auto"
-    log_every: int = 10
-    checkpoint_every: int = 100
 
 
 @dataclass
@@ -299,51 +274,6 @@ def _interruptible() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def make_optimizer(module: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """The AdamW of :class:`TrainingSettings`."""
-    groups = parameter_groups(module, settings.weight_decay)
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.95), fused=True)
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices only."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.squeeze().ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.squeeze().ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def learning_rate(step: int, settings: TrainingSettings) -> float:
-    """Linear from 0 over the warm-up, then half a cosine to 0 at the last step."""
-    warmup = max(1, round(settings.steps * settings.warmup))
-    if step < warmup:
-        return settings.lr * (step + 1) / warmup
-    share = (step - warmup) / max(1, settings.steps - warmup)
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def train_step(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: tuple[Tensor, ...],
-    step: int,
-    settings: TrainingSettings,
-    device: torch.device,
-) -> dict[str, Tensor]:
-    """One optimiser step on one batch; the loss and its parts, detached."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, settings)
-    batch = tuple(part.to(device, non_blocking=True) for part in batch)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"):
-        loss = module(batch, step)
-    optimizer.zero_grad(set_to_none=True)
-    loss.total.backward()
-    nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
-    optimizer.step()
-    return {"loss": loss.total.detach(), **loss.parts}
 
 
 def _flush(

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from unlabeled.core.batches import Batches
 from unlabeled.core.calibration import temperature, threshold_at_sensitivity, threshold_for_balanced_accuracy
 from unlabeled.core.encoder import Backbone
+from unlabeled.core.finetuning import Tuning, merge
+from unlabeled.core.finetuning import prepare as open_weights
 from unlabeled.core.heads import Classifier
 from unlabeled.core.seeds import derive
 from unlabeled.core.training import History, TrainingSettings, fit
@@ -80,27 +82,32 @@ def train_classifier(
     settings: TrainingSettings,
     batch_size: int,
     seed: int,
+    tuning: Tuning = "full",
     log: Log | None = None,
     label: str = "fine-tuning",
 ) -> tuple[Classifier, History]:
-    """A copy of ``backbone`` and a linear layer, trained together on ``data``.
+    """A copy of ``backbone`` and a linear layer, trained together on ``data`` as far as ``tuning`` allows.
 
     Each class weighs the same in the loss. The number of steps is fixed: keeping the best of several moments on a
     validation set was no better than the last one (both AUROC .965 at 50 labels), and would spend that set, which
     temperature and thresholds need fresh.
     """
-    classifier, batches = prepare(backbone, data, batch_size=batch_size, seed=seed)
+    classifier, batches = prepare(backbone, data, batch_size=batch_size, seed=seed, tuning=tuning)
     history = fit(classifier, batches, settings=settings, seed=seed, log=log, label=label)
+    merge(classifier.backbone)
     return classifier, history
 
 
-def prepare(backbone: Backbone, data: Labelled, *, batch_size: int, seed: int) -> tuple[Classifier, Batches]:
+def prepare(
+    backbone: Backbone, data: Labelled, *, batch_size: int, seed: int, tuning: Tuning = "full"
+) -> tuple[Classifier, Batches]:
     """A copy of ``backbone`` with a fresh linear layer, and the batches that it will be trained on."""
     counts = np.bincount(data.labels, minlength=2)
     weights = torch.tensor(len(data.labels) / (2 * counts), dtype=torch.float32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "head"))
         classifier = Classifier(copy.deepcopy(backbone), class_weights=weights)
+        open_weights(classifier.backbone, tuning)
     return classifier, Batches(*_filled(data, batch_size), batch_size=batch_size, seed=seed, transform=Augment())
 
 

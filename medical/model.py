@@ -17,6 +17,7 @@ from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget
 from unlabeled.core.dry_run import estimate
 from unlabeled.core.errors import CheckpointError, DataError
+from unlabeled.core.finetuning import Tuning
 from unlabeled.core.heads import Classifier
 from unlabeled.core.pretext import Pretraining
 from unlabeled.core.seeds import derive
@@ -36,6 +37,8 @@ PRETRAIN_BATCH, FINETUNE_BATCH = 128, 32
 STEPS_AN_EPOCH = 16
 # Many labels are each seen at least so often in fine-tuning.
 PASSES = 4
+# Highest learning rate of fine-tuning.
+RATES: dict[Tuning, float] = {"full": 5e-4, "adapters": 5e-4, "head": 5e-4}
 PREPROCESSING = "area-averaged to a square, each picture standardised by its own mean and standard deviation"
 
 
@@ -53,6 +56,9 @@ class PneumoniaModel(BaseEstimator):
         mask_ratio: share of the patches hidden in pretraining.
         pretrain_epochs: passes over the pictures without labels.
         finetune_steps: optimiser steps on the labelled pictures (32 a step).
+        tuning: what the labels may change of a pretrained network: ``full`` (all of it), ``adapters`` (a low-rank
+            part of each linear map) or ``head`` (nothing) (:func:`unlabeled.core.finetuning.prepare`).
+        layer_decay: factor on the learning rate of fine-tuning for every layer that lies above (1: none).
         folds: networks that vote when no validation pictures are given; each leaves out one fold of the patients.
         random_state: seed of everything random.
 
@@ -76,6 +82,8 @@ class PneumoniaModel(BaseEstimator):
         mask_ratio: float = 0.75,
         pretrain_epochs: int = 50,
         finetune_steps: int = 300,
+        tuning: Tuning = "full",
+        layer_decay: float = 1.0,
         folds: int = 3,
         random_state: int = 0,
     ) -> None:
@@ -83,14 +91,19 @@ class PneumoniaModel(BaseEstimator):
         self.dim, self.depth, self.heads = dim, depth, heads
         self.task, self.masking = task, masking
         self.mask_ratio, self.pretrain_epochs = mask_ratio, pretrain_epochs
-        self.finetune_steps, self.folds, self.random_state = finetune_steps, folds, random_state
+        self.finetune_steps, self.tuning, self.layer_decay = finetune_steps, tuning, layer_decay
+        self.folds, self.random_state = folds, random_state
 
     def check(self) -> None:
         """What can be said before a picture is read.
 
         Raises:
-            DataError: pictures of ``image_size`` do not fall into whole patches.
+            DataError: pictures of ``image_size`` do not fall into whole patches; no such ``tuning`` or ``layer_decay``.
         """
+        if self.tuning not in RATES:
+            raise DataError(f"there is no tuning '{self.tuning}': choose one of {', '.join(RATES)}")
+        if not 0 < self.layer_decay <= 1:
+            raise DataError(f"a layer decay lies above 0 and is at most 1, got {self.layer_decay:g}")
         if self.image_size < self.patch or self.image_size % self.patch:
             below = self.image_size // self.patch * self.patch
             nearest = " or ".join(str(size) for size in (below, below + self.patch) if size)
@@ -150,9 +163,9 @@ class PneumoniaModel(BaseEstimator):
     ) -> "PneumoniaModel":
         """Learns to tell pneumonia from labelled pictures; without :meth:`pretrain` before, from scratch.
 
-        The whole network is fine-tuned; after a pretraining a linear probe on its untouched features votes along.
-        Training runs a fixed number of steps (at least ``finetune_steps``, at least four passes). With
-        ``validation``, one network is trained, and its temperature and thresholds come from those pictures.
+        The network is fine-tuned as far as ``tuning`` allows; after a pretraining a linear probe on its untouched
+        features votes along. Training runs a fixed number of steps (at least ``finetune_steps``, at least four passes).
+        With ``validation``, one network is trained, and its temperature and thresholds come from those pictures.
         Without it, one network a fold of the patients is trained, temperature and thresholds come from each
         network's predictions on the patients it did not see, and the networks vote (mean log odds).
 
@@ -165,6 +178,7 @@ class PneumoniaModel(BaseEstimator):
         Raises:
             DataError: labels that are not 0 and 1, one class only, or too few patients for the folds.
         """
+        self.check()
         data = Labelled(self._pixels(images), _binary(labels, what="labels"))
         patients = np.arange(len(data.labels)) if groups is None else np.asarray(groups)
         if not len(data.images) == len(data.labels) == len(patients):
@@ -191,6 +205,7 @@ class PneumoniaModel(BaseEstimator):
                 settings=settings,
                 batch_size=FINETUNE_BATCH,
                 seed=derive(self.random_state, "finetune", number),
+                tuning=self.tuning,
                 log=log if number == 0 else None,
                 label="fine-tuning" if len(parts) == 1 else f"fine-tuning {number + 1} of {len(parts)}",
             )
@@ -228,7 +243,11 @@ class PneumoniaModel(BaseEstimator):
         module = self.module_ if hasattr(self, "module_") else self._fresh()
         networks = 1 if validation else self.folds
         classifier, batches = finetuning.prepare(
-            module.backbone, data, batch_size=FINETUNE_BATCH, seed=derive(self.random_state, "finetune", 0)
+            module.backbone,
+            data,
+            batch_size=FINETUNE_BATCH,
+            seed=derive(self.random_state, "finetune", 0),
+            tuning=self.tuning,
         )
         settings = self._finetuning_settings(len(data.labels))
         one = estimate(classifier, batches, settings, label="fine-tuning", resumable=False)
@@ -375,7 +394,11 @@ class PneumoniaModel(BaseEstimator):
         return self._fresh(), batches, settings
 
     def _finetuning_settings(self, labels: int) -> TrainingSettings:
-        return TrainingSettings(steps=max(self.finetune_steps, PASSES * labels // FINETUNE_BATCH), lr=5e-4)
+        return TrainingSettings(
+            steps=max(self.finetune_steps, PASSES * labels // FINETUNE_BATCH),
+            lr=RATES[self.tuning],
+            layer_decay=self.layer_decay,
+        )
 
     def _remember_nobody(self) -> None:
         self.salt_ = secrets.token_hex(16)

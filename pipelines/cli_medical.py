@@ -26,6 +26,7 @@ Seed = Annotated[int, typer.Option(help="Fixes everything random.")]
 # As in unlabeled.medical.tasks, which loads PyTorch and so cannot be imported for --help; a test holds them together.
 TaskName = Literal["masked", "contrastive", "vicreg", "rotation", "order", "joint"]
 MaskingName = Literal["random", "lungs", "blocks", "adaptive", "sparse"]
+TuningName = Literal["full", "adapters", "head"]
 
 
 @app.command()
@@ -85,6 +86,17 @@ def finetune(
             min=1,
         ),
     ] = None,
+    tuning: Annotated[
+        TuningName | None,
+        typer.Option(
+            help="What the labels may change: the whole network (full, the default), a low-rank part of each of its "
+            "maps (adapters), or nothing of it (head). The baseline from scratch is always trained as a whole."
+        ),
+    ] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(help="Factor on the learning rate for every layer that lies above (default 1).", min=0.1, max=1.0),
+    ] = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
@@ -98,7 +110,8 @@ def finetune(
     from unlabeled.pipelines import medical as job
 
     return job.finetune(
-        source, model=model, labels=labels, out=out, n_labels=n_labels, steps=steps, seed=seed,
+        source, model=model, labels=labels, out=out, n_labels=n_labels, steps=steps, tuning=tuning,
+        layer_decay=layer_decay, seed=seed,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 

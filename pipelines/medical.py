@@ -15,6 +15,7 @@ from unlabeled.core.budget import AS_FOUND, Rates, priced
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import DataError
 from unlabeled.core.evaluation import Estimate
+from unlabeled.core.finetuning import Tuning
 from unlabeled.core.progress import say
 from unlabeled.medical import baselines, report, simulate
 from unlabeled.medical._finetuning import Decision, Labelled
@@ -94,19 +95,21 @@ def finetune(
     labels: Path | None = None,
     n_labels: int | None = None,
     steps: int | None = None,
+    tuning: Tuning | None = None,
+    layer_decay: float | None = None,
     seed: int = 0,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
 ) -> Outcome:
     """Learns from few labels and compares with the baselines on patients it has not seen.
 
-    ``steps`` are the optimiser steps of each network, as in :class:`PneumoniaModel`'s ``finetune_steps`` (default:
-    what the model was saved with). With ``dry_run``, only says what that would cost.
+    ``steps`` are the optimiser steps of each network (:class:`PneumoniaModel`'s ``finetune_steps``), ``tuning`` and
+    ``layer_decay`` what the labels may change and how fast; default: what the model was saved with. With ``dry_run``,
+    only says what that would cost.
     """
     pretrained = PneumoniaModel.load(model)
-    pretrained.set_params(random_state=seed)
-    if steps is not None:
-        pretrained.set_params(finetune_steps=steps)
+    given = {"finetune_steps": steps, "tuning": tuning, "layer_decay": layer_decay}
+    pretrained.set_params(random_state=seed, **{name: value for name, value in given.items() if value is not None})
     images = _read(source, labels, size=pretrained.image_size)
     parts = _divide(images, n_labels=n_labels, seed=seed)
     if dry_run:

@@ -19,9 +19,10 @@ from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.errors import BadBatchError, CheckpointError, TrainingError
 from unlabeled.core.heads import Classifier
+from unlabeled.core.optimization import TrainingSettings, learning_rate, parameter_groups
 from unlabeled.core.pretext import Loss
 from unlabeled.core.tokens import GridPatches
-from unlabeled.core.training import TrainingSettings, fit, learning_rate, parameter_groups
+from unlabeled.core.training import fit
 
 SCRIPT = Path(__file__).parent / "train_script.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from unlabeled.core.errors import DataError
+from unlabeled.core.finetuning import Tuning
 from unlabeled.core.masking import AdaptiveMask, BlockMask, SalientMask
 from unlabeled.core.tokens import GridPatches
 from unlabeled.medical import ImageSet, PneumoniaModel, simulate
@@ -77,6 +78,7 @@ def test_a_masking_is_what_its_name_says() -> None:
 def test_the_command_line_offers_the_very_tasks_there_are() -> None:
     assert get_args(cli_medical.TaskName) == get_args(Task)
     assert get_args(cli_medical.MaskingName) == get_args(Masking)
+    assert get_args(cli_medical.TuningName) == get_args(Tuning)
 
 
 def test_an_unknown_task_is_refused_with_those_there_are() -> None:
