@@ -7,11 +7,8 @@ again goes through the very losses of one that was not.
 
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget, Spent, compare
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import BadBatchError, Interrupted
+from unlabeled.core.interrupts import interruptible
 from unlabeled.core.meter import Meter, measure, predict
 from unlabeled.core.optimization import TrainingSettings as TrainingSettings
 from unlabeled.core.optimization import make_optimizer, train_step
@@ -32,6 +30,7 @@ from unlabeled.core.processes import Processes
 from unlabeled.core.resume import TrainingState
 from unlabeled.core.seeds import derive
 
+Log = Callable[[dict[str, float], int], None]
 # Seconds of a training from which what it took is said beside what was predicted.
 WORTH_SAYING = 20.0
 
@@ -53,6 +52,14 @@ class History:
     def add(self, name: str, step: int, value: float) -> None:
         self.curves.setdefault(name, []).append((step, value))
 
+    @staticmethod
+    def from_saved(content: Mapping[str, Any]) -> "History":
+        """As it was when a training state was written."""
+        made = History(**content)
+        made.curves = {name: [(at, value) for at, value in curve] for name, curve in made.curves.items()}
+        made.predicted = None if content.get("predicted") is None else Budget(**content["predicted"])
+        return made
+
 
 def fit(
     module: nn.Module,
@@ -66,7 +73,7 @@ def fit(
     validate_every: int = 50,
     patience: int | None = None,
     watch: Watch | None = None,
-    log: Callable[[dict[str, float], int], None] | None = None,
+    log: Log | None = None,
     label: str = "training",
 ) -> History:
     """Trains ``module`` in place.
@@ -95,146 +102,253 @@ def fit(
         CheckpointError: the saved state belongs to another run.
         Interrupted: Ctrl-C; the state was saved.
     """
-    processes = Processes(settings.device)
-    module.to(processes.device).train()
-    optimizer = make_optimizer(module, settings)
-    history, best, stale = History(), dict[str, Tensor](), 0
-    healthy: dict[str, Tensor] = {}
-    window: list[dict[str, Tensor]] = []
-    saved = None
-    if state is not None:
-        saved = TrainingState(state, {"settings": asdict(settings), "seed": seed, **(describe or {})})
-        found = saved.load(module, optimizer)
-        if found is not None:
-            history = History(**found.history)
-            history.curves = {name: [(at, value) for at, value in curve] for name, curve in history.curves.items()}
-            earlier = found.history.get("predicted")
-            history.predicted = None if earlier is None else Budget(**earlier)
-            history.resumed_from, best, stale = found.step, found.best, found.stale
-            window = [
-                {name: torch.tensor(value, device=processes.device) for name, value in entry.items()}
-                for entry in found.window
-            ]
-    step = history.steps
-    wrapped = processes.wrap(module)
-    began = time.monotonic() - history.seconds
-    record = log if log and processes.leads else lambda values, step: None
-    meter = Meter(settings.steps - step, device=processes.device, on=processes.leads and history.predicted is None)
-    if history.predicted is not None:
-        record(history.predicted.metrics(), step)
-    every = 0
-    if watch is not None:
-        every = watch.rhythm(
-            steps=settings.steps, batch_size=batches.batch_size, checkpoint_every=settings.checkpoint_every
+    training = _Training(module, batches, settings, seed=seed, watch=watch, log=log, label=label)
+    if validate is not None:
+        training.judge = _Judge(validate, every=validate_every, patience=patience)
+    training.keep_in(state, {"settings": asdict(settings), "seed": seed, **(describe or {})})
+    return training.run()
+
+
+@dataclass
+class _Judge:
+    """Validation, and the best weights by it."""
+
+    validate: Callable[[], float]
+    every: int
+    patience: int | None
+    best: dict[str, Tensor] = field(default_factory=dict)
+    stale: int = 0
+
+    @property
+    def out_of_patience(self) -> bool:
+        return self.patience is not None and self.stale >= self.patience
+
+
+class _Training:
+    """One run of :func:`fit`: the module, where it stands, and what is kept of it."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        batches: Batches,
+        settings: TrainingSettings,
+        *,
+        seed: int,
+        watch: Watch | None,
+        log: Log | None,
+        label: str,
+    ) -> None:
+        self.module, self.batches, self.settings, self.seed = module, batches, settings, seed
+        self.watch, self.label = watch, label
+        self.processes = Processes(settings.device)
+        self.log: Log = log if log and self.processes.leads else lambda values, step: None
+        module.to(self.processes.device).train()
+        self.optimizer = make_optimizer(module, settings)
+        self.history, self.step = History(), 0
+        self.judge: _Judge | None = None
+        self.state: Path | None = None
+        self.saved: TrainingState | None = None
+        self.healthy: dict[str, Tensor] = {}
+        self.window: list[dict[str, Tensor]] = []
+
+    def keep_in(self, state: Path | None, description: Mapping[str, Any]) -> None:
+        """Keeps states in a folder, and goes on from the newest that is there."""
+        if state is None:
+            return
+        self.state, self.saved = state, TrainingState(state, description)
+        found = self.saved.load(self.module, self.optimizer)
+        if found is None:
+            return
+        self.history = History.from_saved(found.history)
+        self.step = self.history.steps
+        self.history.resumed_from = found.step
+        if self.judge is not None:
+            self.judge.best, self.judge.stale = found.best, found.stale
+        device = self.processes.device
+        self.window = [{k: torch.tensor(v, device=device) for k, v in entry.items()} for entry in found.window]
+
+    def run(self) -> History:
+        """Trains to the end, or until patience runs out."""
+        steps, processes, history = self.settings.steps, self.processes, self.history
+        self.began = time.monotonic() - history.seconds
+        self.wrapped = processes.wrap(self.module)
+        self.meter = Meter(steps - self.step, device=processes.device, on=processes.leads and history.predicted is None)
+        if history.predicted is not None:
+            self.log(history.predicted.metrics(), self.step)
+        looks = self._rhythm()
+        with (
+            torch.random.fork_rng(devices=[]),
+            progress.bar(self.label, steps, done=self.step, shown=processes.leads) as bar,
+            interruptible() as interrupted,
+        ):
+            if self.watch is not None and self.step == 0:
+                self._look(self.watch)
+            while self.step < steps:
+                self._one_step()
+                if self._due(self.settings.log_every):
+                    bar.advance(to=self.step, note=f"loss {self._flush():.4f}")
+                if self.judge is not None and self._due(self.judge.every):
+                    self._validate(self.judge)
+                    if self.judge.out_of_patience:
+                        break
+                keep = self.step % self.settings.checkpoint_every == 0
+                if self.watch is not None and self._due(looks):
+                    keep |= self._look(self.watch)
+                if interrupted.is_set():
+                    self._save()
+                    raise Interrupted(f"stopped at step {self.step} of {steps}; {_goes_on(self.saved, self.step)}")
+                if keep and self.step < steps:
+                    self._save()
+        return self._end()
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.settings.steps
+
+    def _rhythm(self) -> int:
+        """Steps between two looks of the watch."""
+        if self.watch is None:
+            return 0
+        return self.watch.rhythm(
+            steps=self.settings.steps,
+            batch_size=self.batches.batch_size,
+            checkpoint_every=self.settings.checkpoint_every,
         )
 
-    def save() -> None:
-        if saved is not None and processes.leads:
-            history.steps, history.seconds = step, time.monotonic() - began
-            open_window = [{name: float(value) for name, value in entry.items()} for entry in window]
-            if not all(math.isfinite(entry["loss"]) for entry in open_window):
-                return  # those weights are spoilt, and the next flush says so
-            saved.save(
-                module,
-                optimizer,
-                step=step,
-                history=asdict(history),
-                best=best,
-                stale=stale,
-                window=open_window,
-                protect=None if watch is None else watch.health(history.curves).kept,
-            )
+    def _one_step(self) -> None:
+        processes, meter = self.processes, self.meter
+        meter.start()
+        torch.manual_seed(derive(self.seed, "torch", self.step, processes.rank))
+        batch = self.batches.at(self.step, rank=processes.rank, world=processes.world)
+        self.window.append(train_step(self.wrapped, self.optimizer, batch, self.step, self.settings, processes.device))
+        meter.stop()
+        self.step += 1
+        if meter.ready:
+            self.history.predicted = predict(
+                meter, self.module, batch, self.optimizer, label=self.label, step=self.step, steps=self.settings.steps,
+                seconds=time.monotonic() - self.began,
+                save_every=self.settings.checkpoint_every if self.saved else None, world=processes.world,
+            )  # fmt: skip
+            self.log(self.history.predicted.metrics(), self.step)
 
-    def look(watch: Watch) -> bool:
+    def _flush(self) -> float:
+        """Means over the window into the curves; one transfer from the device, not one a step. Returns the loss."""
+        self._check_finite()
+        means = {
+            name: float(torch.stack([entry[name].float() for entry in self.window]).mean()) for name in self.window[0]
+        }
+        for name, value in means.items():
+            self.history.add(name, self.step, value)
+        self.log(means, self.step)
+        self.window.clear()
+        return means["loss"]
+
+    def _validate(self, judge: _Judge) -> None:
+        self.module.eval()
+        with torch.no_grad():
+            score = self.processes.agree(judge.validate())
+        self.module.train()
+        self.history.add("validation", self.step, score)
+        self.log({"validation": score}, self.step)
+        if self.history.best_score is None or score > self.history.best_score:
+            self.history.best_score, self.history.best_step, judge.stale = score, self.step, 0
+            judge.best = _copy(self.module)
+        else:
+            judge.stale += 1
+
+    def _look(self, watch: Watch) -> bool:
         """One look, at which a training that collapses ends; True where its weights are worth keeping."""
-        nonlocal healthy
-        _check_finite(window, step, processes, batches, state)
-        numbers = watch.look(module) if processes.leads else dict.fromkeys(watch.names(module), 0.0)
+        processes = self.processes
+        self._check_finite()
+        numbers = watch.look(self.module) if processes.leads else dict.fromkeys(watch.names(self.module), 0.0)
         numbers = {name: processes.agree(value) for name, value in numbers.items()}
         if not all(map(math.isfinite, numbers.values())):
-            raise _bad_batch("the embeddings were not finite after the batch", step - 1, processes, batches, state)
+            raise self._bad_batch("the embeddings were not finite after the batch", self.step - 1)
         for name, value in numbers.items():
-            history.add(name, step, value)
-        if log and processes.leads:
-            log(numbers, step)
-        health = watch.health(history.curves)
+            self.history.add(name, self.step, value)
+        self.log(numbers, self.step)
+        health = watch.health(self.history.curves)
         if not health.low:
-            healthy = _copy(module)
+            self.healthy = _copy(self.module)
         if health.collapsed:
-            if not healthy and saved is not None:
-                healthy = saved.weights_at(health.kept)
-            if healthy:
-                module.load_state_dict(healthy)
-            module.eval()
-            processes.barrier()
-            if saved is not None and processes.leads:
-                saved.drop_after(health.kept)
-            raise watch.error(health, module, step=step, where=_where(health.kept, bool(healthy), saved))
+            self._put_back(health.kept)
+            where = _where(health.kept, bool(self.healthy), self.saved)
+            raise watch.error(health, self.module, step=self.step, where=where)
         return not health.low
 
-    with (
-        torch.random.fork_rng(devices=[]),
-        progress.bar(label, settings.steps, done=step, shown=processes.leads) as bar,
-        _interruptible() as interrupted,
-    ):
-        if watch is not None and step == 0:
-            look(watch)
-        while step < settings.steps:
-            meter.start()
-            torch.manual_seed(derive(seed, "torch", step, processes.rank))
-            batch = batches.at(step, rank=processes.rank, world=processes.world)
-            window.append(train_step(wrapped, optimizer, batch, step, settings, processes.device))
-            meter.stop()
-            step += 1
-            if step % settings.log_every == 0 or step == settings.steps:
-                _check_finite(window, step, processes, batches, state)
-                latest = _flush(window, history, step, processes, log)
-                bar.advance(to=step, note=f"loss {latest:.4f}")
-            if meter.ready:
-                history.predicted = predict(
-                    meter, module, batch, optimizer, label=label, step=step, steps=settings.steps,
-                    seconds=time.monotonic() - began, save_every=settings.checkpoint_every if saved else None,
-                    world=processes.world,
-                )  # fmt: skip
-                record(history.predicted.metrics(), step)
-            if validate is not None and (step % validate_every == 0 or step == settings.steps):
-                module.eval()
-                with torch.no_grad():
-                    score = processes.agree(validate())
-                module.train()
-                history.add("validation", step, score)
-                if log and processes.leads:
-                    log({"validation": score}, step)
-                if history.best_score is None or score > history.best_score:
-                    history.best_score, history.best_step, stale = score, step, 0
-                    best = _copy(module)
-                else:
-                    stale += 1
-                if patience is not None and stale >= patience:
-                    break
-            keep = step % settings.checkpoint_every == 0
-            if watch is not None and (step % every == 0 or step == settings.steps):
-                keep |= look(watch)
-            if interrupted.is_set():
-                save()
-                raise Interrupted(f"stopped at step {step} of {settings.steps}; {_goes_on(saved, step)}")
-            if keep and step < settings.steps:
-                save()
-    if window:
-        _check_finite(window, step, processes, batches, state)
-        _flush(window, history, step, processes, log)
-    history.steps, history.seconds = step, time.monotonic() - began
-    _account(history, label, processes, record)
-    if best:
-        module.load_state_dict(best)
-    module.eval()
-    processes.barrier()
-    if saved is not None and processes.leads:
-        saved.remove()
-    return history
+    def _put_back(self, kept: int | None) -> None:
+        """The weights of the last healthy look, in memory and as the newest state."""
+        if not self.healthy and self.saved is not None:
+            self.healthy = self.saved.weights_at(kept)
+        if self.healthy:
+            self.module.load_state_dict(self.healthy)
+        self.module.eval()
+        self.processes.barrier()
+        if self.saved is not None and self.processes.leads:
+            self.saved.drop_after(kept)
+
+    def _save(self) -> None:
+        if self.saved is None or not self.processes.leads:
+            return
+        self.history.steps, self.history.seconds = self.step, time.monotonic() - self.began
+        open_window = [{name: float(value) for name, value in entry.items()} for entry in self.window]
+        if not all(math.isfinite(entry["loss"]) for entry in open_window):
+            return  # those weights are spoilt, and the next flush says so
+        self.saved.save(
+            self.module,
+            self.optimizer,
+            step=self.step,
+            history=asdict(self.history),
+            best=self.judge.best if self.judge else {},
+            stale=self.judge.stale if self.judge else 0,
+            window=open_window,
+            protect=None if self.watch is None else self.watch.health(self.history.curves).kept,
+        )
+
+    def _end(self) -> History:
+        """The rest of the curves, what it cost, and the best weights."""
+        if self.window:
+            self._flush()
+        self.history.steps, self.history.seconds = self.step, time.monotonic() - self.began
+        _account(self.history, self.label, self.processes, self.log)
+        if self.judge is not None and self.judge.best:
+            self.module.load_state_dict(self.judge.best)
+        self.module.eval()
+        self.processes.barrier()
+        if self.saved is not None and self.processes.leads:
+            self.saved.remove()
+        return self.history
+
+    def _check_finite(self) -> None:
+        """Stops at the first loss, of any process, that is no finite number, and says which rows it came from."""
+        window = self.window
+        losses = torch.stack([entry["loss"].float() for entry in window]) if window else torch.zeros(0)
+        bad = (~torch.isfinite(losses)).nonzero()
+        begin = self.step - len(window)
+        # Gradients are shared, so one process's bad loss is every other's a step later: the first is the cause.
+        first = self.processes.least(begin + int(bad[0]) if len(bad) else math.inf)
+        if math.isfinite(first):
+            value = float(losses[int(first) - begin])
+            # Finite here where another process had the bad share of the batch.
+            said = "not finite" if math.isfinite(value) else str(value)
+            raise self._bad_batch(f"the loss was {said}", int(first))
+
+    def _bad_batch(self, what: str, step: int) -> BadBatchError:
+        """The error for batch ``step``, whose row numbers are saved where training states are kept."""
+        rows = [int(row) for row in self.batches.rows_at(step)]
+        where = "they are this error's rows"
+        if self.state is not None:
+            path = self.state.with_name(f"{self.state.name.lstrip('.')}-bad-batch.json")
+            where = f"rows saved in {path}"
+            if self.processes.leads:
+                write_atomically(path, json.dumps({"step": step, "what": what, "rows": rows}) + "\n")
+        message = (
+            f"{what} at step {step}: look for NaN or very large numbers in that batch of {len(rows)} ({where}), "
+            "or lower the learning rate"
+        )
+        return BadBatchError(message, step=step, rows=rows)
 
 
-def _account(history: History, label: str, processes: Processes, log: Callable[[dict[str, float], int], None]) -> None:
+def _account(history: History, label: str, processes: Processes, log: Log) -> None:
     """What was spent, into the history and the record, beside what was predicted."""
     history.spent = measure(
         label,
@@ -251,79 +365,6 @@ def _account(history: History, label: str, processes: Processes, log: Callable[[
         if history.spent.seconds >= WORTH_SAYING:
             progress.say(compared.line)
     log(numbers, history.steps)
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or a termination signal sets, so that a step is never cut in half. A second
-    signal does what it always does."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, frame: object) -> None:
-        asked.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _flush(
-    window: list[dict[str, Tensor]],
-    history: History,
-    step: int,
-    processes: Processes,
-    log: Callable[[dict[str, float], int], None] | None,
-) -> float:
-    """Means over the window into the curves; one transfer from the device, not one a step."""
-    means: dict[str, float] = {}
-    for name in window[0]:
-        means[name] = float(torch.stack([entry[name].float() for entry in window]).mean())
-    for name, value in means.items():
-        history.add(name, step, value)
-    if log and processes.leads:
-        log(means, step)
-    window.clear()
-    return means["loss"]
-
-
-def _check_finite(
-    window: list[dict[str, Tensor]], step: int, processes: Processes, batches: Batches, state: Path | None
-) -> None:
-    """Stops at the first loss, of any process, that is no finite number, and says which rows it came from."""
-    losses = torch.stack([entry["loss"].float() for entry in window]) if window else torch.zeros(0)
-    bad = (~torch.isfinite(losses)).nonzero()
-    # Gradients are shared, so one process's bad loss is every other's a step later: the first is the cause.
-    first = processes.least(step - len(window) + int(bad[0]) if len(bad) else math.inf)
-    if math.isfinite(first):
-        value = float(losses[int(first) - step + len(window)])
-        # Finite here where another process had the bad share of the batch.
-        said = "not finite" if math.isfinite(value) else str(value)
-        raise _bad_batch(f"the loss was {said}", int(first), processes, batches, state)
-
-
-def _bad_batch(what: str, step: int, processes: Processes, batches: Batches, state: Path | None) -> BadBatchError:
-    """The error for batch ``step``, whose row numbers are saved where training states are kept."""
-    rows = [int(row) for row in batches.rows_at(step)]
-    where = "they are this error's rows"
-    if state is not None:
-        path = state.with_name(f"{state.name.lstrip('.')}-bad-batch.json")
-        where = f"rows saved in {path}"
-        if processes.leads:
-            write_atomically(path, json.dumps({"step": step, "what": what, "rows": rows}) + "\n")
-    message = (
-        f"{what} at step {step}: look for NaN or very large numbers in that batch of {len(rows)} ({where}), "
-        "or lower the learning rate"
-    )
-    return BadBatchError(message, step=step, rows=rows)
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:
