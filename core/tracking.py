@@ -137,6 +137,7 @@ def run(
     tags: Mapping[str, Any] | None = None,
     parent: str | None = None,
     model: str | None = None,
+    inside: str | None = None,
 ) -> Iterator[Run]:
     """Opens a run, closes it as FINISHED, KILLED (Ctrl-C) or FAILED.
 
@@ -147,6 +148,7 @@ def run(
         tags: e.g. data and split fingerprints.
         parent: id of the pretraining run that this one starts from.
         model: id of the run that made the model that is used here.
+        inside: id of the run that this one is shown under.
     """
     if os.environ.get("RANK", "0") != "0":  # under torchrun the leading process speaks for all
         yield Run(name, "", None, None)
@@ -156,6 +158,8 @@ def run(
         origin["unlabeled.pretraining_run"] = parent
     if model:
         origin["unlabeled.model_run"] = model
+    if inside:
+        origin["mlflow.parentRunId"] = inside
     client, run_id = _open(experiment, name, {**origin, **(tags or {})})
     offline_id = run_id or f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{name.replace('/', '-').replace(' ', '-')}"
     opened = Run(name, offline_id, client, OFFLINE / offline_id)

@@ -31,6 +31,13 @@ class PictureView:
     brightness: float = 0.2
     noise: float = 0.1
 
+    @classmethod
+    def of_strength(cls, strength: float) -> "PictureView":
+        """The defaults at 1, nothing at 0, twice as much of everything at 2."""
+        return cls(
+            smallest=1 - 0.4 * strength, contrast=0.4 * strength, brightness=0.2 * strength, noise=0.1 * strength
+        )
+
     def __call__(self, batch: Tensor, draw: torch.Generator) -> Tensor:
         b = len(batch)
         side = _uniform(b, self.smallest, 1.0, draw)

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from unlabeled.core.batches import Batches
 from unlabeled.core.calibration import temperature, threshold_at_sensitivity, threshold_for_balanced_accuracy
 from unlabeled.core.encoder import Backbone
+from unlabeled.core.errors import DataError
 from unlabeled.core.finetuning import Tuning, merge
 from unlabeled.core.finetuning import prepare as open_weights
 from unlabeled.core.heads import Classifier
@@ -123,6 +124,20 @@ def fit_probe(backbone: Backbone, data: Labelled) -> Probe:
     values = {"mean": mean, "deviation": deviation, "weight": regression.coef_[0], "bias": regression.intercept_[0]}
     probe.load_state_dict({name: torch.as_tensor(value, dtype=torch.float32) for name, value in values.items()})
     return probe
+
+
+def binary(labels: ArrayLike, *, what: str) -> NDArray[np.int64]:
+    """Labels of 0 and 1, both of them; a DataError says what else they are."""
+    values = np.asarray(labels)
+    if values.ndim != 1 or not np.isin(values, (0, 1)).all():
+        raise DataError(f"{what} must be 0 or 1, one a picture; got {np.unique(values)[:5]}")
+    if len(np.unique(values)) < 2:
+        raise DataError(f"{what} hold one class only ({len(values)} x {values[0] if len(values) else '-'}): give both")
+    return values.astype(np.int64)
+
+
+def rows_of(data: Labelled, rows: NDArray[np.bool_]) -> Labelled:
+    return Labelled(data.images[rows], data.labels[rows])
 
 
 def prior_logit(labels: NDArray[np.int64]) -> float:

@@ -30,11 +30,11 @@ def build_backbone(*, image_size: int, patch: int, dim: int, depth: int, heads: 
         return Backbone(tokenizer, Encoder(dim=dim, depth=depth, heads=heads))
 
 
-def build_pretraining(backbone: Backbone, *, task: Task, masking: Masking, mask_ratio: float, seed: int) -> Pretraining:
-    """The backbone and its pretext task."""
+def build_pretraining(backbone: Backbone, *, task: Task, masking: Masking, seed: int, **settings: float) -> Pretraining:
+    """The backbone and its pretext task (:func:`~unlabeled.medical.tasks.build_task`)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "pretext"))
-        return Pretraining(backbone, build_task(backbone, task=task, masking=masking, mask_ratio=mask_ratio, seed=seed))
+        return Pretraining(backbone, build_task(backbone, task=task, masking=masking, seed=seed, **settings))
 
 
 def filling_in(pretext: Pretext) -> MaskedReconstruction | None:

@@ -1,7 +1,7 @@
 """The estimator: pretrained on radiographs without labels, fine-tuned on few with, one number a picture."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from unlabeled.core.audit.watch import Watch
 from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget
 from unlabeled.core.dry_run import estimate
+from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.finetuning import Tuning
 from unlabeled.core.heads import Classifier
@@ -37,6 +38,8 @@ PRETRAIN_BATCH, FINETUNE_BATCH = 128, 32
 STEPS_AN_EPOCH = 16
 # Many labels are each seen at least so often in fine-tuning.
 PASSES = 4
+# A pretraining with a judge is judged so often.
+JUDGED = 8
 # Highest learning rate of fine-tuning.
 RATES: dict[Tuning, float] = {"full": 5e-4, "adapters": 5e-4, "head": 5e-4}
 PREPROCESSING = "area-averaged to a square, each picture standardised by its own mean and standard deviation"
@@ -54,6 +57,8 @@ class PneumoniaModel(BaseEstimator):
         task: what it is pretrained on, and
         masking: which patches that hides (:func:`~unlabeled.medical.tasks.build_task`).
         mask_ratio: share of the patches hidden in pretraining.
+        temperature: of the contrastive task.
+        augmentation: strength of the random crops and contrasts of pretraining, 0 to 2 (1: as in ``Augment``).
         pretrain_epochs: passes over the pictures without labels.
         finetune_steps: optimiser steps on the labelled pictures (32 a step).
         tuning: what the labels may change of a pretrained network: ``full`` (all of it), ``adapters`` (a low-rank
@@ -80,6 +85,8 @@ class PneumoniaModel(BaseEstimator):
         task: Task = "masked",
         masking: Masking = "random",
         mask_ratio: float = 0.75,
+        temperature: float = 0.2,
+        augmentation: float = 1.0,
         pretrain_epochs: int = 50,
         finetune_steps: int = 300,
         tuning: Tuning = "full",
@@ -90,7 +97,8 @@ class PneumoniaModel(BaseEstimator):
         self.image_size, self.patch = image_size, patch
         self.dim, self.depth, self.heads = dim, depth, heads
         self.task, self.masking = task, masking
-        self.mask_ratio, self.pretrain_epochs = mask_ratio, pretrain_epochs
+        self.mask_ratio, self.temperature, self.augmentation = mask_ratio, temperature, augmentation
+        self.pretrain_epochs = pretrain_epochs
         self.finetune_steps, self.tuning, self.layer_decay = finetune_steps, tuning, layer_decay
         self.folds, self.random_state = folds, random_state
 
@@ -98,12 +106,18 @@ class PneumoniaModel(BaseEstimator):
         """What can be said before a picture is read.
 
         Raises:
-            DataError: pictures of ``image_size`` do not fall into whole patches; no such ``tuning`` or ``layer_decay``.
+            DataError: pictures of ``image_size`` do not fall into whole patches, or a setting is out of its range.
         """
         if self.tuning not in RATES:
             raise DataError(f"there is no tuning '{self.tuning}': choose one of {', '.join(RATES)}")
-        if not 0 < self.layer_decay <= 1:
-            raise DataError(f"a layer decay lies above 0 and is at most 1, got {self.layer_decay:g}")
+        for what, value, fits, said in (
+            ("layer decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0 and at most 1"),
+            ("mask ratio", self.mask_ratio, 0 < self.mask_ratio < 1, "between 0 and 1"),
+            ("temperature", self.temperature, self.temperature > 0, "above 0"),
+            ("strength of the augmentation", self.augmentation, 0 <= self.augmentation <= 2, "between 0 and 2"),
+        ):
+            if not fits:
+                raise DataError(f"a {what} must be {said}, got {value:g}")
         if self.image_size < self.patch or self.image_size % self.patch:
             below = self.image_size // self.patch * self.patch
             nearest = " or ".join(str(size) for size in (below, below + self.patch) if size)
@@ -117,7 +131,12 @@ class PneumoniaModel(BaseEstimator):
         self._decision()
 
     def pretrain(
-        self, images: ImageSet | NDArray[np.uint8], *, state: Path | None = None, log: Log | None = None
+        self,
+        images: ImageSet | NDArray[np.uint8],
+        *,
+        state: Path | None = None,
+        log: Log | None = None,
+        judge: Callable[[Backbone], float] | None = None,
     ) -> "PneumoniaModel":
         """Learns what radiographs look like from pictures (N, S, S) alone; labels are not looked at.
 
@@ -125,6 +144,7 @@ class PneumoniaModel(BaseEstimator):
             images: without labels (any that there are stay unread).
             state: folder that keeps an interrupted pretraining; the same call goes on from it.
             log: receives ``{name: value}, step``.
+            judge: asked eight times on the way how good the features are (higher is better); the best are kept.
         """
         pixels = self._pixels(images)
         module, batches, settings = self._planned(pixels)
@@ -136,6 +156,8 @@ class PneumoniaModel(BaseEstimator):
             seed=self.random_state,
             state=state,
             describe={"model": self.get_params(), "images": print_},
+            validate=None if judge is None else lambda: judge(module.backbone),
+            validate_every=max(1, settings.steps // JUDGED),
             watch=Watch.over(batches),
             log=log,
             label="pretraining",
@@ -179,7 +201,7 @@ class PneumoniaModel(BaseEstimator):
             DataError: labels that are not 0 and 1, one class only, or too few patients for the folds.
         """
         self.check()
-        data = Labelled(self._pixels(images), _binary(labels, what="labels"))
+        data = Labelled(self._pixels(images), finetuning.binary(labels, what="labels"))
         patients = np.arange(len(data.labels)) if groups is None else np.asarray(groups)
         if not len(data.images) == len(data.labels) == len(patients):
             raise DataError(f"{len(data.images)} pictures, {len(data.labels)} labels, {len(patients)} patients")
@@ -189,12 +211,14 @@ class PneumoniaModel(BaseEstimator):
             self._remember_nobody()
         settings = self._finetuning_settings(len(data.labels))
         if validation is not None:
-            held = Labelled(self._pixels(validation[0]), _binary(validation[1], what="validation labels"))
+            held = Labelled(self._pixels(validation[0]), finetuning.binary(validation[1], what="validation labels"))
             parts = [(data, held)]
             held_labels = held.labels
         else:
             fold = patient_folds(patients, data.labels, folds=self.folds, seed=self.random_state)
-            parts = [(_rows(data, fold != f), _rows(data, fold == f)) for f in range(self.folds)]
+            parts = [
+                (finetuning.rows_of(data, fold != f), finetuning.rows_of(data, fold == f)) for f in range(self.folds)
+            ]
             held_labels = np.concatenate([held.labels for _, held in parts])
         self.members_, logits, histories = [], [], []
         offset = finetuning.prior_logit(data.labels)
@@ -239,7 +263,7 @@ class PneumoniaModel(BaseEstimator):
             images, labels: as for :meth:`finetune`.
             validation: whether there are validation pictures (one network is trained, not one a fold).
         """
-        data = Labelled(self._pixels(images), _binary(labels, what="labels"))
+        data = Labelled(self._pixels(images), finetuning.binary(labels, what="labels"))
         module = self.module_ if hasattr(self, "module_") else self._fresh()
         networks = 1 if validation else self.folds
         classifier, batches = finetuning.prepare(
@@ -379,7 +403,13 @@ class PneumoniaModel(BaseEstimator):
             seed=self.random_state,
         )
         return network.build_pretraining(
-            backbone, task=self.task, masking=self.masking, mask_ratio=self.mask_ratio, seed=self.random_state
+            backbone,
+            task=self.task,
+            masking=self.masking,
+            seed=self.random_state,
+            mask_ratio=self.mask_ratio,
+            temperature=self.temperature,
+            augmentation=self.augmentation,
         )
 
     def _planned(self, pixels: NDArray[np.uint8]) -> tuple[Pretraining, Batches, TrainingSettings]:
@@ -387,7 +417,7 @@ class PneumoniaModel(BaseEstimator):
             pixels,
             batch_size=min(PRETRAIN_BATCH, max(8, len(pixels) // STEPS_AN_EPOCH)),
             seed=derive(self.random_state, "pretrain"),
-            transform=Augment(),
+            transform=Augment.of_strength(self.augmentation),
         )
         steps = self.pretrain_epochs * batches.per_epoch
         settings = TrainingSettings(steps=steps, lr=1e-3, checkpoint_every=max(1, min(200, steps // 10)))
@@ -416,19 +446,6 @@ class PneumoniaModel(BaseEstimator):
         if not len(pixels):
             raise DataError("there are no pictures")
         return pixels
-
-
-def _binary(labels: ArrayLike, *, what: str) -> NDArray[np.int64]:
-    values = np.asarray(labels)
-    if values.ndim != 1 or not np.isin(values, (0, 1)).all():
-        raise DataError(f"{what} must be 0 or 1, one a picture; got {np.unique(values)[:5]}")
-    if len(np.unique(values)) < 2:
-        raise DataError(f"{what} hold one class only ({len(values)} x {values[0] if len(values) else '-'}): give both")
-    return values.astype(np.int64)
-
-
-def _rows(data: Labelled, rows: NDArray[np.bool_]) -> Labelled:
-    return Labelled(data.images[rows], data.labels[rows])
 
 
 def _facts(history: History) -> dict[str, Any]:

@@ -17,7 +17,16 @@ Task = Literal["masked", "contrastive", "vicreg", "rotation", "order", "joint"]
 Masking = Literal["random", "lungs", "blocks", "adaptive", "sparse"]
 
 
-def build_task(backbone: Backbone, *, task: Task, masking: Masking, mask_ratio: float, seed: int) -> Pretext:
+def build_task(
+    backbone: Backbone,
+    *,
+    task: Task,
+    masking: Masking,
+    mask_ratio: float,
+    seed: int,
+    temperature: float = 0.2,
+    augmentation: float = 1.0,
+) -> Pretext:
     """The pretext task of a backbone that reads pictures.
 
     Args:
@@ -27,6 +36,8 @@ def build_task(backbone: Backbone, *, task: Task, masking: Masking, mask_ratio: 
             (inpainting); ``adaptive`` to what is hard at the moment; ``sparse``, where only patches with some contrast
             take part at all.
         mask_ratio: share of the patches that is hidden (of those that take part).
+        temperature: of NT-Xent.
+        augmentation: strength of the two views (1: the defaults).
 
     Raises:
         DataError: no such task or masking.
@@ -36,7 +47,7 @@ def build_task(backbone: Backbone, *, task: Task, masking: Masking, mask_ratio: 
             raise DataError(f"there is no {name} '{value}': choose one of {', '.join(known)}")
     tokenizer, dim = backbone.tokenizer, backbone.encoder.dim
     assert isinstance(tokenizer, GridPatches)
-    views = derive(seed, "views")
+    view, views = PictureView.of_strength(augmentation), derive(seed, "views")
 
     def masked() -> MaskedReconstruction:
         mask = build_mask(tokenizer, masking=masking, ratio=mask_ratio, seed=derive(seed, "mask"))
@@ -46,15 +57,16 @@ def build_task(backbone: Backbone, *, task: Task, masking: Masking, mask_ratio: 
         case "masked":
             return masked()
         case "contrastive":
-            return NTXent(dim, view=PictureView(), seed=views)
+            return NTXent(dim, view=view, temperature=temperature, seed=views)
         case "vicreg":
-            return VICReg(dim, view=PictureView(), seed=views)
+            return VICReg(dim, view=view, seed=views)
         case "rotation":
             return Rotation(dim, seed=views)
         case "order":
             return OrderPrediction(dim, seed=views)
         case "joint":
-            return Joint({"masked": (masked(), 1.0), "contrastive": (NTXent(dim, view=PictureView(), seed=views), 0.1)})
+            contrast = NTXent(dim, view=view, temperature=temperature, seed=views)
+            return Joint({"masked": (masked(), 1.0), "contrastive": (contrast, 0.1)})
 
 
 def build_mask(tokenizer: GridPatches, *, masking: Masking, ratio: float, seed: int) -> Mask:

@@ -45,6 +45,13 @@ class Augment:
     contrast: float = 0.3
     noise: float = 0.0
 
+    @classmethod
+    def of_strength(cls, strength: float) -> "Augment":
+        """The defaults at 1, nothing at 0, twice as much of everything but noise at 2."""
+        return cls(
+            smallest=1 - 0.4 * strength, rotation=5.0 * strength, stretch=0.15 * strength, contrast=0.3 * strength
+        )
+
     def __call__(self, batch: tuple[Tensor, ...], draw: torch.Generator) -> tuple[Tensor, ...]:
         images, *rest = batch
         b = len(images)

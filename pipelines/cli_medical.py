@@ -43,6 +43,9 @@ def pretrain(
     masking: Annotated[
         MaskingName, typer.Option(help="What a task that fills in hides; 'random' is the ablation of all others.")
     ] = "random",
+    mask_ratio: Annotated[float, typer.Option(help="Share of the patches that is hidden, 0 to 1.")] = 0.75,
+    temperature: Annotated[float, typer.Option(help="Of the contrastive task, above 0.")] = 0.2,
+    augmentation: Annotated[float, typer.Option(help="Strength of crops and contrasts, 0 to 2.")] = 1.0,
     seed: Seed = 0,
     split_column: Annotated[str | None, typer.Option(help="The table's column of splits (default: split).")] = None,
     split: Annotated[
@@ -57,8 +60,8 @@ def pretrain(
     from unlabeled.pipelines import medical as job
 
     return job.pretrain(
-        source, out=out, size=size, epochs=epochs, task=task, masking=masking, seed=seed, split_column=split_column,
-        split=split,
+        source, out=out, size=size, epochs=epochs, task=task, masking=masking, mask_ratio=mask_ratio,
+        temperature=temperature, augmentation=augmentation, seed=seed, split_column=split_column, split=split,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
@@ -114,6 +117,29 @@ def finetune(
         layer_decay=layer_decay, seed=seed,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
+
+
+@app.command()
+def search(
+    source: Input,
+    labels: Annotated[Path | None, typer.Option(help="As for finetune.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for trials.csv and the report.")] = Path("medical-search"),
+    size: Annotated[int, typer.Option(help="As for pretrain.", min=16)] = 64,
+    epochs: Annotated[int, typer.Option(help="Passes over the pictures in each trial.", min=1)] = 10,
+    trials: Annotated[int, typer.Option(help="Settings to try; the defaults are the first.", min=1)] = 20,
+    task: Annotated[TaskName, typer.Option(help="As for pretrain.")] = "masked",
+    masking: Annotated[MaskingName, typer.Option(help="As for pretrain.")] = "random",
+    seed: Seed = 0,
+) -> Outcome:
+    """Try settings of the pretraining (mask ratio, temperature, augmentation), judged by a linear probe.
+
+    Weak trials end early. Test patients are neither learnt from nor judged on. Needs pip install 'unlabeled[search]'.
+    """
+    from unlabeled.pipelines import _medical_search as job
+
+    return job.search(
+        source, labels=labels, out=out, size=size, epochs=epochs, trials=trials, task=task, masking=masking, seed=seed
+    )
 
 
 @app.command()

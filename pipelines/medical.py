@@ -4,7 +4,6 @@ import csv
 import io
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Rates, priced
 from unlabeled.core.checkpoints import write_atomically
-from unlabeled.core.errors import DataError
 from unlabeled.core.evaluation import Estimate
 from unlabeled.core.finetuning import Tuning
 from unlabeled.core.progress import say
@@ -21,32 +19,21 @@ from unlabeled.medical import baselines, report, simulate
 from unlabeled.medical._finetuning import Decision, Labelled
 from unlabeled.medical.baselines import PixelRegression
 from unlabeled.medical.evaluation import Scored, metrics
-from unlabeled.medical.images import ImageSet, Skip, skip_summary
+from unlabeled.medical.images import ImageSet, Skip
 from unlabeled.medical.labels import attach, read_labels
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.readers import read_images
-from unlabeled.medical.splits import check_no_leak, first_labels, hold_out
+from unlabeled.medical.splits import check_no_leak
 from unlabeled.medical.tasks import Masking, Task
 from unlabeled.pipelines import _cost as cost
+from unlabeled.pipelines._medical_input import Parts, divide, read, say_skips
 from unlabeled.pipelines._medical_judges import Judges, by_pixels, judges_found, judges_given
 from unlabeled.pipelines.jobs import Comparison, Outcome, percentiles
 
 EXPERIMENT = "unlabeled/medical"
 OURS, SCRATCH, PIXELS = "ours", "same network from scratch", "PCA + logistic regression"
 COMPARED = ("AUROC", "balanced accuracy")
-# Of the labelled patients, where no column of splits says otherwise.
-TEST_SHARE = 1 / 3
 BESIDE = "baselines"
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Who learns, who helps to choose, who judges; and everything else that may be looked at without labels."""
-
-    train: ImageSet
-    validation: ImageSet | None
-    test: ImageSet
-    unlabelled: ImageSet
 
 
 def pretrain(
@@ -58,6 +45,9 @@ def pretrain(
     seed: int = 0,
     task: Task = "masked",
     masking: Masking = "random",
+    mask_ratio: float = 0.75,
+    temperature: float = 0.2,
+    augmentation: float = 1.0,
     split_column: str | None = None,
     split: str | None = None,
     dry_run: bool = False,
@@ -67,7 +57,10 @@ def pretrain(
 
     With ``dry_run``, only says what that would cost.
     """
-    model = PneumoniaModel(image_size=size, pretrain_epochs=epochs, task=task, masking=masking, random_state=seed)
+    model = PneumoniaModel(
+        image_size=size, pretrain_epochs=epochs, task=task, masking=masking, mask_ratio=mask_ratio,
+        temperature=temperature, augmentation=augmentation, random_state=seed,
+    )  # fmt: skip
     model.check()
     images = read_images(source, size=size, split_column=split_column)
     if split is None and images.splits is not None and "train" in images.splits:
@@ -76,7 +69,7 @@ def pretrain(
         split = "train"
     if split is not None:
         images = images.part(split)
-    _say_skips(images.skipped)
+    say_skips(images.skipped)
     if dry_run:
         return cost.dry_run(
             [model.pretraining_cost(images)],
@@ -110,8 +103,8 @@ def finetune(
     pretrained = PneumoniaModel.load(model)
     given = {"finetune_steps": steps, "tuning": tuning, "layer_decay": layer_decay}
     pretrained.set_params(random_state=seed, **{name: value for name, value in given.items() if value is not None})
-    images = _read(source, labels, size=pretrained.image_size)
-    parts = _divide(images, n_labels=n_labels, seed=seed)
+    images = read(source, labels, size=pretrained.image_size)
+    parts = divide(images, n_labels=n_labels, seed=seed)
     if dry_run:
         return cost.medical_finetuning(pretrained, parts.train, parts.validation, beside=SCRATCH, rates=rates)
     return _finetune(
@@ -123,7 +116,7 @@ def predict(source: Path, *, model: Path, out: Path, labels: Path | None = None)
     """Scores pictures; with labels, given or the input's own, says how good the scores are."""
     trained = PneumoniaModel.load(model)
     trained.check_fine_tuned()
-    images = _read(source, labels, size=trained.image_size)
+    images = read(source, labels, size=trained.image_size)
     judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
     for note in judges.notes:
         say(note)
@@ -136,8 +129,8 @@ def demo(out: Path, *, seed: int = 0) -> Outcome:
     shutil.rmtree(out / "data", ignore_errors=True)
     archive = simulate.write_archive(out / "data", patients=480, seed=seed)
     images = attach(read_images(archive.images, size=64), read_labels(archive.labels))
-    _say_skips(images.skipped)
-    parts = _divide(images, n_labels=40, seed=seed)
+    say_skips(images.skipped)
+    parts = divide(images, n_labels=40, seed=seed)
     model = PneumoniaModel(dim=64, depth=3, pretrain_epochs=90, finetune_steps=100, folds=2, random_state=seed)
     _pretrain(model, parts.unlabelled, out=out / "pretrained", synthetic=True)
     return _finetune(model, parts, out=out / "model", skipped=images.skipped, notes=images.notes, synthetic=True)
@@ -172,36 +165,6 @@ def _pretrain(
         run_id=run.run_id,
         details={"images": len(images), "skipped": len(images.skipped), "loss": loss},
     )
-
-
-def _divide(images: ImageSet, *, n_labels: int | None, seed: int) -> Parts:
-    """By the table's own splits where it has train and test (or val); by patient where it has none.
-
-    Raises:
-        GateError: the given splits share patients.
-        DataError: nothing is labelled, or too little is.
-    """
-    known = set() if images.splits is None else set(images.splits)
-    validation = None
-    if "train" in known and known & {"test", "val"}:
-        labelled = images.labelled()
-        train, test = labelled.part("train"), labelled.part("test" if "test" in known else "val")
-        if {"test", "val"} <= known:
-            validation = labelled.part("val")
-        for name, part in (("test", test), ("val", validation)):
-            if part is not None and part.labels is not None and len(np.unique(part.labels)) < 2:
-                raise DataError(f"the {name} part holds one class only: nothing can be judged or chosen on it")
-        given = {"train": train, **({"validation": validation} if validation else {}), "test": test}
-        check_no_leak(given)
-        if n_labels is not None:
-            train = first_labels(train, n_labels, seed=seed)
-        unlabelled = images.part("train")
-    else:
-        train, test = hold_out(images.labelled(), share=TEST_SHARE, seed=seed)
-        if n_labels is not None:
-            train = first_labels(train, n_labels, seed=seed)
-        unlabelled = images.take(~np.isin(images.patients, test.patients))
-    return Parts(train=train, validation=validation, test=test, unlabelled=unlabelled)
 
 
 def _finetune(
@@ -357,25 +320,6 @@ def _log(run: tracking.Run, table: Mapping[str, Mapping[str, Estimate]]) -> None
     run.metrics({f"test.{_key(name)}": value.value for name, value in table[OURS].items()})
     for other in table.keys() - {OURS}:
         run.metrics({f"baseline.{_key(other)}.{_key(n)}": value.value for n, value in table[other].items()})
-
-
-def _read(source: Path, labels: Path | None, *, size: int) -> ImageSet:
-    # A wrong CSV is said at once, not after minutes of reading pictures.
-    given = None if labels is None else read_labels(labels)
-    images = read_images(source, size=size)
-    if given is not None:
-        images = attach(images, given)
-    _say_skips(images.skipped)
-    for note in images.notes:
-        say(note)
-    return images
-
-
-def _say_skips(skipped: tuple[Skip, ...]) -> None:
-    if skipped:
-        say(f"{len(skipped)} inputs skipped (all are listed in the report and in skipped.csv):")
-        for reason, count, example in skip_summary(skipped):
-            say(f"  {count} x {reason}, e.g. {example}")
 
 
 def _write_skips(out: Path, skipped: tuple[Skip, ...]) -> dict[str, Path]:

@@ -57,7 +57,8 @@ def main() -> None:
     weights = float(sum(p.double().abs().sum() for p in task.parameters()))
     rank = dist.get_rank() if dist.is_initialized() else 0
     ended = {"rank": rank, "curve": history.curves["loss"], "from": history.resumed_from, "weights": weights}
-    print(json.dumps({**ended, "watch": history.curves.get(RANK)}))
+    # One write a process: two that end at once must not share a line.
+    sys.stdout.write(json.dumps({**ended, "watch": history.curves.get(RANK)}) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,75 @@
+"""What the medical jobs read, and who of it learns, chooses and judges."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unlabeled.core.errors import DataError
+from unlabeled.core.progress import say
+from unlabeled.medical.images import ImageSet, Skip, skip_summary
+from unlabeled.medical.labels import attach, read_labels
+from unlabeled.medical.readers import read_images
+from unlabeled.medical.splits import check_no_leak, first_labels, hold_out
+
+# Of the labelled patients, where no column of splits says otherwise.
+TEST_SHARE = 1 / 3
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Who learns, who helps to choose, who judges; and everything else that may be looked at without labels."""
+
+    train: ImageSet
+    validation: ImageSet | None
+    test: ImageSet
+    unlabelled: ImageSet
+
+
+def divide(images: ImageSet, *, n_labels: int | None, seed: int) -> Parts:
+    """By the table's own splits where it has train and test (or val); by patient where it has none.
+
+    Raises:
+        GateError: the given splits share patients.
+        DataError: nothing is labelled, or too little is.
+    """
+    known = set() if images.splits is None else set(images.splits)
+    validation = None
+    if "train" in known and known & {"test", "val"}:
+        labelled = images.labelled()
+        train, test = labelled.part("train"), labelled.part("test" if "test" in known else "val")
+        if {"test", "val"} <= known:
+            validation = labelled.part("val")
+        for name, part in (("test", test), ("val", validation)):
+            if part is not None and part.labels is not None and len(np.unique(part.labels)) < 2:
+                raise DataError(f"the {name} part holds one class only: nothing can be judged or chosen on it")
+        given = {"train": train, **({"validation": validation} if validation else {}), "test": test}
+        check_no_leak(given)
+        if n_labels is not None:
+            train = first_labels(train, n_labels, seed=seed)
+        unlabelled = images.part("train")
+    else:
+        train, test = hold_out(images.labelled(), share=TEST_SHARE, seed=seed)
+        if n_labels is not None:
+            train = first_labels(train, n_labels, seed=seed)
+        unlabelled = images.take(~np.isin(images.patients, test.patients))
+    return Parts(train=train, validation=validation, test=test, unlabelled=unlabelled)
+
+
+def read(source: Path, labels: Path | None, *, size: int) -> ImageSet:
+    # A wrong CSV is said at once, not after minutes of reading pictures.
+    given = None if labels is None else read_labels(labels)
+    images = read_images(source, size=size)
+    if given is not None:
+        images = attach(images, given)
+    say_skips(images.skipped)
+    for note in images.notes:
+        say(note)
+    return images
+
+
+def say_skips(skipped: tuple[Skip, ...]) -> None:
+    if skipped:
+        say(f"{len(skipped)} inputs skipped (all are listed in the report and in skipped.csv):")
+        for reason, count, example in skip_summary(skipped):
+            say(f"  {count} x {reason}, e.g. {example}")
