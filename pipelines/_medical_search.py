@@ -12,7 +12,7 @@ from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
 from unlabeled.core.evaluation import roc_auc
-from unlabeled.core.report import Report, Verdict, new_figure
+from unlabeled.core.report import OURS, Report, Verdict, new_figure
 from unlabeled.core.search import Range, Tried
 from unlabeled.core.search import Report as Told
 from unlabeled.core.search import search as search_core
@@ -147,11 +147,16 @@ def _page(tried: list[Tried], headline: str, *, facts: Mapping[str, object], run
     )
     names = list(best.values)
     figure, axes = new_figure(columns=len(names))
-    ended = [trial for trial in tried if trial.state == "complete"]
     for axis, name in zip(np.atleast_1d(axes), names, strict=True):
-        axis.plot([t.values[name] for t in ended], [t.score for t in ended], "o", color="#0a6c74")
-        axis.set(xlabel=name.replace("_", " "), ylabel="AUROC", xscale="log" if SPACE[name].log else "linear")
-    page.section("Score over each setting").figure(figure, "Each dot is a trial that came to its end.")
+        for ended, look in ((False, {"color": "#c3ccd4"}), (True, {"color": OURS})):
+            shown_here = [t for t in tried if (t.state == "complete") == ended and np.isfinite(t.score)]
+            axis.plot([t.values[name] for t in shown_here], [t.score for t in shown_here], "o", **look)
+        where = SPACE[name]
+        axis.set(xlabel=name.replace("_", " "), ylabel="AUROC", xlim=(where.low, where.high))
+        axis.set_xscale("log" if where.log else "linear")
+    page.section("Score over each setting").figure(
+        figure, "Each dot is a trial; grey ones ended early, at the score they had then."
+    )
     rows = [[t.number, t.state, f"{t.score:.4f}", *(f"{t.values[name]:.3g}" for name in names)] for t in tried]
     page.section("Trials").table(["trial", "ended", "AUROC", *names], rows, ours=(0,))
     page.section("Limits").note(
