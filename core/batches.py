@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unlabeled.core.seeds import derive, generator
+from unlabeled.core.store import Store
 
 Transform = Callable[[tuple[Tensor, ...], torch.Generator], tuple[Tensor, ...]]
 
@@ -19,7 +20,7 @@ class Batches:
     """Shuffled batches of rows drawn in step from several arrays.
 
     Args:
-        arrays: same first length N; NumPy arrays (memory-mapped ones too) or CPU tensors.
+        arrays: same first length N; NumPy arrays, CPU tensors, or a :class:`~unlabeled.core.store.Store` on disk.
         batch_size: rows a batch over all processes together; at most N is used.
         seed: fixes order and augmentation.
         transform: whole-batch augmentation, ``transform(batch, generator) -> batch``.
@@ -27,7 +28,7 @@ class Batches:
 
     def __init__(
         self,
-        *arrays: np.ndarray | Tensor,
+        *arrays: np.ndarray | Tensor | Store,
         batch_size: int,
         seed: int = 0,
         transform: Transform | None = None,
@@ -60,8 +61,8 @@ class Batches:
         return self.transform(batch, torch.Generator().manual_seed(derive(self.seed, "augment", step, rank)))
 
 
-def select(array: np.ndarray | Tensor, rows: np.ndarray) -> Tensor:
-    """Rows of an array as a tensor of their own; of a memory-mapped one, nothing else is read."""
+def select(array: np.ndarray | Tensor | Store, rows: np.ndarray) -> Tensor:
+    """Rows of an array as a tensor of their own; of one on disk, nothing else is read."""
     if isinstance(array, Tensor):
         return array.index_select(0, torch.from_numpy(rows))
     return torch.from_numpy(np.ascontiguousarray(array[rows]))

@@ -227,8 +227,9 @@ def _backtest(
     if n_frauds is not None:
         label = few(label, frauds=n_frauds, seed=seed) if n_frauds else np.full(len(past), -1, dtype=np.int8)
     detector, pretraining = _pretrained(
-        past, out=out / "pretrained", size=size, seed=seed, source=source, label_delay=label_delay, synthetic=synthetic
-    )
+        past, out=out / "pretrained", size=size, seed=seed, source=source, label_delay=label_delay,
+        synthetic=synthetic, name=f"{out.name}/pretrained",
+    )  # fmt: skip
     frauds, genuine = int((label == 1).sum()), int((label == 0).sum())
     past = past.with_labels(label)
     # With few labels none arrive later either; with all, each counts once its delay has passed.
@@ -291,13 +292,14 @@ def _pretrained(
     label_delay: float = 7.0,
     synthetic: bool = False,
     rates: Rates = AS_FOUND,
+    name: str | None = None,
 ) -> tuple[FraudDetector, str]:
     """A pretrained detector, saved, in a run of its own."""
     for part, columns in known.roles.rows():
         say(f"  {part}: {columns}")
     detector = FraudDetector(roles=known.roles, size=size, label_delay_days=label_delay, random_state=seed)
     params = {"table": source, "payments": len(known), "seed": seed, **vars(size or Size())}
-    with tracking.run(EXPERIMENT, f"pretrain {out.name}", params=params) as run:
+    with tracking.run(EXPERIMENT, f"pretrain {name or out.name}", params=params) as run:
         run.tags({"data.fingerprint": known.fingerprint()})
         detector.pretrain(known, state=out.with_name(f".{out.name}.training"), log=priced(run.metrics, rates))
         detector.manifest_["run_id"] = run.run_id
