@@ -142,7 +142,7 @@ def write(out: Path, rows: list[dict[str, Any]], *, pretrainings: int, hardware:
         (__doc__ or "").split("\n\n", 2)[2].strip(),
         "",
         f"Mean over {pretrainings} pretrainings that had no part in choosing the rate, 95 % interval over them. "
-        f"Hardware: {', '.join(f'{name} {value}' for name, value in hardware.items())}.",
+        f"Hardware: {', '.join(str(value) for value in hardware.values())}.",
         "",
         "| labels | way | learning rate | validation AUROC | weights trained | seconds |",
         "|---|---|---|---|---|---|",

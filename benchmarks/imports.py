@@ -40,7 +40,7 @@ def main() -> None:
             seconds[module].append(one(module))
     best = {module: min(times) for module, times in seconds.items()}
     hardware = describe_hardware()
-    machine = ", ".join(f"{name} {value}" for name, value in hardware.items())
+    machine = ", ".join(str(value) for value in hardware.values())
     lines = [
         "# Import time",
         "",

@@ -100,7 +100,7 @@ def compare(given: argparse.Namespace) -> None:
         "# A set larger than memory",
         "",
         f"{given.turns} turns of {given.steps} steps of {BATCH} pictures, the product's encoder. Hardware: "
-        + ", ".join(f"{name} {value}" for name, value in describe_hardware().items())
+        + ", ".join(str(value) for value in describe_hardware().values())
         + ".",
         "",
         "| drawn from | pictures a second | drawing, share of the step | highest resident memory, MiB |",

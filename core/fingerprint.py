@@ -1,18 +1,28 @@
 """Short names for data and splits, so that two runs can be told to have used the same."""
 
 import hashlib
+import math
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unlabeled.core.batches import chunks
+from unlabeled.core.store import Store
 
-def of_array(*arrays: NDArray) -> str:
-    """16 hex digits over dtype, shape and content of the arrays, in order."""
+_AT_ONCE = 64 << 20
+
+
+def of_array(*arrays: NDArray | Store) -> str:
+    """16 hex digits over dtype, shape and content of the arrays, in order; of rows on disk, a part at a time."""
     digest = hashlib.blake2b(digest_size=8)
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data if array.size else b"")
+        if not math.prod(array.shape):
+            continue
+        row = math.prod(array.shape[1:]) * array.dtype.itemsize
+        for rows in chunks(len(array), max(1, _AT_ONCE // row)):
+            digest.update(np.ascontiguousarray(array[rows]).view(np.uint8).reshape(-1).data)
     return digest.hexdigest()
 
 

@@ -2,29 +2,28 @@
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from torch import Tensor
 
-from unlabeled.core import budget, checkpoints, fingerprint
+from unlabeled.core import budget, fingerprint
 from unlabeled.core.audit.watch import Watch
 from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget
 from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone
-from unlabeled.core.errors import CheckpointError, DataError
+from unlabeled.core.errors import DataError
 from unlabeled.core.finetuning import Tuning
-from unlabeled.core.heads import Classifier
 from unlabeled.core.pretext import Pretraining
 from unlabeled.core.seeds import derive
+from unlabeled.core.store import Store
 from unlabeled.core.training import History, TrainingSettings, fit
 from unlabeled.medical import _finetuning as finetuning
 from unlabeled.medical import _network as network
+from unlabeled.medical import _storage as storage
 from unlabeled.medical._finetuning import Decision, Labelled, Log
 from unlabeled.medical._network import Member
 from unlabeled.medical.images import ImageSet
@@ -32,7 +31,6 @@ from unlabeled.medical.splits import digests, patient_folds
 from unlabeled.medical.tasks import Masking, Task
 from unlabeled.medical.transforms import Augment
 
-KIND = "medical.PneumoniaModel"
 PRETRAIN_BATCH, FINETUNE_BATCH = 128, 32
 # Small collections get smaller batches: an epoch is then at least so many steps.
 STEPS_AN_EPOCH = 16
@@ -42,7 +40,9 @@ PASSES = 4
 JUDGED = 8
 # Highest learning rate of fine-tuning.
 RATES: dict[Tuning, float] = {"full": 5e-4, "adapters": 5e-4, "head": 5e-4}
-PREPROCESSING = "area-averaged to a square, each picture standardised by its own mean and standard deviation"
+
+
+Pixels = TypeVar("Pixels", NDArray[np.uint8], Store)
 
 
 class PneumoniaModel(BaseEstimator):
@@ -132,7 +132,7 @@ class PneumoniaModel(BaseEstimator):
 
     def pretrain(
         self,
-        images: ImageSet | NDArray[np.uint8],
+        images: ImageSet | NDArray[np.uint8] | Store,
         *,
         state: Path | None = None,
         log: Log | None = None,
@@ -141,12 +141,13 @@ class PneumoniaModel(BaseEstimator):
         """Learns what radiographs look like from pictures (N, S, S) alone; labels are not looked at.
 
         Args:
-            images: without labels (any that there are stay unread).
+            images: without labels (any that there are stay unread); a :class:`~unlabeled.core.store.Store` may be
+                larger than memory.
             state: folder that keeps an interrupted pretraining; the same call goes on from it.
             log: receives ``{name: value}, step``.
             judge: asked eight times on the way how good the features are (higher is better); the best are kept.
         """
-        pixels = self._pixels(images)
+        pixels = self._checked(images) if isinstance(images, Store) else self._pixels(images)
         module, batches, settings = self._planned(pixels)
         print_ = fingerprint.of_array(pixels)
         history = fit(
@@ -323,29 +324,7 @@ class PneumoniaModel(BaseEstimator):
         """Writes weights, thresholds and provenance; no pictures, no patient ids."""
         if not hasattr(self, "module_"):
             raise DataError("there is nothing to save yet: call pretrain or finetune first")
-        tensors = {f"pretraining.{name}": value for name, value in self.module_.state_dict().items()}
-        for number, (classifier, probe) in enumerate(self.members_):
-            tensors |= {f"member{number}.{name}": value for name, value in classifier.state_dict().items()}
-            if probe is not None:
-                tensors |= {f"probe{number}.{name}": value for name, value in probe.state_dict().items()}
-        return checkpoints.save(
-            folder,
-            kind=KIND,
-            tensors=tensors,
-            manifest={
-                "parameters": self.get_params(),
-                "preprocessing": PREPROCESSING,
-                "intended_use": "research on frontal chest radiographs; not a medical device",
-                "members": len(self.members_),
-                "prior": getattr(self, "prior_", 0.0),
-                "decision": asdict(self.decision_) if self.decision_ else None,
-                "pretraining": self.pretraining_,
-                "finetuning": self.finetuning_,
-                "provenance": self.provenance_,
-                "salt": self.salt_,
-                "patients": self.digests_,
-            },
-        )
+        return storage.write(self, folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> "PneumoniaModel":
@@ -354,27 +333,7 @@ class PneumoniaModel(BaseEstimator):
         Raises:
             CheckpointError: missing, damaged, or of another kind.
         """
-        tensors, manifest = checkpoints.load(folder, kind=KIND)
-        try:
-            model = cls(**manifest["parameters"])
-            model.module_ = model._fresh()
-            _put(model.module_, tensors, "pretraining.")
-            model.members_ = []
-            for number in range(manifest["members"]):
-                classifier = Classifier(model._fresh().backbone)
-                _put(classifier, tensors, f"member{number}.")
-                probe = network.Probe(model.dim) if f"probe{number}.bias" in tensors else None
-                if probe is not None:
-                    _put(probe, tensors, f"probe{number}.")
-                model.members_.append(Member(classifier, probe))
-            model.prior_ = manifest["prior"]
-            model.decision_ = Decision(**manifest["decision"]) if manifest["decision"] else None
-            model.pretraining_, model.finetuning_ = manifest["pretraining"], manifest["finetuning"]
-            model.provenance_ = manifest["provenance"]
-            model.salt_, model.digests_ = manifest["salt"], manifest["patients"]
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise CheckpointError(f"{folder} was written by another version ({error}): train again") from None
-        return model
+        return storage.read(cls, folder)
 
     def _logits(self, images: ImageSet | NDArray[np.uint8]) -> NDArray[np.float64]:
         self._decision()
@@ -412,7 +371,7 @@ class PneumoniaModel(BaseEstimator):
             augmentation=self.augmentation,
         )
 
-    def _planned(self, pixels: NDArray[np.uint8]) -> tuple[Pretraining, Batches, TrainingSettings]:
+    def _planned(self, pixels: NDArray[np.uint8] | Store) -> tuple[Pretraining, Batches, TrainingSettings]:
         batches = Batches(
             pixels,
             batch_size=min(PRETRAIN_BATCH, max(8, len(pixels) // STEPS_AN_EPOCH)),
@@ -436,9 +395,11 @@ class PneumoniaModel(BaseEstimator):
         self.provenance_: dict[str, str] = {}
 
     def _pixels(self, images: ImageSet | NDArray[np.uint8]) -> NDArray[np.uint8]:
-        pixels = images.images if isinstance(images, ImageSet) else np.asarray(images)
+        return self._checked(images.images if isinstance(images, ImageSet) else np.asarray(images))
+
+    def _checked(self, pixels: Pixels) -> Pixels:
         expected = (self.image_size, self.image_size)
-        if pixels.ndim != 3 or pixels.shape[1:] != expected or pixels.dtype != np.uint8:
+        if len(pixels.shape) != 3 or pixels.shape[1:] != expected or pixels.dtype != np.uint8:
             raise DataError(
                 f"expected 8-bit pictures of shape (N, {expected[0]}, {expected[1]}), got {pixels.dtype} "
                 f"{pixels.shape}: read them with read_images(..., size={self.image_size})"
@@ -455,7 +416,3 @@ def _facts(history: History) -> dict[str, Any]:
         "best_step": history.best_step,
         "curves": {name: [list(point) for point in curve] for name, curve in history.curves.items()},
     }
-
-
-def _put(module: Any, tensors: dict[str, Tensor], prefix: str) -> None:
-    module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})

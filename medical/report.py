@@ -10,9 +10,10 @@ from unlabeled.core.evaluation import Estimate
 from unlabeled.core.report import Report, Section, Tone, Verdict, plot_curves, watch_figure
 from unlabeled.medical import _figures as figures
 from unlabeled.medical._finetuning import Decision
+from unlabeled.medical._storage import PREPROCESSING
 from unlabeled.medical.evaluation import METRICS, Scored, auroc_gain
 from unlabeled.medical.images import ImageSet, Skip, skip_summary
-from unlabeled.medical.model import PREPROCESSING, PneumoniaModel
+from unlabeled.medical.model import PneumoniaModel
 
 LISTED = 200
 # Pictures shown from either end of the scale.

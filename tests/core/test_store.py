@@ -1,5 +1,6 @@
 """Rows on disk are the rows that were written, and memory stays flat over them."""
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 
+from unlabeled.core import fingerprint
 from unlabeled.core.batches import Batches
 from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.store import Store
@@ -92,6 +94,18 @@ def test_what_is_no_store_is_said(tmp_path: Path) -> None:
     (tmp_path / "cut.npy").write_bytes(whole[:-8])
     with pytest.raises(CheckpointError, match="cut short or overlong: 952 bytes of rows, expected 960"):
         Store(tmp_path / "cut.npy")
+
+
+def test_a_fingerprint_is_the_same_on_disk_and_in_memory_whatever_is_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = np.arange(60, dtype=np.int16).reshape(10, 3, 2)
+    store = Store.write(tmp_path / "x.npy", [array], row=(3, 2), dtype=np.int16)
+    expected = hashlib.blake2b(b"<i2(10, 3, 2)" + array.tobytes(), digest_size=8).hexdigest()
+    for at_once in (1, 30, 1 << 20):
+        monkeypatch.setattr(fingerprint, "_AT_ONCE", at_once)
+        assert fingerprint.of_array(array) == fingerprint.of_array(store) == expected
+    assert fingerprint.of_array(array[:0]) != fingerprint.of_array(array[:0].astype(np.int32))
 
 
 def test_rows_come_in_the_order_asked_for_and_only_those_there_are(tmp_path: Path) -> None:

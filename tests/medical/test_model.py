@@ -9,6 +9,7 @@ import torch
 from sklearn.base import clone
 
 from unlabeled.core.errors import CheckpointError, DataError
+from unlabeled.core.store import Store
 from unlabeled.medical import ImageSet, PneumoniaModel
 from unlabeled.medical import _network as network
 from unlabeled.medical._finetuning import Decision, Labelled, decide, fit_probe
@@ -88,6 +89,17 @@ def test_pretraining_does_not_look_at_labels(phantoms: ImageSet) -> None:
     assert with_labels.pretraining_ is not None
     assert flipped.pretraining_ is not None
     assert with_labels.pretraining_["curves"] == flipped.pretraining_["curves"]
+
+
+def test_pictures_on_disk_teach_as_those_in_memory(phantoms: ImageSet, tmp_path: Path) -> None:
+    store = Store.write(tmp_path / "pictures.npy", [phantoms.images], row=(32, 32), dtype=np.uint8)
+    models = [PneumoniaModel(**SMALL).pretrain(pictures) for pictures in (phantoms, store)]
+    one, other = (model.module_.state_dict() for model in models)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert models[0].pretraining_["fingerprint"] == models[1].pretraining_["fingerprint"]
+    small = Store.write(tmp_path / "small.npy", [phantoms.images[:, :16, :16]], row=(16, 16), dtype=np.uint8)
+    with pytest.raises(DataError, match=r"shape \(N, 32, 32\)"):
+        PneumoniaModel(**SMALL).pretrain(small)
 
 
 def test_with_validation_one_network_decides_by_those_pictures(phantoms: ImageSet) -> None:

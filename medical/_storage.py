@@ -1,0 +1,79 @@
+"""A :class:`~unlabeled.medical.model.PneumoniaModel` on disk."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from unlabeled.core import checkpoints
+from unlabeled.core.errors import CheckpointError
+from unlabeled.core.heads import Classifier
+from unlabeled.medical._finetuning import Decision
+from unlabeled.medical._network import Member, Probe
+
+if TYPE_CHECKING:
+    from unlabeled.medical.model import PneumoniaModel
+
+KIND = "medical.PneumoniaModel"
+PREPROCESSING = "area-averaged to a square, each picture standardised by its own mean and standard deviation"
+
+
+def write(model: "PneumoniaModel", folder: str | Path) -> Path:
+    """Weights, thresholds and provenance."""
+    tensors = {f"pretraining.{name}": value for name, value in model.module_.state_dict().items()}
+    for number, (classifier, probe) in enumerate(model.members_):
+        tensors |= {f"member{number}.{name}": value for name, value in classifier.state_dict().items()}
+        if probe is not None:
+            tensors |= {f"probe{number}.{name}": value for name, value in probe.state_dict().items()}
+    return checkpoints.save(
+        folder,
+        kind=KIND,
+        tensors=tensors,
+        manifest={
+            "parameters": model.get_params(),
+            "preprocessing": PREPROCESSING,
+            "intended_use": "research on frontal chest radiographs; not a medical device",
+            "members": len(model.members_),
+            "prior": getattr(model, "prior_", 0.0),
+            "decision": asdict(model.decision_) if model.decision_ else None,
+            "pretraining": model.pretraining_,
+            "finetuning": model.finetuning_,
+            "provenance": model.provenance_,
+            "salt": model.salt_,
+            "patients": model.digests_,
+        },
+    )
+
+
+def read(kind: "type[PneumoniaModel]", folder: str | Path) -> "PneumoniaModel":
+    """The inverse of :func:`write`.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another kind.
+    """
+    tensors, manifest = checkpoints.load(folder, kind=KIND)
+    try:
+        model = kind(**manifest["parameters"])
+        model.module_ = model._fresh()
+        _put(model.module_, tensors, "pretraining.")
+        model.members_ = []
+        for number in range(manifest["members"]):
+            classifier = Classifier(model._fresh().backbone)
+            _put(classifier, tensors, f"member{number}.")
+            probe = Probe(model.dim) if f"probe{number}.bias" in tensors else None
+            if probe is not None:
+                _put(probe, tensors, f"probe{number}.")
+            model.members_.append(Member(classifier, probe))
+        model.prior_ = manifest["prior"]
+        model.decision_ = Decision(**manifest["decision"]) if manifest["decision"] else None
+        model.pretraining_, model.finetuning_ = manifest["pretraining"], manifest["finetuning"]
+        model.provenance_ = manifest["provenance"]
+        model.salt_, model.digests_ = manifest["salt"], manifest["patients"]
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} was written by another version ({error}): train again") from None
+    return model
+
+
+def _put(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
+    module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
