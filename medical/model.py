@@ -38,8 +38,8 @@ STEPS_AN_EPOCH = 16
 PASSES = 4
 # A pretraining with a judge is judged so often.
 JUDGED = 8
-# Highest learning rate of fine-tuning.
-RATES: dict[Tuning, float] = {"full": 5e-4, "adapters": 5e-4, "head": 5e-4}
+# Highest learning rate of fine-tuning: those of adapters and head were best of three (benchmarks/finetuning.py).
+RATES: dict[Tuning, float] = {"full": 5e-4, "adapters": 1e-2, "head": 1e-2}
 
 
 Pixels = TypeVar("Pixels", NDArray[np.uint8], Store)

@@ -185,6 +185,7 @@ def test_the_sample_is_the_same_rows_in_two_augmentations() -> None:
         Watch(torch.zeros(3, 1), labels=[0, 1])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("data", "lr", "ratio"),
     [(waves, 1e-4, 0.75), (waves, 1e-3, 0.75), (waves, 1e-2, 0.75), (waves, 3e-3, 0.9), (noise, 1e-3, 0.75)],
@@ -196,6 +197,7 @@ def test_masked_reconstruction_never_trips_it(data: Any, lr: float, ratio: float
     assert min(spread) < 0.7 * spread[0]  # the dip that must not be taken for a collapse
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("lr", [1e-3, 1e-2])
 @pytest.mark.parametrize("codes", [4, 20])
 def test_event_modelling_never_trips_it(lr: float, codes: int) -> None:
@@ -208,6 +210,7 @@ def test_event_modelling_never_trips_it(lr: float, codes: int) -> None:
     assert watched(module, np.concatenate([one, one], axis=2), lr=lr).steps == 150
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("lr", [1e-3, 3e-2])
 def test_contrast_with_negatives_never_trips_it(lr: float) -> None:
     history = watched(two_views(negatives=True), waves(), lr=lr)

@@ -53,6 +53,7 @@ def test_wrong_usage_ends_with_two(arguments: list[str], tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -211,6 +211,7 @@ def plant(path: Path, *, change: slice = slice(0, 0)) -> Path:
     return path
 
 
+@pytest.mark.integration
 def test_the_job_s_encoder_does_not_see_the_calibration_part(in_tmp: Path) -> None:
     for name, rows in (("a", slice(0, 0)), ("b", slice(60, 80))):
         jobs.fit([plant(in_tmp / f"{name}.csv", change=rows)], out=in_tmp / name, normal_share=0.5, steps=5)
@@ -218,6 +219,7 @@ def test_the_job_s_encoder_does_not_see_the_calibration_part(in_tmp: Path) -> No
     assert one == other
 
 
+@pytest.mark.integration
 def test_a_normal_period_given_in_hours_keeps_its_calibration_part_too(in_tmp: Path) -> None:
     for name, rows in (("a", slice(0, 0)), ("b", slice(60, 80))):
         table = plant(in_tmp / f"{name}.csv", change=rows)
@@ -226,6 +228,7 @@ def test_a_normal_period_given_in_hours_keeps_its_calibration_part_too(in_tmp: P
     assert one == other
 
 
+@pytest.mark.integration
 def test_a_replayed_run_is_judged_by_an_encoder_that_never_saw_it(in_tmp: Path) -> None:
     done = jobs.replay([plant(in_tmp / "t.csv")], out=in_tmp / "out", normal_share=0.5, steps=5)
     fleets = {
