@@ -122,7 +122,8 @@ def _search(model: PneumoniaModel, parts: Parts, *, out: Path, trials: int, sour
         chosen = " ".join(f"{OPTIONS[name]} {value:.3g}" for name, value in best.values.items())
         headline = (
             f"Best of {trials} trials: AUROC {best.score:.3f} on {len(validation)} pictures (the defaults: "
-            f"{before.score:.3f}). Next: unlabeled medical pretrain {source} --task {model.task} {chosen}"
+            f"{before.score:.3f}). Next: unlabeled medical pretrain {source} --size {model.image_size} "
+            f"--task {model.task} --masking {model.masking} {chosen}"
         )
         page = _page(tried, headline, facts={**settings, "judged on": len(validation)}, run_id=run.run_id)
         table = pd.DataFrame([{"trial": t.number, "state": t.state, "auroc": t.score, **t.values} for t in tried])

@@ -59,6 +59,8 @@ def test_a_search_from_pictures_to_settings(archive: simulate.Simulated, in_tmp:
     best = table[table["state"] == "complete"]["auroc"].idxmax()
     assert done.details["best"]["mask_ratio"] == pytest.approx(table.loc[best, "mask_ratio"])
     assert f"--mask-ratio {table.loc[best, 'mask_ratio']:.3g}" in done.headline
+    # The command that it recommends makes the very model that won.
+    assert f"medical pretrain {archive.images} --size 32 --task masked --masking random --mask-ratio" in done.headline
     model = PneumoniaModel.load(done.files["model"])
     assert model.mask_ratio == pytest.approx(table.loc[best, "mask_ratio"])
     runs = MlflowClient(f"sqlite:///{in_tmp}/mlflow.db")
