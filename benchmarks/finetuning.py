@@ -29,6 +29,8 @@ from unlabeled.medical import PneumoniaModel, read_images
 from unlabeled.medical import _network as network
 from unlabeled.medical._finetuning import Labelled, fit_probe, train_classifier
 from unlabeled.medical._network import Member
+from unlabeled.medical.images import ImageSet
+from unlabeled.medical.splits import first_labels
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "shared/data/xray/kermany224/kermany_cxr_224.parquet"
@@ -60,11 +62,8 @@ def main() -> None:
     given.cache.mkdir(parents=True, exist_ok=True)
     images = read_images(given.data, size=64)
     train, val = images.part("train"), images.part("val")
-    assert train.order is not None
-    order = np.where(train.order < 0, np.iinfo(np.int64).max, train.order)
-    ranked = train.take(np.argsort(order, kind="stable"))
-    taught = {k: Labelled(ranked.images[:k], ranked.labels[:k]) for k in LABELS}
-    judged = Labelled(val.images, val.labels)
+    taught = {k: labelled(first_labels(train, k, seed=0)) for k in LABELS}
+    judged = labelled(val)
     chooser, *others = given.pretrained
 
     def result(folder: Path, way: str, rate: float, k: int) -> dict[str, float]:
@@ -100,6 +99,11 @@ def main() -> None:
                 }
             )
     write(given.out, rows, pretrainings=len(others), hardware=describe_hardware())
+
+
+def labelled(part: ImageSet) -> Labelled:
+    assert part.labels is not None
+    return Labelled(part.images, part.labels)
 
 
 def one(folder: Path, way: str, rate: float, data: Labelled, judged: Labelled) -> dict[str, float]:

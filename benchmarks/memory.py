@@ -114,7 +114,8 @@ def compare(given: argparse.Namespace) -> None:
         )
     lines += ["", f"Speed from the store over speed from memory: {ratio}."]
     write_atomically(given.out / "memory.md", "\n".join(lines) + "\n")
-    content = {"found": found, "capped": capped, "settings": {k: str(v) for k, v in vars(given).items()}}
+    settings = {name: getattr(given, name) for name in ("gigabytes", "small", "cap", "steps", "turns")}
+    content = {"found": found, "capped": capped, "settings": settings}
     write_atomically(given.out / "memory.json", json.dumps(content, indent=1) + "\n")
 
 

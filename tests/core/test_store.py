@@ -83,7 +83,9 @@ def test_what_is_no_store_is_said(tmp_path: Path) -> None:
     (tmp_path / "text.npy").write_text("hello, hello, hello")
     with pytest.raises(CheckpointError, match=r"no \.npy file"):
         Store(tmp_path / "text.npy")
-    np.save(tmp_path / "objects.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
+    with (tmp_path / "objects.npy").open("wb") as stream:
+        described = {"descr": "|O", "fortran_order": False, "shape": (2,)}
+        np.lib.format.write_array_header_1_0(stream, described)
     with pytest.raises(CheckpointError, match="Python objects, which are never loaded"):
         Store(tmp_path / "objects.npy")
     np.save(tmp_path / "columns.npy", np.asfortranarray(np.ones((3, 4))))
