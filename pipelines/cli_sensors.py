@@ -1,12 +1,15 @@
 """``unlabeled sensors <verb>``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from unlabeled.pipelines._cost import DryRun, Price, Watts
 from unlabeled.pipelines.jobs import Outcome
+
+if TYPE_CHECKING:
+    from unlabeled.sensors import MachineMonitor
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +35,23 @@ Fleet = Annotated[
 ]
 Steps = Annotated[int, typer.Option(help="Pretraining steps.", min=1)]
 Seed = Annotated[int, typer.Option(help="Fixes initial weights, batches and masks.")]
+# As in unlabeled.sensors.tasks, which loads PyTorch and so cannot be imported for --help; a test holds them together.
+TaskName = Annotated[
+    Literal["masked", "next", "contrastive", "vicreg", "order", "joint"],
+    typer.Option(
+        "--task",
+        help="The question that teaches the encoder: fill in, foretell, tell views apart (two ways), order, or two.",
+    ),
+]
+MaskingName = Annotated[
+    Literal["random", "bearing", "time", "band", "adaptive", "sparse"],
+    typer.Option("--masking", help="What a task that fills in hides; 'random' is the ablation of all others."),
+]
+Ratio = Annotated[float, typer.Option(help="Share of the patches that is hidden, 0 to 1.")]
+Shaft = Annotated[
+    float | None,
+    typer.Option(help="Shaft speed in revolutions a second, for --masking bearing (default: unknown).", min=SMALLEST),
+]
 
 
 @app.command()
@@ -45,6 +65,10 @@ def fit(
     asset: Assets = None,
     pretrain_on: Fleet = None,
     steps: Steps = 200,
+    task: TaskName = "masked",
+    masking: MaskingName = "random",
+    mask_ratio: Ratio = 0.6,
+    shaft_hz: Shaft = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
@@ -56,7 +80,10 @@ def fit(
 
     return jobs.fit(
         inputs, out=out, normal_share=normal_share, normal_until=normal_until, fs=fs, every=every,
-        assets=asset or (), pretrain_on=pretrain_on or (), steps=steps, seed=seed,
+        assets=asset or (), pretrain_on=pretrain_on or (),
+        template=_template(
+            steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, shaft_hz=shaft_hz, random_state=seed
+        ),
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
@@ -92,6 +119,10 @@ def backtest(
     asset: Assets = None,
     pretrain_on: Fleet = None,
     steps: Steps = 200,
+    task: TaskName = "masked",
+    masking: MaskingName = "random",
+    mask_ratio: Ratio = 0.6,
+    shaft_hz: Shaft = None,
     seed: Seed = 0,
 ) -> Outcome:
     """Replay runs to failure and count lead time and false alarms, ours beside plain 3-sigma rules."""
@@ -100,5 +131,15 @@ def backtest(
     return jobs.replay(
         inputs, out=out, normal_share=normal_share, normal_until=normal_until, failure_at=failure_at,
         healthy=healthy or (), running_column=running_column, fs=fs, every=every, assets=asset or (),
-        pretrain_on=pretrain_on or (), steps=steps, seed=seed,
+        pretrain_on=pretrain_on or (),
+        template=_template(
+            steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, shaft_hz=shaft_hz, random_state=seed
+        ),
     )  # fmt: skip
+
+
+def _template(**settings: Any) -> "MachineMonitor":
+    """The settings that all monitors of a job have."""
+    from unlabeled.sensors import MachineMonitor
+
+    return MachineMonitor(**settings)

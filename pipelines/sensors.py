@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from unlabeled.core import fingerprint, tracking
-from unlabeled.core.budget import AS_FOUND, Rates, priced
+from unlabeled.core.budget import AS_FOUND, Rates
 from unlabeled.core.errors import DataError
-from unlabeled.core.progress import say
-from unlabeled.core.report import Verdict, training_report
+from unlabeled.core.report import Verdict
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _sensors_files as files
+from unlabeled.pipelines import _sensors_pretraining as pre
 from unlabeled.pipelines import _sensors_summary as summary
+from unlabeled.pipelines._sensors_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Outcome
 from unlabeled.sensors import report as pages
 from unlabeled.sensors import simulate
@@ -20,8 +20,6 @@ from unlabeled.sensors.baselines import applied
 from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.readers import read
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
-
-EXPERIMENT = "unlabeled/sensors"
 
 
 def fit(
@@ -34,40 +32,41 @@ def fit(
     every: float | None = None,
     assets: Sequence[str] = (),
     pretrain_on: Sequence[Path] = (),
-    steps: int = 200,
-    seed: int = 0,
+    template: MachineMonitor | None = None,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
 ) -> Outcome:
     """Pretrains on normal periods, then fits one monitor a machine and calibrates its threshold.
 
     With ``dry_run``, only says what the pretraining would cost.
+
+    Args:
+        template: a monitor with the settings that all are to have; the defaults without it.
     """
+    template = template or MachineMonitor()
     skipped: list[tuple[str, str]] = []
-    recordings = _told(read(*inputs, fs=fs, every=every, assets=assets, left_out=skipped), skipped)
+    recordings = pre.told(read(*inputs, fs=fs, every=every, assets=assets, left_out=skipped), skipped)
     alone = len(recordings) == 1 and not skipped
-    fleet = _fleet(pretrain_on, fs, every, skipped) if pretrain_on else recordings
+    fleet = pre.fleet_of(pretrain_on, fs, every, skipped) if pretrain_on else recordings
     taught = [r.normal_rows(share=normal_share, until=summary.hours_of(normal_until, r)) for r in fleet]
     if not pretrain_on:  # a machine's own calibration part is kept from the encoder too
-        fresh = MachineMonitor()
-        taught = [fresh.teaching_rows(r, normal_rows=n) for r, n in zip(fleet, taught, strict=True)]
+        taught = [template.teaching_rows(r, normal_rows=n) for r, n in zip(fleet, taught, strict=True)]
     if dry_run:
-        trial, seen = MachineMonitor(steps=steps, random_state=seed), files.first(fleet, taught)
         return cost.dry_run(
-            [trial.pretraining_cost(seen, normal_share=1.0)],
+            [template.pretraining_cost(files.first(fleet, taught), normal_share=1.0)],
             rates=rates,
             reads=f"{sum(taught):,} rows of {len(fleet)} recording(s)",
             left_out="reading the files, embedding and scoring each machine's normal period, and the report",
         )
-    encoder, pretraining = _pretrain(
-        fleet, taught, steps=steps, seed=seed, state=out / ".pretraining", keep=out / files.ENCODER, rates=rates
+    encoder, pretraining = pre.pretrain(
+        fleet, taught, template=template, state=out / ".pretraining", keep=out / files.ENCODER, rates=rates
     )
     machines: list[pages.Machine] = []
     written: dict[str, Path] = {}
     for recording in recordings:
         until = summary.hours_of(normal_until, recording)
         try:
-            monitor = _copy(encoder, out / files.ENCODER, seed).fit(
+            monitor = pre.copy_of(encoder, out / files.ENCODER).fit(
                 recording, normal_share=normal_share, normal_until=until
             )
         except DataError as error:
@@ -103,8 +102,8 @@ def fit(
     of = {r.asset: r for r in recordings}
     for m in machines:  # after the page, which speaks of all of them and belongs to each
         name = m.recording.asset
-        with tracking.run(EXPERIMENT, f"fit {name}", params=_params(m.monitor), parent=pretraining) as run:
-            run.tags(_prints([of[name]], [m.normal_rows]))
+        with tracking.run(EXPERIMENT, f"fit {name}", params=pre.params(m.monitor), parent=pretraining) as run:
+            run.tags(pre.prints([of[name]], [m.normal_rows]))
             run.metrics({"threshold": m.monitor.threshold_, "normal_rows": m.normal_rows})
             run.curve("score", m.table["score"].to_list())
             run.artifact(written[f"model {name}"], "model")
@@ -131,7 +130,7 @@ def score(
 ) -> Outcome:
     """Scores snapshots with a fitted model; says for each machine whether it is in alarm, and why."""
     skipped: list[tuple[str, str]] = []
-    recordings = _told(read(*inputs, fs=fs, every=every, assets=assets, left_out=skipped), skipped)
+    recordings = pre.told(read(*inputs, fs=fs, every=every, assets=assets, left_out=skipped), skipped)
     alone = len(recordings) == 1 and not skipped
     machines: list[pages.Machine] = []
     parent = None
@@ -170,7 +169,7 @@ def score(
     )
     settings = {"model": model.name, "machines": len(machines)}
     with tracking.run(EXPERIMENT, f"score {out.name}", params=settings, parent=parent) as run:
-        run.tags(_prints([m.recording for m in machines], [m.monitor.period_.stop for m in machines]))
+        run.tags(pre.prints([m.recording for m in machines], [m.monitor.period_.stop for m in machines]))
         for m in machines:
             name = files.metric_name(m.recording.asset)
             run.metrics({f"alarms.{name}": len(pages.alarm_episodes(m.table))})
@@ -208,16 +207,16 @@ def replay(
     every: float | None = None,
     assets: Sequence[str] = (),
     pretrain_on: Sequence[Path] = (),
-    steps: int = 200,
-    seed: int = 0,
+    template: MachineMonitor | None = None,
 ) -> Outcome:
     """Replays runs to failure: normal period first, then snapshot by snapshot, against plain 3-sigma rules.
 
     With several runs the encoder that judges one of them has learnt from the others' normal periods only; alone, from
     the first two thirds of its own.
     """
+    template = template or MachineMonitor()
     skipped: list[tuple[str, str]] = []
-    recordings = _told(
+    recordings = pre.told(
         read(*inputs, fs=fs, every=every, running_column=running_column, assets=assets, left_out=skipped), skipped
     )
     if failure_at is not None:
@@ -225,7 +224,7 @@ def replay(
     unknown = sorted(set(healthy) - {r.asset for r in recordings})
     if unknown:
         raise DataError(f"no machine {', '.join(unknown)} to be counted as healthy")
-    extra = _fleet(pretrain_on, fs, every, skipped) if pretrain_on else []
+    extra = pre.fleet_of(pretrain_on, fs, every, skipped) if pretrain_on else []
     return _replay(
         recordings,
         extra,
@@ -233,8 +232,7 @@ def replay(
         failed={r.asset for r in recordings} - set(healthy),
         share=normal_share,
         until=normal_until,
-        steps=steps,
-        seed=seed,
+        template=template,
         unread=skipped,
     )
 
@@ -254,8 +252,7 @@ def demo(out: Path, *, seed: int) -> Outcome:
         failed={"failing-1", "failing-2"},
         share=NORMAL_SHARE,
         until=None,
-        steps=150,
-        seed=seed,
+        template=MachineMonitor(steps=150, random_state=seed),
         one_encoder=True,
         synthetic=True,
     )
@@ -269,8 +266,7 @@ def _replay(
     failed: set[str],
     share: float,
     until: str | None,
-    steps: int,
-    seed: int,
+    template: MachineMonitor,
     one_encoder: bool = False,
     synthetic: bool = False,
     unread: Sequence[tuple[str, str]] = (),
@@ -280,8 +276,8 @@ def _replay(
     alone = len(recordings) == 1 and not skipped
     runs: dict[str, str] = {}
     for recording in recordings:
-        others = [r for r in recordings if r is not recording and _alike(r, recording)] if not one_encoder else []
-        fleet = others + [r for r in extra if _alike(r, recording)]
+        others = [r for r in recordings if r is not recording and pre.alike(r, recording)] if not one_encoder else []
+        fleet = others + [r for r in extra if pre.alike(r, recording)]
         name = files.ENCODER if one_encoder else f"{files.ENCODER}-{files.folder_name(recording.asset)}"
         try:
             if one_encoder and runs:
@@ -290,13 +286,13 @@ def _replay(
                 normal = [r.normal_rows(share=share, until=summary.hours_of(until, r)) for r in fleet or [recording]]
                 if not fleet:  # it learns from its own normal period, but for the calibration part
                     fleet = [recording]
-                    normal = [MachineMonitor().teaching_rows(recording, normal_rows=normal[0])]
-                encoder, runs[recording.asset] = _pretrain(
-                    fleet, normal, steps=steps, seed=seed,
+                    normal = [template.teaching_rows(recording, normal_rows=normal[0])]
+                encoder, runs[recording.asset] = pre.pretrain(
+                    fleet, normal, template=template,
                     state=out / f".pretraining-{files.folder_name(recording.asset)}", keep=out / name,
                     synthetic=synthetic,
                 )  # fmt: skip
-            monitor = _copy(encoder, out / name, seed)
+            monitor = pre.copy_of(encoder, out / name)
             replays.append(
                 backtest(
                     monitor,
@@ -315,8 +311,8 @@ def _replay(
     comparisons = summary.comparisons([r.results for r in replays])
     headline, tone = summary.verdict(replays, comparisons, skipped)
     first = next(iter(runs.values()), None)
-    with tracking.run(EXPERIMENT, f"backtest {out.name}", params=_params(replays[0].monitor), parent=first) as run:
-        run.tags(_prints([r.recording for r in replays], [r.monitor.period_.stop for r in replays]))
+    with tracking.run(EXPERIMENT, f"backtest {out.name}", params=pre.params(replays[0].monitor), parent=first) as run:
+        run.tags(pre.prints([r.recording for r in replays], [r.monitor.period_.stop for r in replays]))
         run.tags({"synthetic": synthetic, "pretraining_runs": ", ".join(f"{k}: {v}" for k, v in runs.items())})
         machines = [summary.machine(r) for r in replays]
         for r in replays:
@@ -359,83 +355,5 @@ def _replay(
     )
 
 
-def _pretrain(
-    fleet: Sequence[Recording],
-    normal: Sequence[int],
-    *,
-    steps: int,
-    seed: int,
-    state: Path,
-    keep: Path,
-    synthetic: bool = False,
-    rates: Rates = AS_FOUND,
-) -> tuple[MachineMonitor, str]:
-    """A tracked pretraining run of its own on the first ``normal`` rows of each; the encoder is kept in ``keep``."""
-    monitor = MachineMonitor(steps=steps, random_state=seed)
-    with tracking.run(EXPERIMENT, f"pretrain {keep.name}", params=_params(monitor)) as run:
-        run.params({"fleet": ", ".join(r.asset for r in fleet), "normal_rows": ", ".join(map(str, normal))})
-        run.tags(_prints(fleet, normal))
-        log = priced(run.metrics, rates)
-        monitor.pretrain(files.first(fleet, normal), normal_share=1.0, state=state, log=log)
-        monitor.save(keep)
-        page = training_report(
-            title="Pretraining on normal periods",
-            subtitle=f"{len(fleet)} recordings, no labels",
-            says="The encoder has learnt to fill in hidden patches of normal vibration or trends.",
-            facts={"recordings": len(fleet), "steps": monitor.history_.steps},
-            curves=pages.without_twins(monitor.history_.curves),
-            made_of={**_params(monitor), "recordings": ", ".join(r.asset for r in fleet)},
-            synthetic=synthetic,
-            run_id=run.run_id,
-        )
-        run.artifact(page.write(keep / "report.html"))
-        run.artifact(keep, "model")
-    return monitor, run.run_id
-
-
-def _copy(encoder: MachineMonitor, folder: Path, seed: int) -> MachineMonitor:
-    """A monitor of its own for each machine, with the pretrained encoder."""
-    return MachineMonitor.load(folder).set_params(random_state=seed) if encoder.pretrained_ else encoder
-
-
-def _alike(one: Recording, other: Recording) -> bool:
-    same = one.kind == other.kind and one.values.shape[2:] == other.values.shape[2:]
-    return same and (one.kind == "waveform" or one.names == other.names)
-
-
-def _fleet(
-    inputs: Sequence[Path], fs: float | None, every: float | None, skipped: list[tuple[str, str]]
-) -> list[Recording]:
-    """What the encoder is to learn from; files that cannot be read join ``skipped``."""
-    unread: list[tuple[str, str]] = []
-    fleet = _told(read(*inputs, fs=fs, every=every, left_out=unread), unread)
-    skipped += unread
-    return fleet
-
-
-def _told(recordings: list[Recording], unread: Sequence[tuple[str, str]] = ()) -> list[Recording]:
-    """Says how the files were read, and which could not be."""
-    for name, why in unread:
-        say(f"{name} is left out: {why}")
-    notes: dict[tuple[str, str], list[str]] = {}
-    for recording in recordings:
-        for note in recording.notes:
-            notes.setdefault((recording.source, note), []).append(recording.asset)
-    for (source, note), names in notes.items():
-        say(f"{Path(source).name}: {note} [{', '.join(names)}]")
-    return recordings
-
-
 def _whys(skipped: Sequence[tuple[str, str]]) -> str:
     return "; ".join(why for _, why in skipped)
-
-
-def _params(monitor: MachineMonitor) -> dict[str, Any]:
-    return monitor.get_params(deep=False)
-
-
-def _prints(recordings: Sequence[Recording], rows: Sequence[int]) -> dict[str, str]:
-    return {
-        "data.fingerprint": fingerprint.of_names(fingerprint.of_array(r.values, r.hours) for r in recordings),
-        "split.fingerprint": fingerprint.of_names(f"{r.asset}:{n}" for r, n in zip(recordings, rows, strict=True)),
-    }

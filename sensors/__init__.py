@@ -8,8 +8,9 @@
 from unlabeled.sensors.alarms import AlarmRule
 from unlabeled.sensors.backtest import backtest
 from unlabeled.sensors.explain import Explanation
-from unlabeled.sensors.monitor import MachineMonitor, Stream
+from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.readers import read
 from unlabeled.sensors.recording import Recording, make
+from unlabeled.sensors.stream import Stream
 
 __all__ = ["AlarmRule", "Explanation", "MachineMonitor", "Recording", "Stream", "backtest", "make", "read"]

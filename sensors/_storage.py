@@ -29,7 +29,7 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
     params = monitor.get_params(deep=False)
     manifest: dict[str, Any] = {
         "params": {**params, "rule": monitor.rule.config()},
-        "picture": {"channels": monitor.channels_, "grid": list(monitor.grid_)},
+        "picture": {"channels": monitor.channels_, "grid": list(monitor.grid_), "fs": monitor.pretraining_fs_},
         "fleet": monitor.fleet_,
         "pretrained": getattr(monitor, "pretrained_", False),
         "curves": monitor.history_.curves,
@@ -59,7 +59,7 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
     monitor = cls(**params)
     fitted = manifest.get("fitted")
     grid = tuple(manifest["picture"]["grid"])
-    monitor.build(manifest["picture"]["channels"], (grid[0], grid[1]))
+    monitor.build(manifest["picture"]["channels"], (grid[0], grid[1]), manifest["picture"].get("fs"))
     monitor.backbone_.load_state_dict(_under("backbone.", tensors))
     monitor.pretext_.load_state_dict(_under("pretext.", tensors))
     monitor.backbone_.eval()

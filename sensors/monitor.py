@@ -1,10 +1,9 @@
 """The user-facing estimator: what is normal for this machine, and an alarm when it no longer is."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,17 +19,18 @@ from unlabeled.core.budget import Budget
 from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.errors import DataError
-from unlabeled.core.masking import RandomMask
 from unlabeled.core.normality import Detector, Mahalanobis, NearestNeighbour, NormalModel
-from unlabeled.core.pretext import MaskedReconstruction, Pretraining
+from unlabeled.core.pretext import Pretext, Pretraining
 from unlabeled.core.seeds import derive
-from unlabeled.core.tokens import GridPatches, take
+from unlabeled.core.tokens import GridPatches
 from unlabeled.core.training import History, TrainingSettings, fit
 from unlabeled.sensors import _checks, explain, features
-from unlabeled.sensors.alarms import AlarmRule, AlarmState
+from unlabeled.sensors.alarms import AlarmRule
 from unlabeled.sensors.baselines import usual_rules
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
-from unlabeled.sensors.views import Scaling, View, departure, look
+from unlabeled.sensors.stream import Stream, fused
+from unlabeled.sensors.tasks import Masking, Task, bearing_prior, build_task, foretelling_error, foretells
+from unlabeled.sensors.views import Scaling, departure, look
 
 KIND = "sensors.MachineMonitor"
 PARTS = ("mahalanobis", "nearest", "reconstruction", "indicators")
@@ -53,14 +53,19 @@ class MachineMonitor(BaseEstimator):
     """Learns a machine's normal state from the start of its record and scores what comes after.
 
     A small masked autoencoder reads each snapshot's time-frequency picture (or the last rows of a trend). How far
-    the snapshot is from normal is the mean of four parts on one scale: Mahalanobis and nearest-neighbour distance of
-    its embedding, its reconstruction error, and the departure of its physical indicators. Scaling and distances
-    come from the first two thirds of the declared normal period, scale of the parts and threshold from the last
+    the snapshot is from normal is the mean of up to four parts on one scale: Mahalanobis and nearest-neighbour distance
+    of its embedding, its reconstruction error, and the departure of its physical indicators. Scaling and distances come
+    from the first two thirds of the declared normal period, scale of the parts and threshold from the last
     third. Nothing after the normal period is looked at, and each score depends on the past alone.
 
     Args:
         dim, depth, heads: the encoder's size.
+        task: the question of the pretraining (:func:`~unlabeled.sensors.tasks.build_task`). The reconstruction part of
+            the score is how wrong the encoder is about hidden patches, or about the ``next`` ones; a task that asks for
+            neither leaves three parts.
+        masking: which patches it hides.
         mask_ratio: share of the patches hidden in pretraining.
+        shaft_hz: shaft speed in revolutions a second, for masking ``bearing``.
         steps, batch_size, lr: pretraining.
         window: rows of a trend that are seen together.
         neighbours: for the nearest-neighbour distance.
@@ -83,7 +88,10 @@ class MachineMonitor(BaseEstimator):
         dim: int = 64,
         depth: int = 3,
         heads: int = 4,
+        task: Task = "masked",
+        masking: Masking = "random",
         mask_ratio: float = 0.6,
+        shaft_hz: float | None = None,
         steps: int = 200,
         batch_size: int = 64,
         lr: float = 1e-3,
@@ -94,6 +102,7 @@ class MachineMonitor(BaseEstimator):
         random_state: int = 0,
     ) -> None:
         self.dim, self.depth, self.heads = dim, depth, heads
+        self.task, self.masking, self.shaft_hz = task, masking, shaft_hz
         self.mask_ratio, self.steps, self.batch_size, self.lr = mask_ratio, steps, batch_size, lr
         self.window, self.neighbours, self.sigmas, self.rule = window, neighbours, sigmas, rule
         self.random_state = random_state
@@ -119,7 +128,7 @@ class MachineMonitor(BaseEstimator):
             DataError: nothing that can be judged, or machines of different kinds.
         """
         pictures, used = self._pictures(fleet, normal_share, normal_until)
-        self._learn(pictures, state=state, log=log)
+        self._learn(pictures, fleet[0].fs, state=state, log=log)
         self.fleet_, self.pretrained_ = used, True
         return self
 
@@ -130,7 +139,7 @@ class MachineMonitor(BaseEstimator):
         pictures, _ = self._pictures(fleet, normal_share, normal_until)
         trial: MachineMonitor = clone(self)
         with one_thread():
-            return estimate(*trial.planned(pictures), seed=self.random_state, label="pretraining")
+            return estimate(*trial.planned(pictures, fleet[0].fs), seed=self.random_state, label="pretraining")
 
     def _pictures(
         self, fleet: Sequence[Recording], normal_share: float, normal_until: float | None
@@ -184,7 +193,7 @@ class MachineMonitor(BaseEstimator):
         self.scaling_ = Scaling.of(seen.pictures[:cut], seen.indicators[:cut])
         pictures = self.scaling_.picture(seen.pictures)
         if not getattr(self, "pretrained_", False):
-            self._learn(pictures[:cut], state=state, log=log)
+            self._learn(pictures[:cut], recording.fs, state=state, log=log)
             self.fleet_ = [recording.asset]
         _checks.grid(self, pictures)
         self.asset_, self.kind_, self.names_, self.fs_ = recording.asset, recording.kind, recording.names, recording.fs
@@ -195,7 +204,7 @@ class MachineMonitor(BaseEstimator):
         embedding, error = self._encode(pictures)
         outside = departure(self.scaling_.indicators(seen.indicators), self.kind_)
         self.set_reference(embedding, error, outside, cut)
-        calibration = np.array([_fuse(self.parts(*one)) for one in zip(embedding, error, outside, strict=True)])[cut:]
+        calibration = np.array([fused(self.parts(*one)) for one in zip(embedding, error, outside, strict=True)])[cut:]
         # Spread of single scores, not of smoothed ones: a few dozen of these hold only a handful of independent values.
         self.threshold_ = float(calibration.mean() + self.sigmas * calibration.std(ddof=1))
         return self
@@ -206,7 +215,7 @@ class MachineMonitor(BaseEstimator):
         cut = int(len(seen) * (1 - CALIBRATION_SHARE))
         return int(seen[cut]) if cut < len(seen) else normal_rows
 
-    def stream(self) -> "Stream":
+    def stream(self) -> Stream:
         """Takes snapshots one by one, as they come; :meth:`score` is the same thing over a whole recording."""
         return Stream(self)
 
@@ -267,63 +276,61 @@ class MachineMonitor(BaseEstimator):
 
     # What follows is shared with the stream and the storage.
 
-    def build(self, channels: int, grid: tuple[int, int]) -> None:
-        """A fresh encoder and pretext task for pictures of this shape."""
+    def build(self, channels: int, grid: tuple[int, int], fs: float | None) -> None:
+        """A fresh encoder and pretext task for pictures of this shape, at this sampling rate (``None`` for trends)."""
         # Neighbouring bands belong together; indicators are things of different kinds.
         patch = (8, 4) if grid == (features.BANDS, features.COLUMNS) else (1, 4)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.random_state, "sensors", "weights"))
             tokenizer = GridPatches(grid=grid, patch=patch, dim=self.dim, channels=channels)
-            self.backbone_ = Backbone(tokenizer, Encoder(dim=self.dim, depth=self.depth, heads=self.heads))
-            # The level of a patch is what a fault changes: targets keep it.
-            self.pretext_ = MaskedReconstruction(
-                tokenizer,
-                mask=RandomMask(self.mask_ratio, seed=derive(self.random_state, "sensors", "mask")),
-                dim=32,
-                depth=1,
-                normalise=False,
-            )
-        self.grid_, self.channels_ = grid, channels
+            encoder = Encoder(dim=self.dim, depth=self.depth, heads=self.heads, causal=self.task == "next")
+            self.backbone_ = Backbone(tokenizer, encoder)
+            rows, columns = tokenizer.rows, tokenizer.columns
+            prior = None if fs is None else bearing_prior(rows, columns, fs=fs, shaft_hz=self.shaft_hz)
+            self.pretext_: Pretext = build_task(
+                self.backbone_, task=self.task, masking=self.masking, mask_ratio=self.mask_ratio,
+                prior=prior, seed=self.random_state,
+            )  # fmt: skip
+        self.grid_, self.channels_, self.pretraining_fs_ = grid, channels, fs
 
     def see(self, picture: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
-        """Embedding (D,) and reconstruction error of one scaled picture (C, H, W).
+        """Embedding (D,) of one scaled picture (C, H, W), and how wrong the encoder is about it (0 where its task
+        foretells nothing).
 
         One picture at a time, in tensors of fixed shape, so that no result depends on what else is scored.
         """
         batch = torch.from_numpy(picture.copy())[None]
         with one_thread(), torch.inference_mode():
-            embedding = self.backbone_.embed(batch)[0].double().numpy()
+            embedding = self.pretext_.embed(self.backbone_, batch)[0].double().numpy()
             several = batch.expand(_DRAWS, -1, -1, -1).contiguous()
-            prediction, masked = self.pretext_.reconstruct(self.backbone_, several, 0)
-            tokenizer = self.backbone_.tokenizer
-            assert isinstance(tokenizer, GridPatches)
-            target = take(self.pretext_.target(tokenizer, several), masked)
-            error = float((prediction - target).square().mean().sqrt())
+            told = foretells(self.pretext_)
+            error = foretelling_error(self.backbone_, self.pretext_, several) if told else 0.0
         return embedding, error
 
-    def _learn(self, pictures: NDArray[np.float32], *, state: Path | None, log: Log | None) -> None:
+    def _learn(self, pictures: NDArray[np.float32], fs: float | None, *, state: Path | None, log: Log | None) -> None:
         with one_thread():
-            self.history_: History = self._train(pictures, state, log)
+            self.history_: History = self._train(pictures, fs, state, log)
 
-    def planned(self, pictures: NDArray[np.float32]) -> tuple[Pretraining, Batches, TrainingSettings]:
+    def planned(self, pictures: NDArray[np.float32], fs: float | None) -> tuple[Pretraining, Batches, TrainingSettings]:
         """A fresh encoder with its task, the batches and the settings of its pretraining."""
         channels, *grid = pictures.shape[1:]
-        self.build(channels, (grid[0], grid[1]))
+        self.build(channels, (grid[0], grid[1]), fs)
         return (
             Pretraining(self.backbone_, self.pretext_),
             Batches(pictures, batch_size=self.batch_size, seed=derive(self.random_state, "sensors", "order")),
             TrainingSettings(steps=self.steps, lr=self.lr, checkpoint_every=max(1, self.steps // 5), device="cpu"),
         )
 
-    def _train(self, pictures: NDArray[np.float32], state: Path | None, log: Log | None) -> History:
-        module, batches, settings = self.planned(pictures)
+    def _train(self, pictures: NDArray[np.float32], fs: float | None, state: Path | None, log: Log | None) -> History:
+        module, batches, settings = self.planned(pictures, fs)
+        asked = {name: getattr(self, name) for name in ("dim", "depth", "task", "masking", "mask_ratio", "shaft_hz")}
         return fit(
             module,
             batches,
             settings=settings,
             seed=self.random_state,
             state=state,
-            describe={"task": KIND, "data": fingerprint.of_array(pictures), "dim": self.dim, "depth": self.depth},
+            describe={"model": KIND, "data": fingerprint.of_array(pictures), **asked},
             watch=Watch.over(batches, rows=64),
             log=log,
             label="pretraining",
@@ -343,37 +350,29 @@ class MachineMonitor(BaseEstimator):
         self.cut_ = cut
         detectors: dict[str, Detector] = {"mahalanobis": Mahalanobis(), "nearest": NearestNeighbour(self.neighbours)}
         self.normal_ = NormalModel(detectors).fit(
-            embedding[:cut], embedding[cut:], {"reconstruction": error[cut:], "indicators": outside[cut:]}
+            embedding[:cut], embedding[cut:], self._others(error[cut:], outside[cut:])
         )
 
     def parts(self, embedding: NDArray, error: float, outside: float) -> dict[str, float]:
-        """The four parts of one snapshot's score on the common scale."""
-        others = {"reconstruction": [error], "indicators": [outside]}
-        return {name: float(value[0]) for name, value in self.normal_.parts(embedding[None], others).items()}
+        """The parts of one snapshot's score on the common scale."""
+        found = self.normal_.parts(embedding[None], self._others(np.array([error]), np.array([outside])))
+        return {name: float(value[0]) for name, value in found.items()}
 
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Of the fused score: all of ``PARTS``, or those that the task of the pretraining allows."""
+        return tuple(name for name in PARTS if name != "reconstruction" or foretells(self.pretext_))
 
-class Stream:
-    """A fitted monitor at work: remembers what smoothing, persistence and trend windows need, nothing else."""
+    @property
+    def task_in_words(self) -> str:
+        """What the encoder was asked, for reports."""
+        hides = self.task in ("masked", "joint")
+        return f"{self.task}, hiding {self.mask_ratio:.0%} ({self.masking})" if hides else self.task
 
-    def __init__(self, monitor: MachineMonitor) -> None:
-        self.monitor = monitor
-        self._view = View(monitor.kind_, monitor.names_, monitor.fs_, monitor.window)
-        self._alarm = AlarmState(monitor.rule, monitor.threshold_)
-
-    def push(self, values: NDArray, *, flaw: str = "", running: bool = True) -> dict[str, Any]:
-        """Judges the next snapshot (samples, axes) or row (indicators,)."""
-        monitor = self.monitor
-        seen = self._view.push(values, flaw=flaw, running=running)
-        if isinstance(seen, str):
-            nothing = dict.fromkeys(("score", "smoothed", *PARTS), float("nan"))
-            return {"state": "cannot judge", "alarm": self._alarm.on, **nothing, "reason": seen}
-        embedding, error = monitor.see(monitor.scaling_.picture(seen.picture))
-        outside = float(departure(monitor.scaling_.indicators(seen.indicators), monitor.kind_))
-        parts = monitor.parts(embedding, error, outside)
-        score = _fuse(parts)
-        smoothed, on = self._alarm.push(score)
-        state = "alarm" if on else "normal"
-        return {"state": state, "alarm": on, "score": score, "smoothed": smoothed, **parts, "reason": ""}
+    def _others(self, error: NDArray, outside: NDArray) -> dict[str, NDArray]:
+        """The scores that need no distance between embeddings."""
+        others = {"reconstruction": error, "indicators": outside}
+        return {name: values for name, values in others.items() if name in self.part_names}
 
 
 @contextmanager
@@ -386,7 +385,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _fuse(parts: Mapping[str, float]) -> float:
-    return sum(parts[name] for name in PARTS) / len(PARTS)

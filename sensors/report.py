@@ -14,7 +14,7 @@ from unlabeled.sensors.alarms import Episode, episodes
 from unlabeled.sensors.backtest import Result
 from unlabeled.sensors.baselines import SIGMAS, ThreeSigma
 from unlabeled.sensors.explain import Explanation
-from unlabeled.sensors.monitor import PARTS, MachineMonitor
+from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.recording import Recording
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ def _making(section: Section, machines: Sequence[Machine]) -> None:
     monitor = machines[0].monitor
     curves = monitor.history_.curves
     losses = {name: points for name, points in without_twins(curves).items() if not name.startswith("watch.")}
-    section.figure(plot_curves(losses), "Loss of the encoder's pretraining (masked reconstruction).")
+    section.figure(plot_curves(losses), f"Loss of the encoder's pretraining ({monitor.task_in_words}).")
     watch_figure(section, curves)
     section.table(
         ["machine", "read", "encoder learnt from", "normal rows (last third calibrates)", "threshold"],
@@ -290,10 +290,10 @@ def _making(section: Section, machines: Sequence[Machine]) -> None:
     )  # fmt: skip
     rule = monitor.rule
     section.text(
-        f"Score: mean of {', '.join(PARTS)}, each in usual spreads of the calibration part. Alarm: the median of "
-        f"the last {rule.smooth} scores is above the threshold (mean + {monitor.sigmas:g} standard deviations of the "
-        f"calibration scores) in {rule.needed} of {rule.of} snapshots; it ends after {rule.clear_after} snapshots "
-        f"below {rule.clear_below:g} of the threshold."
+        f"Score: mean of {', '.join(monitor.part_names)}, each in usual spreads of the calibration part. Alarm: the "
+        f"median of the last {rule.smooth} scores is above the threshold (mean + {monitor.sigmas:g} standard "
+        f"deviations of the calibration scores) in {rule.needed} of {rule.of} snapshots; it ends after "
+        f"{rule.clear_after} snapshots below {rule.clear_below:g} of the threshold."
     )
 
 

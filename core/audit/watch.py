@@ -66,7 +66,7 @@ class Watch:
         every: steps between two looks; by default so many that looking costs about 2 % of the training.
         least: share under which a look is low.
         patience: low looks in a row that make a collapse.
-        embed: ``embed(module, batch) -> (B, D)``; the backbone's embedding by default.
+        embed: ``embed(module, batch) -> (B, D)``; the task's embedding by default.
 
     Raises:
         ValueError: fewer than two rows, lengths that differ, or shares and counts out of range.
@@ -254,4 +254,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _backbone_embedding(module: nn.Module, batch: Tensor) -> Tensor:
+    pretext = getattr(module, "pretext", None)
+    if isinstance(pretext, Pretext):
+        return pretext.embed(module.backbone, batch)  # type: ignore[arg-type]
     return module.backbone.embed(batch)  # type: ignore[operator, union-attr]

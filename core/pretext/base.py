@@ -31,6 +31,10 @@ class Pretext(nn.Module, ABC):
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
         """The loss of one batch at one step."""
 
+    def embed(self, backbone: Backbone, batch: Tensor) -> Tensor:
+        """What the backbone makes of a raw batch, (B, D). A task that has it read otherwise overrides this."""
+        return backbone.embed(batch)
+
     def project(self, embedding_bd: Tensor) -> Tensor:
         """What the task compares in place of the embedding (B, D): a contrastive task's projections (B, P), say.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.masking import Mask
 from unlabeled.core.pretext.base import Loss, Pretext
+from unlabeled.core.seeds import generator
 from unlabeled.core.tokens import GridPatches, Tokens, sincos_2d, take
 
 
@@ -27,6 +28,9 @@ class MaskedReconstruction(Pretext):
         mask: which tokens to hide; 0.75 is the paper's ratio for images.
         dim, depth, heads: the decoder's size.
         normalise: standardise each target patch.
+        predicted: share of the hidden tokens that the decoder is asked for, drawn anew at every step; the others are
+            neither shown nor predicted, which spares most of the decoder's work (Fu et al., "Rethinking patch
+            dependence for masked autoencoders", 2024). 1 asks for all.
         norm_eps: of the decoder's layer normalisations.
     """
 
@@ -41,10 +45,13 @@ class MaskedReconstruction(Pretext):
         depth: int = 2,
         heads: int = 4,
         normalise: bool = True,
+        predicted: float = 1.0,
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.mask, self.normalise = mask, normalise
+        if not 0 < predicted <= 1:
+            raise ValueError(f"predicted must lie in (0, 1], got {predicted}")
+        self.mask, self.normalise, self.predicted = mask, normalise, predicted
         self.enter = nn.Linear(tokenizer.dim, dim)
         self.hidden = nn.Parameter(torch.zeros(1, 1, dim))
         nn.init.normal_(self.hidden, std=0.02)
@@ -59,12 +66,16 @@ class MaskedReconstruction(Pretext):
         patches = tokenizer.patches(batch)
         return standardised(patches) if self.normalise else patches
 
-    def reconstruct(self, backbone: Backbone, batch: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Predicted patches (B, M, P) and the masked indices (B, M)."""
+    def reconstruct(
+        self, backbone: Backbone, batch: Tensor, step: int, *, predicted: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Predicted patches (B, M, P) and their indices (B, M): all hidden ones, or a ``predicted`` share of them."""
         tokenizer = backbone.tokenizer
         assert isinstance(tokenizer, GridPatches)
         tokens = backbone.tokens(batch)
         kept, masked = self.mask(tokens, step, tokenizer.patches(batch))
+        if predicted < 1:
+            masked = _some(masked, predicted, seed=self.mask.seed, step=step)
         seen = self.enter(backbone.encoder(tokens.take(kept)))
         front = 0 if tokens.class_token is None else 1
         # At position zero in the decoder, as in the paper's code.
@@ -80,13 +91,20 @@ class MaskedReconstruction(Pretext):
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
         tokenizer = backbone.tokenizer
         assert isinstance(tokenizer, GridPatches)
-        prediction, masked = self.reconstruct(backbone, batch, step)
+        prediction, masked = self.reconstruct(backbone, batch, step, predicted=self.predicted)
         target = take(self.target(tokenizer, batch), masked)
         error = (prediction - target).square().mean(dim=-1)
         if self.training:
             self.mask.observe(masked, error)
         total = error.mean()
         return Loss(total, {"masked_mse": total.detach()})
+
+
+def _some(masked_bm: Tensor, share: float, *, seed: int, step: int) -> Tensor:
+    """At least one of each row's indices, drawn without replacement: (B, M) -> (B, share x M)."""
+    b, m = masked_bm.shape
+    drawn = torch.rand(b, m, generator=generator(seed, "predicted", step)).argsort(dim=1)[:, : max(1, round(m * share))]
+    return masked_bm.gather(1, drawn.to(masked_bm.device))
 
 
 def standardised(patches_btp: Tensor) -> Tensor:

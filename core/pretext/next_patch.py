@@ -60,6 +60,11 @@ class NextPatch(Pretext):
         front = 0 if tokens.class_token is None else 1
         return self.head(backbone.encoder(tokens)[:, front:-1]), target[:, 1:]
 
+    def embed(self, backbone: Backbone, batch: Tensor) -> Tensor:
+        """Mean token (B, D), read in the order that was learnt: every token has read those before it."""
+        tokens = backbone.tokens(batch)
+        return backbone.encoder.embed(tokens.take(self.get_buffer("order").expand(len(batch), -1)), "mean")
+
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
         prediction, target = self.foretell(backbone, batch)
         total = (prediction - target).square().mean()

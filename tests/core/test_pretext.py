@@ -135,3 +135,29 @@ def test_event_modelling_learns_what_follows_from_the_past_and_from_the_other_fi
     assert ahead[:, 0].mean() < 0.1
     assert 0.8 * log2 < ahead[:, 1].mean() < 1.3 * log2
     assert rest[:, 2].mean() < 0.1
+
+
+def test_a_part_of_the_hidden_patches_can_be_asked_for_alone() -> None:
+    backbone, whole = image_task()
+    part = MaskedReconstruction(
+        backbone.tokenizer,  # type: ignore[arg-type]
+        mask=RandomMask(0.75), dim=16, depth=1, heads=2, predicted=1 / 3,
+    )  # fmt: skip
+    part.load_state_dict(whole.state_dict())
+    x = torch.randn(3, 1, 16, 16)
+    asked = [part.reconstruct(backbone, x, step, predicted=part.predicted)[1] for step in range(20)]
+    for step, index in enumerate(asked):
+        hidden = whole.reconstruct(backbone, x, step)[1]
+        assert index.shape == (3, 4)  # a third of 12
+        for row, among in zip(index.tolist(), hidden.tolist(), strict=True):
+            assert len(set(row)) == 4
+            assert set(row) <= set(among)
+    assert len(set(torch.cat(asked).reshape(-1).tolist())) == 16  # no patch is never asked for
+    # What it is not asked for plays no part: the loss is the error on those four, given the kept ones and those four.
+    prediction, index = part.reconstruct(backbone, x, 7, predicted=part.predicted)
+    target = take(part.target(backbone.tokenizer, x), index)  # type: ignore[arg-type]
+    assert float(part.loss(backbone, x, 7).total) == pytest.approx(float((prediction - target).square().mean()))
+    # Reports fill everything in.
+    assert torch.equal(part.reconstruct(backbone, x, 7)[0], whole.reconstruct(backbone, x, 7)[0])
+    with pytest.raises(ValueError, match="predicted must lie in"):
+        MaskedReconstruction(backbone.tokenizer, mask=RandomMask(0.75), predicted=0.0)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from unlabeled.pipelines import sensors as jobs
-from unlabeled.sensors import AlarmRule, Recording, read
+from unlabeled.sensors import AlarmRule, MachineMonitor, Recording, read
 from unlabeled.sensors.alarms import sustained
 from unlabeled.sensors.backtest import plain, with_failure
 from unlabeled.sensors.baselines import indicator_table, three_sigma
@@ -83,7 +83,7 @@ def test_the_published_rule_on_a_real_machines_temperature_is_reproduced(vibrati
 
 def test_femto_is_replayed_with_encoders_that_never_saw_the_run(vibration: Path, in_tmp: Path) -> None:
     inputs = [vibration / "femto" / f"{name}.npz" for name in ("Bearing2_1", "Bearing3_1")]
-    outcome = jobs.replay(inputs, out=in_tmp / "out", steps=60)
+    outcome = jobs.replay(inputs, out=in_tmp / "out", template=MachineMonitor(steps=60))
     results = pd.read_csv(outcome.files["results"])
     assert set(results["asset"]) == {"Bearing2_1", "Bearing3_1"}
     assert set(results["method"]) >= {"ours", "horizontal RMS 3-sigma", "vertical kurtosis 3-sigma"}
@@ -101,7 +101,7 @@ def test_femto_is_replayed_with_encoders_that_never_saw_the_run(vibration: Path,
 
 def test_ims_bearings_are_fitted_scored_and_listed(vibration: Path, in_tmp: Path) -> None:
     source = vibration / "ims" / "ims_test2_features.parquet"
-    fitted = jobs.fit([source], out=in_tmp / "model", assets=["B1", "B2"], steps=60)
+    fitted = jobs.fit([source], out=in_tmp / "model", assets=["B1", "B2"], template=MachineMonitor(steps=60))
     assert set(fitted.details["thresholds"]) == {"B1", "B2"}
     scored = jobs.score([source], model=in_tmp / "model", out=in_tmp / "scores", assets=["B1"])
     assert scored.details["in_alarm"] == ["B1"]
@@ -116,7 +116,9 @@ def test_ims_bearings_are_fitted_scored_and_listed(vibration: Path, in_tmp: Path
 def test_a_months_long_temperature_record_goes_through_the_replay(vibration: Path, in_tmp: Path) -> None:
     table = pd.read_parquet(vibration / "nab" / "machine_temperature_system_failure.parquet")
     table.iloc[::6].to_csv(in_tmp / "machine.csv", index=False)  # every half hour, and as CSV
-    outcome = jobs.replay([in_tmp / "machine.csv"], out=in_tmp / "out", failure_at="2014-02-08 14:30", steps=60)
+    outcome = jobs.replay(
+        [in_tmp / "machine.csv"], out=in_tmp / "out", failure_at="2014-02-08 14:30", template=MachineMonitor(steps=60)
+    )
     results = pd.read_csv(outcome.files["results"])
     assert list(results["method"]) == ["ours", "value 3-sigma"]
     assert (results["monitored_h"] > 40 * 24).all()
@@ -130,7 +132,7 @@ def test_raw_snapshots_at_another_rate_are_refused_plainly(vibration: Path, in_t
     with pytest.raises(jobs.DataError, match="snapshots"):
         jobs.fit([vibration / "ims" / "ims_test2_bearing1_raw_last6.npz"], out=in_tmp / "model")
     normal = vibration / "cwru" / "normal_0hp_48k_part1.npz"
-    jobs.fit([normal], out=in_tmp / "model", normal_share=1.0, steps=20)
+    jobs.fit([normal], out=in_tmp / "model", normal_share=1.0, template=MachineMonitor(steps=20))
     with pytest.raises(jobs.DataError, match="fitted at 48000 Hz, Bearing3_1 is sampled at 25600 Hz"):
         jobs.score([vibration / "femto" / "Bearing3_1.npz"], model=in_tmp / "model", out=in_tmp / "scores")
     fault = jobs.score(

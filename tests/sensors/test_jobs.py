@@ -34,7 +34,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_fit_then_score(files: list[Path], in_tmp: Path, complete: Callable[[Path, str], dict[str, Any]]) -> None:
     from mlflow import MlflowClient
 
-    fitted = jobs.fit(files, out=in_tmp / "model", normal_share=0.5, steps=20)
+    fitted = jobs.fit(files, out=in_tmp / "model", normal_share=0.5, template=MachineMonitor(steps=20))
     assert set(fitted.details["thresholds"]) == {"healthy-1", "failing-1"}
     ((name, why),) = fitted.details["skipped"]
     assert name == "young"
@@ -86,9 +86,9 @@ def test_a_file_that_cannot_be_read_stops_no_other(files: list[Path], in_tmp: Pa
     (in_tmp / "garbage.npz").write_bytes(b"not a zip")
     given = [in_tmp / "garbage.npz", files[1]]
     done = [
-        jobs.fit(given, out=in_tmp / "model", normal_share=0.5, steps=5),
+        jobs.fit(given, out=in_tmp / "model", normal_share=0.5, template=MachineMonitor(steps=5)),
         jobs.score(given, model=in_tmp / "model", out=in_tmp / "scores"),
-        jobs.replay(given, out=in_tmp / "replay", normal_share=0.5, steps=5),
+        jobs.replay(given, out=in_tmp / "replay", normal_share=0.5, template=MachineMonitor(steps=5)),
     ]
     for outcome in done:
         ((name, why),) = outcome.details["skipped"]
@@ -106,7 +106,9 @@ def test_a_file_that_cannot_be_read_stops_no_other(files: list[Path], in_tmp: Pa
 
 
 def test_replay_counts_alarms_of_machines_that_did_not_fail_as_false(files: list[Path], in_tmp: Path) -> None:
-    outcome = jobs.replay(files[:2], out=in_tmp / "out", healthy=["healthy-1"], normal_share=0.5, steps=20)
+    outcome = jobs.replay(
+        files[:2], out=in_tmp / "out", healthy=["healthy-1"], normal_share=0.5, template=MachineMonitor(steps=20)
+    )
     results = pd.read_csv(outcome.files["results"]).set_index(["asset", "method"])
     assert not results.loc["healthy-1"]["failed"].any()
     assert results.loc[("failing-1", "ours"), "lead_h"] > 24
@@ -119,7 +121,9 @@ def test_replay_counts_alarms_of_machines_that_did_not_fail_as_false(files: list
 def test_a_run_replayed_alone_has_its_pretraining_tracked_too(
     files: list[Path], in_tmp: Path, complete: Callable[[Path, str], dict[str, Any]]
 ) -> None:
-    jobs.replay(files[:1], out=in_tmp / "out", healthy=["healthy-1"], normal_share=0.5, steps=20)
+    jobs.replay(
+        files[:1], out=in_tmp / "out", healthy=["healthy-1"], normal_share=0.5, template=MachineMonitor(steps=20)
+    )
     runs = complete(in_tmp, "sensors")
     assert set(runs) == {"pretrain encoder-healthy-1", "backtest out"}
     # As if the monitor had been fitted on its own.
@@ -129,10 +133,10 @@ def test_a_run_replayed_alone_has_its_pretraining_tracked_too(
 
 
 def test_a_failed_job_leaves_what_was_there(files: list[Path], in_tmp: Path) -> None:
-    jobs.fit(files[:1], out=in_tmp / "model", normal_share=0.5, steps=5)
+    jobs.fit(files[:1], out=in_tmp / "model", normal_share=0.5, template=MachineMonitor(steps=5))
     before = (in_tmp / "model" / "healthy-1" / "manifest.json").read_text()
     with pytest.raises(DataError, match="no recording has 20 snapshots"):
-        jobs.fit(files[2:], out=in_tmp / "model", steps=5)
+        jobs.fit(files[2:], out=in_tmp / "model", template=MachineMonitor(steps=5))
     assert (in_tmp / "model" / "healthy-1" / "manifest.json").read_text() == before
     with pytest.raises(DataError, match="neither a number of hours nor a date"):
         jobs.fit(files[:1], out=in_tmp / "model", normal_until="whenever")

@@ -214,7 +214,12 @@ def plant(path: Path, *, change: slice = slice(0, 0)) -> Path:
 @pytest.mark.integration
 def test_the_job_s_encoder_does_not_see_the_calibration_part(in_tmp: Path) -> None:
     for name, rows in (("a", slice(0, 0)), ("b", slice(60, 80))):
-        jobs.fit([plant(in_tmp / f"{name}.csv", change=rows)], out=in_tmp / name, normal_share=0.5, steps=5)
+        jobs.fit(
+            [plant(in_tmp / f"{name}.csv", change=rows)],
+            out=in_tmp / name,
+            normal_share=0.5,
+            template=MachineMonitor(steps=5),
+        )
     one, other = ((in_tmp / name / "encoder" / "weights.safetensors").read_bytes() for name in "ab")
     assert one == other
 
@@ -223,14 +228,16 @@ def test_the_job_s_encoder_does_not_see_the_calibration_part(in_tmp: Path) -> No
 def test_a_normal_period_given_in_hours_keeps_its_calibration_part_too(in_tmp: Path) -> None:
     for name, rows in (("a", slice(0, 0)), ("b", slice(60, 80))):
         table = plant(in_tmp / f"{name}.csv", change=rows)
-        jobs.fit([table], out=in_tmp / name, normal_until=str(79 / 6), steps=5)
+        jobs.fit([table], out=in_tmp / name, normal_until=str(79 / 6), template=MachineMonitor(steps=5))
     one, other = ((in_tmp / name / "encoder" / "weights.safetensors").read_bytes() for name in "ab")
     assert one == other
 
 
 @pytest.mark.integration
 def test_a_replayed_run_is_judged_by_an_encoder_that_never_saw_it(in_tmp: Path) -> None:
-    done = jobs.replay([plant(in_tmp / "t.csv")], out=in_tmp / "out", normal_share=0.5, steps=5)
+    done = jobs.replay(
+        [plant(in_tmp / "t.csv")], out=in_tmp / "out", normal_share=0.5, template=MachineMonitor(steps=5)
+    )
     fleets = {
         p.name: json.loads((p / "manifest.json").read_text())["fleet"] for p in (in_tmp / "out").glob("encoder-*")
     }

@@ -1,0 +1,98 @@
+"""Reading machines, and the tracked pretraining on their normal periods."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sklearn.base import clone
+
+from unlabeled.core import fingerprint, tracking
+from unlabeled.core.budget import AS_FOUND, Rates, priced
+from unlabeled.core.progress import say
+from unlabeled.core.report import training_report
+from unlabeled.pipelines import _sensors_files as files
+from unlabeled.sensors import report as pages
+from unlabeled.sensors.monitor import MachineMonitor
+from unlabeled.sensors.readers import read
+from unlabeled.sensors.recording import Recording
+
+EXPERIMENT = "unlabeled/sensors"
+
+
+def pretrain(
+    fleet: Sequence[Recording],
+    normal: Sequence[int],
+    *,
+    template: MachineMonitor,
+    state: Path,
+    keep: Path,
+    synthetic: bool = False,
+    rates: Rates = AS_FOUND,
+) -> tuple[MachineMonitor, str]:
+    """A tracked pretraining run of its own on the first ``normal`` rows of each; the encoder is kept in ``keep``."""
+    monitor: MachineMonitor = clone(template)
+    with tracking.run(EXPERIMENT, f"pretrain {keep.name}", params=params(monitor)) as run:
+        run.params({"fleet": ", ".join(r.asset for r in fleet), "normal_rows": ", ".join(map(str, normal))})
+        run.tags(prints(fleet, normal))
+        log = priced(run.metrics, rates)
+        monitor.pretrain(files.first(fleet, normal), normal_share=1.0, state=state, log=log)
+        monitor.save(keep)
+        page = training_report(
+            title="Pretraining on normal periods",
+            subtitle=f"{len(fleet)} recordings, no labels",
+            says=f"The encoder has learnt from normal vibration or trends (task: {monitor.task_in_words}).",
+            facts={"recordings": len(fleet), "steps": monitor.history_.steps},
+            curves=pages.without_twins(monitor.history_.curves),
+            made_of={**params(monitor), "recordings": ", ".join(r.asset for r in fleet)},
+            synthetic=synthetic,
+            run_id=run.run_id,
+        )
+        run.artifact(page.write(keep / "report.html"))
+        run.artifact(keep, "model")
+    return monitor, run.run_id
+
+
+def copy_of(encoder: MachineMonitor, folder: Path) -> MachineMonitor:
+    """A monitor of its own for each machine, with the pretrained encoder."""
+    if not encoder.pretrained_:
+        return encoder
+    return MachineMonitor.load(folder).set_params(random_state=encoder.random_state)
+
+
+def alike(one: Recording, other: Recording) -> bool:
+    same = one.kind == other.kind and one.values.shape[2:] == other.values.shape[2:]
+    return same and (one.kind == "waveform" or one.names == other.names)
+
+
+def fleet_of(
+    inputs: Sequence[Path], fs: float | None, every: float | None, skipped: list[tuple[str, str]]
+) -> list[Recording]:
+    """What the encoder is to learn from; files that cannot be read join ``skipped``."""
+    unread: list[tuple[str, str]] = []
+    fleet = told(read(*inputs, fs=fs, every=every, left_out=unread), unread)
+    skipped += unread
+    return fleet
+
+
+def told(recordings: list[Recording], unread: Sequence[tuple[str, str]] = ()) -> list[Recording]:
+    """Says how the files were read, and which could not be."""
+    for name, why in unread:
+        say(f"{name} is left out: {why}")
+    notes: dict[tuple[str, str], list[str]] = {}
+    for recording in recordings:
+        for note in recording.notes:
+            notes.setdefault((recording.source, note), []).append(recording.asset)
+    for (source, note), names in notes.items():
+        say(f"{Path(source).name}: {note} [{', '.join(names)}]")
+    return recordings
+
+
+def params(monitor: MachineMonitor) -> dict[str, Any]:
+    return monitor.get_params(deep=False)
+
+
+def prints(recordings: Sequence[Recording], rows: Sequence[int]) -> dict[str, str]:
+    return {
+        "data.fingerprint": fingerprint.of_names(fingerprint.of_array(r.values, r.hours) for r in recordings),
+        "split.fingerprint": fingerprint.of_names(f"{r.asset}:{n}" for r, n in zip(recordings, rows, strict=True)),
+    }

@@ -1,0 +1,41 @@
+"""A fitted monitor at work, snapshot by snapshot."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from unlabeled.sensors.alarms import AlarmState
+from unlabeled.sensors.views import View, departure
+
+if TYPE_CHECKING:
+    from unlabeled.sensors.monitor import MachineMonitor
+
+
+class Stream:
+    """A fitted monitor at work: remembers what smoothing, persistence and trend windows need, nothing else."""
+
+    def __init__(self, monitor: "MachineMonitor") -> None:
+        self.monitor = monitor
+        self._view = View(monitor.kind_, monitor.names_, monitor.fs_, monitor.window)
+        self._alarm = AlarmState(monitor.rule, monitor.threshold_)
+
+    def push(self, values: NDArray, *, flaw: str = "", running: bool = True) -> dict[str, Any]:
+        """Judges the next snapshot (samples, axes) or row (indicators,)."""
+        monitor = self.monitor
+        seen = self._view.push(values, flaw=flaw, running=running)
+        if isinstance(seen, str):
+            nothing = dict.fromkeys(("score", "smoothed", *monitor.part_names), float("nan"))
+            return {"state": "cannot judge", "alarm": self._alarm.on, **nothing, "reason": seen}
+        embedding, error = monitor.see(monitor.scaling_.picture(seen.picture))
+        outside = float(departure(monitor.scaling_.indicators(seen.indicators), monitor.kind_))
+        parts = monitor.parts(embedding, error, outside)
+        score = fused(parts)
+        smoothed, on = self._alarm.push(score)
+        state = "alarm" if on else "normal"
+        return {"state": state, "alarm": on, "score": score, "smoothed": smoothed, **parts, "reason": ""}
+
+
+def fused(parts: Mapping[str, float]) -> float:
+    """The score: the mean of its parts."""
+    return sum(parts.values()) / len(parts)

@@ -1,0 +1,138 @@
+"""Which question vibration and trends are pretrained on, and which patches it hides.
+
+Shape suffixes: b batch, c channel, h/w rows (bands or indicators) and columns (time), r/k rows and columns of patches.
+"""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from unlabeled.core.encoder import Backbone
+from unlabeled.core.errors import DataError
+from unlabeled.core.masking import AdaptiveMask, BlockMask, Mask, RandomMask, SalientMask
+from unlabeled.core.pretext import Joint, MaskedReconstruction, NextPatch, NTXent, OrderPrediction, Pretext, VICReg
+from unlabeled.core.seeds import derive
+from unlabeled.core.tokens import GridPatches, take
+from unlabeled.core.views import SignalView
+
+Task = Literal["masked", "next", "contrastive", "vicreg", "order", "joint"]
+Masking = Literal["random", "bearing", "time", "band", "adaptive", "sparse"]
+
+SHAFT_HZ = (10.0, 1000.0)  # where ISO 20816-1 measures the vibration that a shaft causes
+SHAFT_ORDERS = 20.0
+BEARING_HZ = (2_000.0, 10_000.0)  # where strikes in a rolling bearing ring (Randall and Antoni, 2011)
+
+
+def build_task(
+    backbone: Backbone, *, task: Task, masking: Masking, mask_ratio: float, prior: Tensor | None, seed: int
+) -> Pretext:
+    """The pretext task of a backbone that reads time-frequency pictures or trends.
+
+    Args:
+        task: masked reconstruction; the ``next`` time step from those before it (the encoder must be causal); NT-Xent
+            or VICReg on two views (gain, noise, a shift in time, a masked band); whether segments in time were
+            scrambled (order); or masked reconstruction with VICReg beside it at a tenth of the weight (joint).
+        masking: for the tasks that hide patches: ``random`` ones; random ones with those of the ``bearing`` prior
+            first; a gap in ``time``; a gap in frequency (``band``; of a trend, whole indicators); ``adaptive`` to what
+            is hard at the moment; ``sparse``, where only the patches with most energy take part at all.
+        mask_ratio: share of the patches that is hidden (of those that take part).
+        prior: weights of the patches for ``bearing`` (:func:`bearing_prior`).
+
+    Raises:
+        DataError: no such task or masking, or ``bearing`` without a prior.
+    """
+    for name, value, known in (("task", task, get_args(Task)), ("masking", masking, get_args(Masking))):
+        if value not in known:
+            raise DataError(f"there is no {name} '{value}': choose one of {', '.join(known)}")
+    tokenizer, dim, views = backbone.tokenizer, backbone.encoder.dim, derive(seed, "sensors", "views")
+    assert isinstance(tokenizer, GridPatches)
+
+    def masked() -> MaskedReconstruction:
+        draw = derive(seed, "sensors", "mask")
+        mask = build_mask(tokenizer, masking=masking, ratio=mask_ratio, prior=prior, seed=draw)
+        # The level of a patch is what a fault changes: targets keep it.
+        return MaskedReconstruction(tokenizer, mask=mask, dim=32, depth=1, normalise=False)
+
+    match task:
+        case "masked":
+            return masked()
+        case "next":
+            return NextPatch(tokenizer, order="time", normalise=False)
+        case "contrastive":
+            return NTXent(dim, view=SignalView(), seed=views)
+        case "vicreg":
+            return VICReg(dim, view=SignalView(), seed=views)
+        case "order":
+            return OrderPrediction(dim, unit="segment", seed=views)
+        case "joint":
+            return Joint({"masked": (masked(), 1.0), "vicreg": (VICReg(dim, view=SignalView(), seed=views), 0.1)})
+
+
+def build_mask(tokenizer: GridPatches, *, masking: Masking, ratio: float, prior: Tensor | None, seed: int) -> Mask:
+    """See :func:`build_task`."""
+    grid = (tokenizer.rows, tokenizer.columns)
+    match masking:
+        case "random":
+            return RandomMask(ratio, seed=seed)
+        case "bearing":
+            if prior is None:
+                raise DataError(
+                    "masking 'bearing' is for waveforms, whose rows are frequencies: choose another for trends"
+                )
+            return RandomMask(ratio, prior=prior, seed=seed)
+        case "time" | "band":
+            return BlockMask(grid, ratio=ratio, shape=masking, seed=seed)
+        case "adaptive":
+            low, high = max(0.05, ratio - 0.1), min(0.95, ratio + 0.1)
+            return AdaptiveMask(tokenizer.tokens, ratio=(low, high), seed=seed)
+        case "sparse":
+            return SalientMask(active=0.5, ratio=ratio, salience="energy", seed=seed)
+
+
+def bearing_prior(rows: int, columns: int, *, fs: float, shaft_hz: float | None = None, inside: float = 3.0) -> Tensor:
+    """Weights (rows x columns,) of patches over 0 to ``fs / 2``: 1 where little is expected, ``inside`` where a rotor
+    with rolling bearings shows its faults.
+
+    Those are the first twenty orders of the shaft speed (unbalance, misalignment, looseness), or 10 to 1000 Hz where
+    the speed is not known, and 2 to 10 kHz, where bearings ring. A row that is covered in part weighs in between.
+
+    Args:
+        fs: sampling rate, hertz.
+        shaft_hz: shaft speed in revolutions a second.
+    """
+    bands = [(0.5 * shaft_hz, SHAFT_ORDERS * shaft_hz) if shaft_hz else SHAFT_HZ, BEARING_HZ]
+    edge = torch.arange(rows + 1, dtype=torch.float64) * fs / 2 / rows
+    covered = torch.zeros(rows, dtype=torch.float64)
+    # The two bands may overlap at high speeds: what both cover counts once.
+    bands = [bands[0], (max(bands[1][0], bands[0][1]), max(bands[1][1], bands[0][1]))]
+    for low, high in bands:
+        covered += (edge[1:].clamp(max=high) - edge[:-1].clamp(min=low)).clamp(min=0) / (edge[1] - edge[0])
+    weight = 1 + (inside - 1) * covered.clamp(max=1)
+    return weight.float()[:, None].expand(rows, columns).reshape(-1)
+
+
+def foretells(pretext: Pretext) -> bool:
+    """Whether a task says what should stand somewhere, so that being wrong about it can be measured."""
+    return isinstance(_telling(pretext), MaskedReconstruction | NextPatch)
+
+
+@torch.inference_mode()
+def foretelling_error(backbone: Backbone, pretext: Pretext, batch_bchw: Tensor) -> float:
+    """Root mean square of what a task that :func:`foretells` gets wrong in a batch."""
+    part, tokenizer = _telling(pretext), backbone.tokenizer
+    assert isinstance(tokenizer, GridPatches)
+    if isinstance(part, NextPatch):
+        prediction, target = part.foretell(backbone, batch_bchw)
+    else:
+        assert isinstance(part, MaskedReconstruction)
+        prediction, masked = part.reconstruct(backbone, batch_bchw, 0)
+        target = take(part.target(tokenizer, batch_bchw), masked)
+    return float((prediction - target).square().mean().sqrt())
+
+
+def _telling(pretext: Pretext) -> Pretext:
+    """The part of a joint task that says what should stand somewhere; any other task as it is."""
+    parts = pretext.tasks.children() if isinstance(pretext, Joint) else [pretext]
+    found = [part for part in parts if isinstance(part, MaskedReconstruction | NextPatch)]
+    return found[0] if found else pretext
