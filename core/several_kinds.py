@@ -6,7 +6,9 @@ by the units of its loss.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +17,57 @@ from torch import Tensor, nn
 from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.pretext.base import Loss, Pretraining
+from unlabeled.core.training import History, TrainingSettings, fit
+
+
+class Lesson(NamedTuple):
+    """What one kind of data teaches: its network with a pretext task, and where its batches come from."""
+
+    module: Pretraining
+    batches: Batches
+
+
+def teach_together(
+    lessons: Mapping[str, Lesson],
+    *,
+    settings: TrainingSettings,
+    seed: int = 0,
+    state: Path | None = None,
+    describe: Mapping[str, Any] | None = None,
+    log: Callable[[dict[str, float], int], None] | None = None,
+) -> History:
+    """Pretrains the modules of several lessons with one set of transformer blocks, that of the first.
+
+    Afterwards each module has blocks of its own again, all alike, and goes on as if it had been taught alone. A step
+    takes one batch of every kind.
+
+    Args:
+        lessons: by kind; their encoders are of one width, depth and number of heads.
+        settings, seed, state, describe, log: see :func:`~unlabeled.core.training.fit`.
+
+    Returns:
+        The history, with the curves of each kind under its name.
+
+    Raises:
+        ValueError: encoders of different sizes.
+    """
+    trunk = next(iter(lessons.values())).module.backbone.encoder
+    for kind, lesson in lessons.items():
+        own = lesson.module.backbone.encoder
+        if {**own.config(), "causal": None} != {**trunk.config(), "causal": None}:
+            raise ValueError(
+                f"the encoder of '{kind}' is {own.config()}, the first one {trunk.config()}: make them alike"
+            )
+        if own is not trunk:
+            lesson.module.backbone.encoder = sharing(trunk, causal=own.causal)
+    several = SeveralKinds({kind: lesson.module for kind, lesson in lessons.items()})
+    batches = SideBySide({kind: lesson.batches for kind, lesson in lessons.items()})
+    history = fit(
+        several, batches, settings=settings, seed=seed, state=state, describe=describe, log=log, label="pretraining"
+    )
+    for kind, lesson in lessons.items():
+        lesson.module.backbone = several.backbone(kind)
+    return history
 
 
 def sharing(encoder: Encoder, *, causal: bool) -> Encoder:

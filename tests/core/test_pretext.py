@@ -137,6 +137,7 @@ def test_event_modelling_learns_what_follows_from_the_past_and_from_the_other_fi
     assert rest[:, 2].mean() < 0.1
 
 
+@torch.no_grad()
 def test_a_part_of_the_hidden_patches_can_be_asked_for_alone() -> None:
     backbone, whole = image_task()
     part = MaskedReconstruction(

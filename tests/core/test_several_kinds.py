@@ -10,7 +10,7 @@ from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.masking import RandomMask
 from unlabeled.core.pretext import EventModelling, MaskedReconstruction, Pretraining
-from unlabeled.core.several_kinds import SeveralKinds, SideBySide, sharing
+from unlabeled.core.several_kinds import Lesson, SeveralKinds, SideBySide, sharing, teach_together
 from unlabeled.core.tokens import EventFields, GridPatches
 from unlabeled.core.training import History, TrainingSettings, fit
 
@@ -130,3 +130,43 @@ def test_an_encoder_of_its_own_is_refused() -> None:
     )
     with pytest.raises(ValueError, match="encoder of 'stranger' has blocks of its own"):
         SeveralKinds({**dict(module.tasks.items()), "stranger": stranger})  # type: ignore[dict-item]
+
+
+def lessons() -> dict[str, Lesson]:
+    module, together = three_kinds(), data()
+    return {
+        kind: Lesson(Pretraining(module.backbone(kind), task.pretext), together.kinds[kind])  # type: ignore[union-attr,arg-type]
+        for kind, task in module.tasks.items()
+    }
+
+
+def test_kinds_taught_together_leave_with_the_same_blocks_each_in_a_copy_of_its_own() -> None:
+    taught = lessons()
+    assert len({id(x.module.backbone.encoder.blocks) for x in taught.values()}) == 3
+    settings = TrainingSettings(steps=150, lr=3e-3, log_every=5)
+    history = teach_together(taught, settings=settings)
+    for kind in taught:
+        curve = [value for _, value in history.curves[kind]]
+        assert curve[-1] < 0.8 * curve[0], kind
+    one, *others = (x.module.backbone.encoder for x in taught.values())
+    for other in others:
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name])
+    assert [x.module.backbone.encoder.causal for x in taught.values()] == [False, False, True]
+    with torch.no_grad():
+        next(one.parameters()).add_(1.0)
+    assert not torch.equal(next(one.parameters()), next(others[0].parameters()))
+    # What a kind goes on with is what was trained: its loss now is the curve's, not the untrained one.
+    lesson = taught["spectra"]
+    assert lesson.module(lesson.batches.at(0), 0).total.item() < 1.3 * history.curves["spectra"][-1][1]
+
+
+def test_kinds_of_different_sizes_are_not_taught_together() -> None:
+    taught = lessons()
+    spectra = GridPatches(grid=(16, 8), patch=(8, 4), dim=32, channels=2)
+    deeper = Pretraining(
+        Backbone(spectra, Encoder(dim=32, depth=3, heads=2)), MaskedReconstruction(spectra, mask=RandomMask(0.5))
+    )
+    taught["spectra"] = taught["spectra"]._replace(module=deeper)
+    with pytest.raises(ValueError, match=r"the encoder of 'spectra' is .*'depth': 3.*make them alike"):
+        teach_together(taught, settings=TrainingSettings(steps=1))
