@@ -8,6 +8,7 @@ from sklearn.base import clone
 
 from unlabeled.core import fingerprint, tracking
 from unlabeled.core.budget import AS_FOUND, Rates, priced
+from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.core.report import training_report
 from unlabeled.pipelines import _sensors_files as files
@@ -36,7 +37,7 @@ def pretrain(
         run.tags(prints(fleet, normal))
         log = priced(run.metrics, rates)
         monitor.pretrain(files.first(fleet, normal), normal_share=1.0, state=state, log=log)
-        monitor.save(keep)
+        monitor.save(keep, pretraining_run=run.run_id)
         page = training_report(
             title="Pretraining on normal periods",
             subtitle=f"{len(fleet)} recordings, no labels",
@@ -50,6 +51,14 @@ def pretrain(
         run.artifact(page.write(keep / "report.html"))
         run.artifact(keep, "model")
     return monitor, run.run_id
+
+
+def learnt_before(folder: Path) -> MachineMonitor:
+    """An encoder that some pretraining left in a folder."""
+    monitor = MachineMonitor.load(folder)
+    if not monitor.pretrained_:
+        raise DataError(f"{folder} holds a monitor that taught itself on one machine: give a folder of a pretraining")
+    return monitor
 
 
 def copy_of(encoder: MachineMonitor, folder: Path) -> MachineMonitor:

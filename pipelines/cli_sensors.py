@@ -64,6 +64,9 @@ def fit(
     every: Every = None,
     asset: Assets = None,
     pretrain_on: Fleet = None,
+    encoder: Annotated[
+        Path | None, typer.Option(help="Take the encoder that this folder holds instead of pretraining one.")
+    ] = None,
     steps: Steps = 200,
     task: TaskName = "masked",
     masking: MaskingName = "random",
@@ -80,7 +83,7 @@ def fit(
 
     return jobs.fit(
         inputs, out=out, normal_share=normal_share, normal_until=normal_until, fs=fs, every=every,
-        assets=asset or (), pretrain_on=pretrain_on or (),
+        assets=asset or (), pretrain_on=pretrain_on or (), encoder=encoder,
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, shaft_hz=shaft_hz, random_state=seed
         ),

@@ -32,6 +32,7 @@ def fit(
     every: float | None = None,
     assets: Sequence[str] = (),
     pretrain_on: Sequence[Path] = (),
+    encoder: Path | None = None,
     template: MachineMonitor | None = None,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
@@ -41,8 +42,12 @@ def fit(
     With ``dry_run``, only says what the pretraining would cost.
 
     Args:
+        encoder: folder of an encoder that was pretrained before; nothing is pretrained then.
         template: a monitor with the settings that all are to have; the defaults without it.
     """
+    if encoder is not None and (pretrain_on or dry_run):
+        raise DataError("an encoder that is given is not pretrained again: leave out --pretrain-on and --dry-run")
+    known = None if encoder is None else pre.learnt_before(encoder)
     template = template or MachineMonitor()
     skipped: list[tuple[str, str]] = []
     recordings = pre.told(read(*inputs, fs=fs, every=every, assets=assets, left_out=skipped), skipped)
@@ -58,17 +63,19 @@ def fit(
             reads=f"{sum(taught):,} rows of {len(fleet)} recording(s)",
             left_out="reading the files, embedding and scoring each machine's normal period, and the report",
         )
-    encoder, pretraining = pre.pretrain(
-        fleet, taught, template=template, state=out / ".pretraining", keep=out / files.ENCODER, rates=rates
-    )
+    if known is not None and encoder is not None:
+        learnt, source, pretraining = known, encoder, known.pretraining_run_
+    else:
+        source = out / files.ENCODER
+        learnt, pretraining = pre.pretrain(
+            fleet, taught, template=template, state=out / ".pretraining", keep=source, rates=rates
+        )
     machines: list[pages.Machine] = []
     written: dict[str, Path] = {}
     for recording in recordings:
         until = summary.hours_of(normal_until, recording)
         try:
-            monitor = pre.copy_of(encoder, out / files.ENCODER).fit(
-                recording, normal_share=normal_share, normal_until=until
-            )
+            monitor = pre.copy_of(learnt, source).fit(recording, normal_share=normal_share, normal_until=until)
         except DataError as error:
             if alone:
                 raise
@@ -92,7 +99,7 @@ def fit(
         title="What is normal for these machines",
         subtitle=", ".join(m.recording.asset for m in machines),
         verdict=Verdict(headline, "bad" if alarmed or skipped else "good"),
-        facts={"machines": len(machines), "left out": len(skipped), "pretrained on": ", ".join(encoder.fleet_)},
+        facts={"machines": len(machines), "left out": len(skipped), "pretrained on": ", ".join(learnt.fleet_)},
         machines=machines,
         skipped=skipped,
         run_id=pretraining,

@@ -153,3 +153,21 @@ def test_a_period_can_be_given_in_hours_or_as_a_date() -> None:
     clock = np.datetime64("2024-03-01") + np.arange(len(recording)) * np.timedelta64(3, "h")
     dated = dataclasses.replace(recording, clock=clock)
     assert jobs.summary.hours_of("2024-03-02 06:00", dated) == 30
+
+
+def test_an_encoder_that_was_pretrained_before_is_taken_as_it_is(
+    files: list[Path], in_tmp: Path, complete: Callable[[Path, str], dict[str, Any]]
+) -> None:
+    quick = MachineMonitor(steps=5)
+    jobs.fit(files[:1], out=in_tmp / "first", normal_share=0.5, template=quick)
+    runs = set(complete(in_tmp, "sensors"))
+    learnt = json.loads((in_tmp / "first" / "encoder" / "manifest.json").read_text())["pretraining_run"]
+    encoder = in_tmp / "first" / "encoder"
+    jobs.fit(files[1:2], out=in_tmp / "second", normal_share=0.5, encoder=encoder)
+    now = complete(in_tmp, "sensors")
+    assert set(now) - runs == {"fit failing-1"}  # nothing was pretrained
+    assert now["fit failing-1"].data.tags["unlabeled.pretraining_run"] == learnt
+    one, other = (MachineMonitor.load(f).backbone_.state_dict() for f in (encoder, in_tmp / "second" / "failing-1"))
+    assert all(bool((other[name] == value).all()) for name, value in one.items())
+    with pytest.raises(jobs.DataError, match="leave out --pretrain-on"):
+        jobs.fit(files[1:2], out=in_tmp / "x", encoder=encoder, pretrain_on=files[:1])
