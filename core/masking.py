@@ -288,14 +288,35 @@ def _split(key_bt: Tensor, hide: int, device: torch.device) -> Masked:
     return Masked(kept=order[:, hide:].sort(dim=1).values, masked=order[:, :hide].sort(dim=1).values)
 
 
-def random_fields(shape: torch.Size, *, seed: int, step: int) -> Tensor:
+def random_fields(shape: torch.Size, *, seed: int, step: int, prior: Tensor | None = None) -> Tensor:
     """A boolean mask over fields: True where a field stays visible, (..., F).
 
     The number of visible fields is uniform over 0..F-1, each set of that size equally likely, so that
     one head learns p(field | any other fields) and, with nothing visible, p(field | history)
     (the order-agnostic scheme of Uria et al., 2014).
+
+    With a prior the number stays uniform, and which fields are hidden is drawn one after another, each in proportion
+    to its weight among those that are left (Plackett-Luce, by Gumbel keys: Kool et al., 2019). Equal weights give the
+    very draws of no prior.
+
+    Args:
+        prior: positive weights (F,): of two fields, one with twice the weight is twice as likely to be hidden first.
+
+    Raises:
+        ValueError: the prior is not one positive, finite weight a field.
     """
     draw = generator(seed, "fields", step)
-    rank = torch.rand(shape, generator=draw).argsort(dim=-1).argsort(dim=-1)
+    key = torch.rand(shape, generator=draw)
+    if prior is not None:
+        check_field_prior(prior, shape[-1])
+        # In double precision the keys rise with the uniform numbers they are made of, as far apart as those are.
+        key = -(-key.double().log()).log() + prior.double().log().cpu()
+    rank = key.argsort(dim=-1).argsort(dim=-1)
     visible = torch.randint(0, shape[-1], (*shape[:-1], 1), generator=draw)
     return rank < visible
+
+
+def check_field_prior(prior: Tensor, fields: int) -> None:
+    """Raises a ValueError unless there is one positive, finite weight for each field."""
+    if prior.shape != (fields,) or not bool(((prior > 0) & prior.isfinite()).all()):
+        raise ValueError(f"a field prior needs one positive weight for each of {fields} fields, got {prior.tolist()}")

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from unlabeled.core import budget, checkpoints
 from unlabeled.core.budget import Budget
 from unlabeled.core.errors import CheckpointError, DataError
+from unlabeled.core.progress import say
 from unlabeled.core.training import History
 from unlabeled.fraud import reasons
 from unlabeled.fraud.baselines import LightGBM
@@ -25,6 +26,7 @@ from unlabeled.fraud.history_model import HistoryModel, Reading, Size
 from unlabeled.fraud.measures import within_budget
 from unlabeled.fraud.readers import DAY, Transactions, joined, transactions
 from unlabeled.fraud.roles import Roles
+from unlabeled.fraud.tasks import Masking, Task
 from unlabeled.fraud.unsupervised import Unsupervised
 
 KIND = "fraud.FraudDetector"
@@ -47,6 +49,10 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
     Args:
         roles: which column is what; inferred from the pretraining table when ``None``.
         size: of the encoder and of its training.
+        task: what it is pretrained on: ``events``, ``events+contrastive`` or ``events+order``
+            (:func:`~unlabeled.fraud.tasks.build_task`). Payments that stand alone keep to ``events``.
+        masking: which fields pretraining hides: ``random`` ones, or those that matter more first (``fields``:
+            :func:`~unlabeled.fraud.tasks.importance`).
         embedding: principal components of the encoder's state among the features.
         label_delay_days: days until the label of a payment is known.
         random_state: fixes everything that is drawn.
@@ -63,12 +69,16 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         *,
         roles: Roles | None = None,
         size: Size | None = None,
+        task: Task = "events",
+        masking: Masking = "random",
         embedding: int = 32,
         label_delay_days: float = 7.0,
         random_state: int = 0,
     ) -> None:
         self.roles = roles
         self.size = size
+        self.task = task
+        self.masking = masking
         self.embedding = embedding
         self.label_delay_days = label_delay_days
         self.random_state = random_state
@@ -82,16 +92,21 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
             table: payments of the training period.
             state: folder in which an interrupted pretraining is kept and from which it goes on; removed at the end.
             log: receives ``{curve: value}`` and the step; curves of the second kind of history bear its name.
+
+        Raises:
+            DataError: no such task or masking, or too few histories for the task to compare.
+            CheckpointError: ``state`` holds an interrupted pretraining of other data or settings.
         """
         known = self._read(table, self.roles)
         known = known.with_labels(np.full(len(known), -1))
+        fresh = self._fresh(known.roles)
         self.roles_ = known.roles
         self.classes_ = np.array([0, 1])
         everything = np.ones(len(known), dtype=bool)
         self.plain_ = PlainFeatures(label_delay=self.label_delay_days * DAY, risk=False).fit(known, everything)
         self.models_: list[HistoryModel] = []
         self.history_: dict[str, History] = {}
-        for name, model in self._fresh(known.roles).items():
+        for name, model in fresh.items():
             self.history_[name] = model.pretrain(
                 known,
                 everything,
@@ -249,6 +264,8 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
             **manifest,
             "roles": self.roles_.to_json(),
             "settings": {
+                "task": self.task,
+                "masking": self.masking,
                 "embedding": self.embedding,
                 "label_delay_days": self.label_delay_days,
                 "random_state": self.random_state,
@@ -332,8 +349,10 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         """An encoder for each kind of history that the table has, or one for payments that stand alone."""
         parts: list[Part | None] = [p for p in ("entity", "counterparty") if getattr(roles, p) is not None]
         names = {"entity": "cards", "counterparty": "merchants", None: "payments"}
-        size = self.size or Size()
-        return {names[part]: HistoryModel(part, size=size, seed=self.random_state) for part in parts or [None]}
+        if not parts and self.task != "events":
+            say(f"payments stand alone here: there is no history for '{self.task}', and the task stays 'events'")
+        shared: dict[str, Any] = {"size": self.size or Size(), "task": self.task, "masking": self.masking}
+        return {names[part]: HistoryModel(part, **shared, seed=self.random_state) for part in parts or [None]}
 
     def _fit_scales(self, known: Transactions) -> None:
         """Principal components of the states and the scale of the unsupervised score, on (a sample of) training."""

@@ -20,8 +20,8 @@ from unlabeled.core.batches import Batches, chunks
 from unlabeled.core.budget import Budget, Spent
 from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone, Encoder
-from unlabeled.core.errors import CheckpointError
-from unlabeled.core.pretext import EventModelling, Pretraining
+from unlabeled.core.errors import CheckpointError, DataError
+from unlabeled.core.pretext import Pretraining
 from unlabeled.core.pretext.event_modelling import field_surprisal
 from unlabeled.core.progress import say
 from unlabeled.core.seeds import derive
@@ -30,6 +30,7 @@ from unlabeled.core.training import History, TrainingSettings, fit
 from unlabeled.fraud.fields import WHEN, FieldCodes, Part
 from unlabeled.fraud.histories import Groups, gather, windows_for, with_previous
 from unlabeled.fraud.readers import DAY, Transactions
+from unlabeled.fraud.tasks import Masking, Task, build_task, check_names, event_modelling, importance
 
 KIND = "fraud.HistoryModel"
 Floats = NDArray[np.float32]
@@ -91,11 +92,22 @@ class HistoryModel:
     Args:
         part: whose history; ``None`` for payments that stand alone.
         size: see :class:`Size`.
+        task: see :func:`~unlabeled.fraud.tasks.build_task`; always ``events`` for payments that stand alone, because a
+            history of one payment has neither runs nor an order.
+        masking: ``random``, or ``fields`` first that matter more (:func:`~unlabeled.fraud.tasks.importance`).
         seed: fixes weights, batches and masks.
+
+    Raises:
+        DataError: no such task or masking.
     """
 
-    def __init__(self, part: Part | None, *, size: Size, seed: int) -> None:
+    def __init__(
+        self, part: Part | None, *, size: Size, task: Task = "events", masking: Masking = "random", seed: int
+    ) -> None:
+        check_names(task=task, masking=masking)
         self.part, self.size, self.seed = part, size, seed
+        self.task: Task = "events" if part is None else task
+        self.masking: Masking = masking
         self.fields = FieldCodes(part)
 
     @property
@@ -112,11 +124,22 @@ class HistoryModel:
         log: Callable[[dict[str, float], int], None] | None = None,
         label: str = "pretraining",
     ) -> History:
-        """Learns from the rows marked as training, without labels."""
+        """Learns from the rows marked as training, without labels.
+
+        Raises:
+            DataError: the task compares histories, and a batch holds a single one.
+            CheckpointError: the interrupted pretraining in ``state`` is of other data or settings.
+        """
         # Only training rows are in the order, so that no window can reach past the training period.
         part = table.take(training)
         batches, settings = self._planned(table, training, part)
-        describe = {"data": part.fingerprint(), "fields": self.fields.to_json(), "size": vars(self.size)}
+        describe = {
+            "data": part.fingerprint(),
+            "fields": self.fields.to_json(),
+            "size": vars(self.size),
+            "task": self.task,
+            "masking": self.masking,
+        }
         history = None if state is None else self._finished(state / f"{self.name}-done", describe)
         if history is not None:
             return history
@@ -152,6 +175,11 @@ class HistoryModel:
         self._build()
         windows = self._windows(self.fields.codes(part, self._groups(part)), self._groups(part))
         batches = Batches(windows, batch_size=self._batch_size(), seed=derive(self.seed, self.part or "alone", "order"))
+        if self.task == "events+contrastive" and batches.batch_size < 2:
+            raise DataError(
+                f"'{self.task}' compares {self.name} histories with one another and needs two windows a batch: there "
+                f"are {batches.rows}, {self._batch_size()} a batch. Choose the task 'events', or a larger batch_size"
+            )
         # Each event stands in two windows; more rounds than that, and small tables are learnt by heart.
         steps = min(self.size.steps, max(1, _MOST_ROUNDS * batches.per_epoch))
         if steps < self.size.steps:
@@ -231,23 +259,33 @@ class HistoryModel:
         return made, reading
 
     def tensors(self) -> dict[str, Tensor]:
+        """What scoring needs by name; the head of a second task has done its work in pretraining."""
         return {f"backbone.{k}": v for k, v in self.backbone.state_dict().items()} | {
-            f"pretext.{k}": v for k, v in self.pretext.state_dict().items()
+            f"pretext.{k}": v for k, v in self.events.state_dict().items()
         }
 
     def to_json(self) -> dict[str, Any]:
-        return {"part": self.part, "size": vars(self.size), "seed": self.seed, "fields": self.fields.to_json()}
+        return {
+            "part": self.part,
+            "size": vars(self.size),
+            "task": self.task,
+            "masking": self.masking,
+            "seed": self.seed,
+            "fields": self.fields.to_json(),
+        }
 
     @staticmethod
     def from_saved(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "HistoryModel":
-        made = HistoryModel(content["part"], size=Size(**content["size"]), seed=content["seed"])
+        # Folders that know of no task were pretrained on events.
+        settings = {name: content[name] for name in ("task", "masking") if name in content}
+        made = HistoryModel(content["part"], size=Size(**content["size"]), **settings, seed=content["seed"])
         made.fields = FieldCodes.from_json(content["fields"])
         made._build()
         made._load(tensors)
         return made
 
     def _load(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, module in (("backbone.", self.backbone), ("pretext.", self.pretext)):
+        for name, module in (("backbone.", self.backbone), ("pretext.", self.events)):
             module.load_state_dict({k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)})
             module.eval()
 
@@ -258,7 +296,9 @@ class HistoryModel:
             tokenizer = EventFields(sizes=self.fields.sizes, dim=size.dim, length=size.length)
             encoder = Encoder(dim=size.dim, depth=size.depth, heads=size.heads, causal=True)
             self.backbone = Backbone(tokenizer, encoder)
-            self.pretext = EventModelling(tokenizer, seed=derive(self.seed, "visible"))
+            prior = importance(self.fields.names) if self.masking == "fields" else None
+            self.pretext = build_task(self.backbone, task=self.task, prior=prior, seed=self.seed)
+        self.events = event_modelling(self.pretext)
 
     def _groups(self, table: Transactions) -> Groups | None:
         code = None if self.part is None else table.codes(self.part)
@@ -309,9 +349,9 @@ class HistoryModel:
         parts = []
         for some in chunks(len(event), 8_192):
             if rest:
-                parts.append(self.pretext.surprisal(self.backbone, state[some], event[some]))
+                parts.append(self.events.surprisal(self.backbone, state[some], event[some]))
             else:
-                parts.append((field_surprisal(self.pretext.logits(state[some]), event[some]),) * 2)
+                parts.append((field_surprisal(self.events.logits(state[some]), event[some]),) * 2)
         ahead, others = (torch.cat(side).clamp(max=_CLIP).numpy() for side in zip(*parts, strict=True))
         return ahead, others
 

@@ -28,6 +28,13 @@ _LIMITS = (
     "nothing.",
 )
 
+_PARTS = {
+    "next_event": "next event",
+    "masked_field": "masked field",
+    "nt_xent": "which runs are one card's or merchant's",
+    "order": "out of order or not",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
@@ -90,14 +97,16 @@ def build(
     _skipped(report, table)
     if findings.curves:
         section = report.section("How it learnt")
+        # Beside a second task a part's curve is called after both, task.part.
         curves = {
-            f"{name}: {part.replace('_', ' ')}": history.curves[part]
+            f"{name}: {_PARTS[part.rpartition('.')[2]]}": points
             for name, history in findings.curves.items()
-            for part in ("next_event", "masked_field")
-            if part in history.curves
+            for part, points in history.curves.items()
+            if part.rpartition(".")[2] in _PARTS
         }
         section.figure(
-            plot_curves(curves, ylabel="nats a field"), "Surprise at each field while learning, without labels."
+            plot_curves(curves, ylabel="nats"),
+            "Surprise at each field while learning, without labels; of a second task, at each history.",
         )
     section = report.section("Settings and limits")
     section.table(("setting", "value"), list(findings.settings.items()))

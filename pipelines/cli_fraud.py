@@ -1,7 +1,7 @@
 """``unlabeled fraud <verb>``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,6 +17,19 @@ Model = Annotated[Path, typer.Option(help="Model folder.")]
 RolesFile = Annotated[Path | None, typer.Option(help="JSON: which column is what. Inferred and printed without it.")]
 Seed = Annotated[int, typer.Option(help="Fixes everything that is drawn.")]
 Steps = Annotated[int | None, typer.Option(help="Training steps of each encoder (default 1500).", min=1)]
+# As in unlabeled.fraud.tasks, which loads PyTorch and so cannot be imported for --help; a test holds them together.
+TaskName = Literal["events", "events+contrastive", "events+order"]
+MaskingName = Literal["random", "fields"]
+PretextTask = Annotated[
+    TaskName,
+    typer.Option(
+        help="What teaches without labels: foretell payments, and beside it tell cards apart, or find payments out of "
+        "order."
+    ),
+]
+FieldMasking = Annotated[
+    MaskingName, typer.Option(help="What is hidden of a payment: any field alike, or those that matter more first.")
+]
 Budget = Annotated[int, typer.Option(help="Alerts a day.", min=1)]
 Until = Annotated[str | None, typer.Option(help="Use payments before this time: a date, or seconds as in the table.")]
 
@@ -28,6 +41,8 @@ def pretrain(
     until: Until = None,
     roles: RolesFile = None,
     steps: Steps = None,
+    task: PretextTask = "events",
+    masking: FieldMasking = "random",
     seed: Seed = 0,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
@@ -38,7 +53,7 @@ def pretrain(
     from unlabeled.pipelines import fraud as job
 
     return job.pretrain(
-        table, out=out, until=until, roles=roles, steps=steps, seed=seed,
+        table, out=out, until=until, roles=roles, steps=steps, task=task, masking=masking, seed=seed,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
@@ -85,6 +100,8 @@ def backtest(
     budget: Budget = 100,
     roles: RolesFile = None,
     steps: Steps = None,
+    task: PretextTask = "events",
+    masking: FieldMasking = "random",
     seed: Seed = 0,
 ) -> Outcome:
     """How it would have gone: learn on the past, score what came after, compare with the baselines."""
@@ -99,6 +116,8 @@ def backtest(
         budget=budget,
         roles=roles,
         steps=steps,
+        task=task,
+        masking=masking,
         seed=seed,
     )
 

@@ -16,6 +16,7 @@ from unlabeled.fraud.labels import few, from_csv, known_by
 from unlabeled.fraud.readers import DAY, Transactions, joined, parse_time, read_table, transactions
 from unlabeled.fraud.roles import Roles
 from unlabeled.fraud.simulate import simulate
+from unlabeled.fraud.tasks import Masking, Task
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines._fraud_compare import (
     OURS,
@@ -44,6 +45,8 @@ def pretrain(
     until: str | None = None,
     roles: Path | None = None,
     steps: int | None = None,
+    task: Task = "events",
+    masking: Masking = "random",
     seed: int = 0,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
@@ -54,15 +57,15 @@ def pretrain(
     """
     payments = _read(table, roles)
     known = payments if until is None else _before(payments, until)
+    detector = FraudDetector(roles=known.roles, size=_size(steps), task=task, masking=masking, random_state=seed)
     if dry_run:
-        trial = FraudDetector(roles=known.roles, size=_size(steps), random_state=seed)
         return cost.dry_run(
-            list(trial.pretraining_cost(known).values()),
+            list(detector.pretraining_cost(known).values()),
             rates=rates,
             reads=f"{len(known):,} payments; {skip_words(payments)}",
             left_out="reading the table, plain features, scales and the report; fine-tuning trains no network",
         )
-    detector, run_id = _pretrained(known, out=out, size=_size(steps), seed=seed, source=table.name, rates=rates)
+    run_id = _pretrain(detector, known, out=out, source=table.name, rates=rates)
     skipped = write_skipped(payments, out.with_name(out.name + "-skipped.csv"))
     return Outcome(
         headline=f"Learnt the habits in {len(known):,} payments without labels; {skip_words(payments)}.",
@@ -172,69 +175,59 @@ def backtest(
     budget: int = 100,
     roles: Path | None = None,
     steps: int | None = None,
+    task: Task = "events",
+    masking: Masking = "random",
     seed: int = 0,
 ) -> Outcome:
     """How it would have gone: learn before ``train_until``, score what came after, beside the baselines."""
     payments = _read(table, roles)
     cut = _cut(payments, train_until)
+    detector = FraudDetector(
+        roles=payments.roles, size=_size(steps), task=task, masking=masking, label_delay_days=label_delay,
+        random_state=seed,
+    )  # fmt: skip
     return _backtest(
-        payments,
-        out=out,
-        cut=cut,
-        label_delay=label_delay,
-        n_frauds=n_frauds,
-        budget=budget,
-        size=_size(steps),
-        seed=seed,
-        source=table.name,
-        synthetic=False,
+        detector, payments, out=out, cut=cut, n_frauds=n_frauds, budget=budget, source=table.name, synthetic=False
     )
 
 
 def demo(out: Path, *, seed: int = 0) -> Outcome:
     """Simulated card holders and fraudsters, fifty labelled frauds, beside the baselines."""
     payments = transactions(simulate(seed=seed))
+    detector = FraudDetector(roles=payments.roles, size=_DEMO, random_state=seed)
     return _backtest(
-        payments,
-        out=out,
-        cut=_cut(payments, None),
-        label_delay=7.0,
-        n_frauds=50,
-        budget=10,
-        size=_DEMO,
-        seed=seed,
-        source="simulated payments",
+        detector, payments, out=out, cut=_cut(payments, None), n_frauds=50, budget=10, source="simulated payments",
         synthetic=True,
-    )
+    )  # fmt: skip
 
 
 def _backtest(
+    detector: FraudDetector,
     payments: Transactions,
     *,
     out: Path,
     cut: float,
-    label_delay: float,
     n_frauds: int | None,
     budget: int,
-    size: Size | None,
-    seed: int,
     source: str,
     synthetic: bool,
 ) -> Outcome:
+    """Teaches ``detector``, which has learnt nothing yet, what was known at ``cut``."""
+    label_delay, seed = detector.label_delay_days, detector.random_state
     past, new = payments.take(payments.time < cut), payments.take(payments.time >= cut)
     _check_parts(past, new, payments.when(cut))
     label = known_by(past, cut, delay=label_delay * DAY)
     if n_frauds is not None:
         label = few(label, frauds=n_frauds, seed=seed) if n_frauds else np.full(len(past), -1, dtype=np.int8)
-    detector, pretraining = _pretrained(
-        past, out=out / "pretrained", size=size, seed=seed, source=source, label_delay=label_delay,
-        synthetic=synthetic, name=f"{out.name}/pretrained",
-    )  # fmt: skip
+    pretraining = _pretrain(
+        detector, past, out=out / "pretrained", source=source, synthetic=synthetic, name=f"{out.name}/pretrained"
+    )
     frauds, genuine = int((label == 1).sum()), int((label == 0).sum())
     past = past.with_labels(label)
     # With few labels none arrive later either; with all, each counts once its delay has passed.
     unseen = new if n_frauds is None else new.with_labels(np.full(len(new), -1))
     params = {"table": source, "label_delay_days": label_delay, "frauds": frauds, "genuine": genuine, "seed": seed}
+    params |= {"task": detector.task, "masking": detector.masking}
     with tracking.run(EXPERIMENT, f"backtest {out.name}", params=params, parent=pretraining) as run:
         run.tags({"data.fingerprint": payments.fingerprint(), "split.fingerprint": past.fingerprint()})
         if frauds:
@@ -282,23 +275,27 @@ def _backtest(
     )
 
 
-def _pretrained(
+def _pretrain(
+    detector: FraudDetector,
     known: Transactions,
     *,
     out: Path,
-    size: Size | None,
-    seed: int,
     source: str,
-    label_delay: float = 7.0,
     synthetic: bool = False,
     rates: Rates = AS_FOUND,
     name: str | None = None,
-) -> tuple[FraudDetector, str]:
-    """A pretrained detector, saved, in a run of its own."""
+) -> str:
+    """Pretrains and saves the detector in a run of its own, and returns the run's id."""
     for part, columns in known.roles.rows():
         say(f"  {part}: {columns}")
-    detector = FraudDetector(roles=known.roles, size=size, label_delay_days=label_delay, random_state=seed)
-    params = {"table": source, "payments": len(known), "seed": seed, **vars(size or Size())}
+    params = {
+        "table": source,
+        "payments": len(known),
+        "seed": detector.random_state,
+        **vars(detector.size or Size()),
+        "task": detector.task,
+        "masking": detector.masking,
+    }
     with tracking.run(EXPERIMENT, f"pretrain {name or out.name}", params=params) as run:
         run.tags({"data.fingerprint": known.fingerprint()})
         detector.pretrain(known, state=out.with_name(f".{out.name}.training"), log=priced(run.metrics, rates))
@@ -315,13 +312,14 @@ def _pretrained(
                 for curve, points in history.curves.items()
                 if curve == "loss" or curve.startswith("watch.")
             },
-            made_of={**params, **dict(known.roles.rows())},
+            # The task as it was learnt: payments that stand alone keep to events whatever was asked for.
+            made_of={**params, "task": detector.models_[0].task, **dict(known.roles.rows())},
             synthetic=synthetic,
             run_id=run.run_id,
         )
         run.artifact(report.write(out / "report.html"))
         run.artifact(out, "model")
-    return detector, run.run_id
+    return run.run_id
 
 
 def _finetuned(

@@ -244,9 +244,7 @@ def _tracks() -> list[_Track]:
 def _projection(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     """What the module's task compares instead of embeddings, if it has such a thing."""
     pretext = getattr(module, "pretext", None)
-    if not isinstance(pretext, Pretext) or type(pretext).project is Pretext.project:
-        return None
-    return pretext.project
+    return pretext.project if isinstance(pretext, Pretext) and pretext.projects else None
 
 
 def _array(tensor: Tensor) -> np.ndarray:

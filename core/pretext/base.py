@@ -42,6 +42,11 @@ class Pretext(nn.Module, ABC):
         """
         return embedding_bd
 
+    @property
+    def projects(self) -> bool:
+        """Whether :meth:`project` gives anything else than the embedding."""
+        return type(self).project is not Pretext.project
+
 
 class Pretraining(nn.Module):
     """A backbone and its pretext task as one trainable module: ``forward(batch, step) -> Loss``."""

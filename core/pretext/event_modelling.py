@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlabeled.core.encoder import Backbone
-from unlabeled.core.masking import random_fields
+from unlabeled.core.masking import check_field_prior, random_fields
 from unlabeled.core.pretext.base import Loss, Pretext
 from unlabeled.core.tokens import EventFields
 
@@ -26,14 +26,27 @@ class EventModelling(Pretext):
 
     Args:
         tokenizer: the backbone's event tokenizer (for field sizes).
+        prior: positive weights (F,), domain knowledge about which fields are worth hiding: a field with more weight is
+            hidden more often in the second half of the loss (:func:`~unlabeled.core.masking.random_fields`). The first
+            half asks for every field alike. ``None`` for none.
         hidden: width of the head's hidden layer.
         seed: with the step, fixes which fields are visible.
+
+    Raises:
+        ValueError: the prior is not one positive, finite weight a field.
     """
+
+    prior: Tensor | None
 
     remedies = ("a lower learning rate (lr)", "a larger batch (batch_size)")
 
-    def __init__(self, tokenizer: EventFields, *, hidden: int = 128, seed: int = 0) -> None:
+    def __init__(
+        self, tokenizer: EventFields, *, prior: Tensor | None = None, hidden: int = 128, seed: int = 0
+    ) -> None:
         super().__init__()
+        if prior is not None:
+            check_field_prior(prior, len(tokenizer.sizes))
+        self.register_buffer("prior", prior, persistent=False)
         self.seed = seed
         self.mix = nn.Sequential(nn.LayerNorm(tokenizer.dim), nn.Linear(tokenizer.dim, hidden), nn.GELU())
         self.heads = nn.ModuleList([nn.Linear(hidden, size) for size in tokenizer.sizes])
@@ -51,7 +64,7 @@ class EventModelling(Pretext):
         history = backbone(batch)[:, :-1]
         real = batch[..., 0] != 0
         history, codes = history[real], batch[real]
-        visible = random_fields(codes.shape, seed=self.seed, step=step).to(codes.device)
+        visible = random_fields(codes.shape, seed=self.seed, step=step, prior=self.prior).to(codes.device)
         seen = (tokenizer.fields(codes) * visible[..., None]).sum(dim=1)
         ahead = field_surprisal(self.logits(history), codes)
         masked = field_surprisal(self.logits(history, seen), codes)

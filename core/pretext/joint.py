@@ -26,9 +26,13 @@ class Joint(Pretext):
     def project(self, embedding: Tensor) -> Tensor:
         """The projection of the first task that has one of its own."""
         for task in self.tasks.children():
-            if isinstance(task, Pretext) and type(task).project is not Pretext.project:
+            if isinstance(task, Pretext) and task.projects:
                 return task.project(embedding)
         return embedding
+
+    @property
+    def projects(self) -> bool:
+        return any(isinstance(task, Pretext) and task.projects for task in self.tasks.children())
 
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
         total, parts = torch.zeros((), device=batch.device), dict[str, Tensor]()

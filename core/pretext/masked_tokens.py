@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unlabeled.core.encoder import Backbone
+from unlabeled.core.masking import check_field_prior
 from unlabeled.core.pretext.base import Loss, Pretext
 from unlabeled.core.pretext.event_modelling import field_surprisal
 from unlabeled.core.seeds import generator
@@ -44,8 +45,8 @@ class MaskedTokens(Pretext):
         super().__init__()
         if not 0 < ratio < 1:
             raise ValueError(f"the mask ratio must lie strictly between 0 and 1, got {ratio}")
-        if prior is not None and (len(prior) != len(tokenizer.sizes) or not bool((prior > 0).all())):
-            raise ValueError(f"a field prior needs one positive weight for each of {len(tokenizer.sizes)} fields")
+        if prior is not None:
+            check_field_prior(prior, len(tokenizer.sizes))
         self.ratio, self.run, self.seed = ratio, run, seed
         weights = torch.ones(len(tokenizer.sizes)) if prior is None else prior
         self.register_buffer("chance", (ratio * weights / weights.mean()).clamp(max=0.9), persistent=False)

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlabeled.core.masking import RandomMask, random_fields
+from unlabeled.core.seeds import generator
 from unlabeled.core.tokens import Tokens
 
 
@@ -63,3 +64,35 @@ def test_visible_fields_are_never_all_of_them_and_every_count_is_equally_likely(
     counts = torch.bincount(visible.sum(dim=1), minlength=5) / 30_000
     assert torch.allclose(counts, torch.tensor([0.25, 0.25, 0.25, 0.25, 0.0]), atol=0.01)
     assert torch.allclose(visible.float().mean(dim=0), torch.full((4,), 1.5 / 4), atol=0.01)
+
+
+@pytest.mark.parametrize("shape", [(7, 1), (500, 5), (3, 40, 30)])
+def test_fields_without_a_prior_and_with_an_even_one_are_drawn_by_rank_alone(shape: tuple[int, ...]) -> None:
+    draw = generator(4, "fields", 9)
+    rank = torch.rand(shape, generator=draw).argsort(dim=-1).argsort(dim=-1)
+    expected = rank < torch.randint(0, shape[-1], (*shape[:-1], 1), generator=draw)
+    size = torch.Size(shape)
+    assert torch.equal(random_fields(size, seed=4, step=9), expected)
+    for weight in (1.0, 0.25):
+        even = torch.full(shape[-1:], weight)
+        assert torch.equal(random_fields(size, seed=4, step=9, prior=even), expected)
+
+
+def test_fields_are_hidden_one_after_another_in_proportion_to_their_weights() -> None:
+    visible = random_fields(torch.Size([60_000, 3]), seed=2, step=0, prior=torch.tensor([3.0, 1.0, 1.0]))
+    hidden = ~visible
+    number = hidden.sum(dim=1)
+    assert torch.allclose(torch.bincount(number, minlength=4) / 60_000, torch.tensor([0, 1, 1, 1]) / 3, atol=0.01)
+    # One hidden: 3/5, 1/5, 1/5. Two: the first field is among them with 3/5 + 2 x 1/5 x 3/4 = 0.9, either other one
+    # with 1/5 + 3/5 x 1/2 + 1/5 x 1/4 = 0.55. Three: all.
+    for count, shares in ((1, [0.6, 0.2, 0.2]), (2, [0.9, 0.55, 0.55]), (3, [1.0, 1.0, 1.0])):
+        found = hidden[number == count].float().mean(dim=0)
+        assert torch.allclose(found, torch.tensor(shares), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "prior", [[1.0, 0.0, 1.0], [1.0, -2.0, 1.0], [1.0, 1.0], [3.0], [1.0, float("nan"), 1.0], [1.0, float("inf"), 1.0]]
+)
+def test_a_field_prior_that_is_not_one_weight_a_field_is_refused(prior: list[float]) -> None:
+    with pytest.raises(ValueError, match="one positive weight for each of 3 fields"):
+        random_fields(torch.Size([4, 3]), seed=0, step=0, prior=torch.tensor(prior))

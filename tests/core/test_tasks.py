@@ -82,6 +82,16 @@ TASKS: dict[str, Callable[[], tuple[Backbone, Pretext, Tensor]]] = {
     "next patch": lambda: (b := grid(causal=True), NextPatch(patches(b)), IMAGES),
     "next segment": lambda: (b := grid(causal=True), NextPatch(patches(b), order="time"), IMAGES),
     "events": lambda: (b := events(causal=True), EventModelling(fields(b)), codes()),
+    "events with a prior": lambda: (
+        b := events(causal=True),
+        EventModelling(fields(b), prior=torch.tensor([1.0, 3.0])),
+        codes(),
+    ),
+    "events and their order": lambda: (
+        b := events(causal=True),
+        Joint({"events": (EventModelling(fields(b)), 1.0), "order": (OrderPrediction(32), 0.5)}),
+        codes(),
+    ),
     "joint": lambda: (
         b := grid(),
         Joint(
@@ -210,6 +220,22 @@ def test_hidden_fields_are_not_read_and_shares_are_as_stated() -> None:
     other = torch.where(hidden, torch.tensor([1, 1]), batch)
     for a, b in zip(task.logits(backbone, batch, hidden), task.logits(backbone, other, hidden), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("task", [EventModelling, MaskedTokens])
+def test_a_prior_of_other_fields_is_refused(task: type[EventModelling] | type[MaskedTokens]) -> None:
+    with pytest.raises(ValueError, match="one positive weight for each of 2 fields"):
+        task(fields(events()), prior=torch.tensor([1.0, 1.0, 2.0]))
+
+
+def test_a_prior_is_in_the_loss_but_not_among_the_weights() -> None:
+    backbone = events(causal=True)
+    task = EventModelling(fields(backbone), prior=torch.tensor([1.0, 9.0]), seed=6)
+    plain = EventModelling(fields(backbone), seed=6)
+    plain.load_state_dict(task.state_dict())
+    ours, theirs = (one.loss(backbone, codes(), 2).parts for one in (task, plain))
+    assert torch.equal(ours["next_event"], theirs["next_event"])
+    assert not torch.equal(ours["masked_field"], theirs["masked_field"])
 
 
 def test_a_run_hides_whole_events_in_one_piece() -> None:

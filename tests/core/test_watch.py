@@ -19,7 +19,7 @@ from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.errors import BadBatchError, CollapseError
 from unlabeled.core.masking import RandomMask
-from unlabeled.core.pretext import EventModelling, Loss, MaskedReconstruction, Pretext, Pretraining
+from unlabeled.core.pretext import EventModelling, Joint, Loss, MaskedReconstruction, Pretext, Pretraining, Rotation
 from unlabeled.core.tokens import EventFields, GridPatches
 from unlabeled.core.training import History, TrainingSettings, fit
 
@@ -150,6 +150,16 @@ def test_a_look_is_the_measures_of_the_sample_s_embeddings_and_leaves_the_module
     assert seen[PROJECTED_RANK] == pytest.approx(effective_rank(projected), rel=1e-5)
     assert 0.3 < seen["watch.linear_probe"] < 0.7
     assert list(seen)[4:] == [f"watch.{n}" for n in ("alignment", "uniformity", "nearest_neighbours", "linear_probe")]
+
+
+def test_a_joint_task_without_projections_is_watched_by_its_embeddings_alone() -> None:
+    module = reconstruction()
+    alone, contrast = Rotation(module.backbone.encoder.dim), two_views(negatives=True).pretext
+    watch = Watch(torch.from_numpy(waves(70)))
+    for tasks, projects in (({"a": alone}, False), ({"a": alone, "b": contrast}, True)):
+        module.pretext = Joint({name: (task, 1.0) for name, task in tasks.items()})
+        assert module.pretext.projects == projects
+        assert (PROJECTED_RANK in watch.names(module)) == projects
 
 
 def test_a_watched_training_goes_through_the_losses_of_an_unwatched_one() -> None:
