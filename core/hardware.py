@@ -1,7 +1,9 @@
-"""What a run was made on, for records and reports."""
+"""What a run was made on, for records and reports, and how many threads it takes."""
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 
@@ -20,6 +22,20 @@ def describe_hardware() -> dict[str, str | int]:
     if torch.cuda.is_available():
         description["hardware.gpu"] = torch.cuda.get_device_name()
     return description
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For encoders too small to gain from threads, which lose much where others want the cores too; with one thread
+    the order of every sum is fixed as well."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _processor() -> str:

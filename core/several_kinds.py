@@ -38,7 +38,7 @@ def teach_together(
 ) -> History:
     """Pretrains the modules of several lessons with one set of transformer blocks, that of the first.
 
-    Afterwards each module has blocks of its own again, all alike, and goes on as if it had been taught alone. A step
+    Afterwards each backbone has blocks of its own again, all alike, and goes on as if it had been taught alone. A step
     takes one batch of every kind.
 
     Args:
@@ -65,9 +65,16 @@ def teach_together(
     history = fit(
         several, batches, settings=settings, seed=seed, state=state, describe=describe, log=log, label="pretraining"
     )
-    for kind, lesson in lessons.items():
-        lesson.module.backbone = several.backbone(kind)
+    for lesson in lessons.values():
+        lesson.module.backbone.encoder = copy.deepcopy(lesson.module.backbone.encoder)
     return history
+
+
+def of_kind(history: History, kind: str) -> History:
+    """One kind's part of a history of :func:`teach_together`: its curves under the names that they have alone. What the
+    training cost cannot be told apart and is left out."""
+    curves = {name.removeprefix(f"{kind}."): c for name, c in history.curves.items() if name.startswith(f"{kind}.")}
+    return History(curves={"loss": history.curves.get(kind, []), **curves}, steps=history.steps)
 
 
 def sharing(encoder: Encoder, *, causal: bool) -> Encoder:

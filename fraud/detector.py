@@ -7,19 +7,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from unlabeled.core import budget, checkpoints
+from unlabeled.core import budget
 from unlabeled.core.budget import Budget
 from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.progress import say
+from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.training import History
-from unlabeled.fraud import reasons
+from unlabeled.fraud import _storage, reasons
 from unlabeled.fraud.baselines import LightGBM
 from unlabeled.fraud.blend import Blend
-from unlabeled.fraud.boosting import from_text, to_text
 from unlabeled.fraud.features import PlainFeatures, stacked
 from unlabeled.fraud.fields import Part
 from unlabeled.fraud.history_model import HistoryModel, Reading, Size
@@ -29,9 +28,7 @@ from unlabeled.fraud.roles import Roles
 from unlabeled.fraud.tasks import Masking, Task
 from unlabeled.fraud.unsupervised import Unsupervised
 
-KIND = "fraud.FraudDetector"
 Log = Callable[[dict[str, float], int], None]
-_MODEL_FILE, _BASELINE_FILE = "lightgbm.txt", "lightgbm-baseline.txt"
 _FEW_LABELS = 0.5  # below this share of labelled training rows, known-fraud shares say nothing
 
 
@@ -63,6 +60,12 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         baseline_: LightGBM on the plain features with the same labels, kept to be compared with wherever labels
             come with new payments; ``None`` before :meth:`finetune`.
     """
+
+    models_: list[HistoryModel]
+    history_: dict[str, History]
+    fitted_: Blend | None
+    baseline_: LightGBM | None
+    manifest_: dict[str, Any]
 
     def __init__(
         self,
@@ -97,33 +100,34 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
             DataError: no such task or masking, or too few histories for the task to compare.
             CheckpointError: ``state`` holds an interrupted pretraining of other data or settings.
         """
-        known = self._read(table, self.roles)
-        known = known.with_labels(np.full(len(known), -1))
-        fresh = self._fresh(known.roles)
-        self.roles_ = known.roles
-        self.classes_ = np.array([0, 1])
+        known, fresh = self._begin(table)
         everything = np.ones(len(known), dtype=bool)
-        self.plain_ = PlainFeatures(label_delay=self.label_delay_days * DAY, risk=False).fit(known, everything)
-        self.models_: list[HistoryModel] = []
-        self.history_: dict[str, History] = {}
+        histories: dict[str, History] = {}
         for name, model in fresh.items():
-            self.history_[name] = model.pretrain(
+            histories[name] = model.pretrain(
                 known,
                 everything,
                 state=state,
-                log=_prefixed(log, name) if self.models_ else log,
+                log=_prefixed(log, name) if histories else log,
                 label=f"learning {name}",
             )
-            self.models_.append(model)
         if log is not None:
-            trained = self.history_.values()
+            trained = histories.values()
             log(budget.totals([h.predicted for h in trained], [h.spent for h in trained]), 0)
-        self._fit_scales(known)
+        self._end(known, histories)
         if state is not None:
             shutil.rmtree(state, ignore_errors=True)
-        self.fitted_: Blend | None = None
-        self.baseline_: LightGBM | None = None
-        self.manifest_: dict[str, Any] = {"pretraining_data": known.fingerprint(), "payments": len(known)}
+        return self
+
+    def lessons(self, table: pd.DataFrame | Transactions) -> dict[str, Lesson]:
+        """What :meth:`pretrain` on the same would teach, for :func:`~unlabeled.core.several_kinds.teach_together`;
+        :meth:`taught` takes note of it afterwards."""
+        known, fresh = self._begin(table)
+        return {name: model.lesson(known) for name, model in fresh.items()}
+
+    def taught(self, table: pd.DataFrame | Transactions, histories: Mapping[str, History]) -> "FraudDetector":
+        """Ends what :meth:`lessons` on the same table began: the encoders count as pretrained."""
+        self._end(self._unlabelled(table), histories)
         return self
 
     def pretraining_cost(self, table: pd.DataFrame | Transactions) -> dict[str, Budget]:
@@ -256,31 +260,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
     def save(self, folder: str | Path, **manifest: Any) -> Path:
         """Writes a model folder (safetensors, JSON, LightGBM's text); further entries go into its manifest."""
         self._check_pretrained()
-        tensors = {f"{i}.{k}": v for i, model in enumerate(self.models_) for k, v in model.tensors().items()}
-        for i, (middle, axes) in enumerate(self.components_):
-            tensors |= {f"{i}.middle": torch.from_numpy(middle), f"{i}.axes": torch.from_numpy(axes)}
-        content = {
-            **self.manifest_,
-            **manifest,
-            "roles": self.roles_.to_json(),
-            "settings": {
-                "task": self.task,
-                "masking": self.masking,
-                "embedding": self.embedding,
-                "label_delay_days": self.label_delay_days,
-                "random_state": self.random_state,
-            },
-            "models": [model.to_json() for model in self.models_],
-            "plain": self.plain_.to_json(),
-            "unsupervised": self.unsupervised_.to_json(),
-            "curves": {name: history.curves for name, history in self.history_.items()},
-            "feature_names": None if self.fitted_ is None else self.feature_names_,
-            "blend": None if self.fitted_ is None else self.fitted_.to_json(),
-        }
-        files = {}
-        if self.fitted_ is not None and self.baseline_ is not None:
-            files = {_MODEL_FILE: self.fitted_.to_text(), _BASELINE_FILE: to_text(self.baseline_.booster_)}
-        return checkpoints.save(folder, kind=KIND, tensors=tensors, manifest=content, files=files)
+        return _storage.save(self, folder, manifest)
 
     @staticmethod
     def load(folder: str | Path) -> "FraudDetector":
@@ -289,31 +269,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         Raises:
             CheckpointError: not a model of this kind, or damaged.
         """
-        tensors, content = checkpoints.load(folder, kind=KIND)
-        roles = Roles.from_json(content["roles"])
-        sizes = [Size(**entry["size"]) for entry in content["models"]]
-        made = FraudDetector(roles=roles, size=sizes[0], **content["settings"])
-        made.roles_, made.classes_ = roles, np.array([0, 1])
-        made.models_, made.components_ = [], []
-        for i, entry in enumerate(content["models"]):
-            own = {k.removeprefix(f"{i}."): v for k, v in tensors.items() if k.startswith(f"{i}.")}
-            made.models_.append(HistoryModel.from_saved(entry, own))
-            made.components_.append((own["middle"].numpy(), own["axes"].numpy()))
-        made.plain_ = PlainFeatures.from_json(content["plain"])
-        made.unsupervised_ = Unsupervised.from_json(content["unsupervised"])
-        made.history_ = {name: History(curves=curves) for name, curves in content["curves"].items()}
-        made.fitted_, made.baseline_ = None, None
-        if content["feature_names"] is not None:
-            made.fitted_ = Blend.from_saved(content["blend"], (Path(folder) / _MODEL_FILE).read_text(encoding="utf-8"))
-            made.baseline_ = LightGBM(seed=made.random_state)
-            made.baseline_.booster_ = from_text((Path(folder) / _BASELINE_FILE).read_text(encoding="utf-8"))
-            made.feature_names_ = content["feature_names"]
-        known = (
-            "pretraining_data", "payments", "labelled_frauds", "labelled_genuine", "labelled_until", "run_id",
-            "pretraining_run",
-        )  # fmt: skip
-        made.manifest_ = {name: content[name] for name in known if name in content}
-        return made
+        return _storage.load(FraudDetector, folder)
 
     def score_rows(self, table: Transactions, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Scores of some payments of a table, the others being their history."""
@@ -354,6 +310,27 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         shared: dict[str, Any] = {"size": self.size or Size(), "task": self.task, "masking": self.masking}
         return {names[part]: HistoryModel(part, **shared, seed=self.random_state) for part in parts or [None]}
 
+    def _begin(self, table: pd.DataFrame | Transactions) -> tuple[Transactions, dict[str, HistoryModel]]:
+        """Plain features and fresh encoders for a table, which comes back without its labels."""
+        known = self._unlabelled(table)
+        fresh = self._fresh(known.roles)
+        self.models_ = list(fresh.values())
+        self.roles_, self.classes_ = known.roles, np.array([0, 1])
+        plain = PlainFeatures(label_delay=self.label_delay_days * DAY, risk=False)
+        self.plain_ = plain.fit(known, np.ones(len(known), dtype=bool))
+        return known, fresh
+
+    def _end(self, known: Transactions, histories: Mapping[str, History]) -> None:
+        self.history_ = dict(histories)
+        self._fit_scales(known)
+        self.fitted_ = None
+        self.baseline_ = None
+        self.manifest_ = {"pretraining_data": known.fingerprint(), "payments": len(known)}
+
+    def _unlabelled(self, table: pd.DataFrame | Transactions) -> Transactions:
+        known = self._read(table, self.roles)
+        return known.with_labels(np.full(len(known), -1))
+
     def _fit_scales(self, known: Transactions) -> None:
         """Principal components of the states and the scale of the unsupervised score, on (a sample of) training."""
         self.components_: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
@@ -390,7 +367,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         return known.with_labels(labels)
 
     def _check_pretrained(self) -> None:
-        if not hasattr(self, "models_"):
+        if not hasattr(self, "unsupervised_"):
             raise DataError("this FraudDetector has learnt nothing yet: call pretrain or fit first")
 
 

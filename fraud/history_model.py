@@ -25,6 +25,7 @@ from unlabeled.core.pretext import Pretraining
 from unlabeled.core.pretext.event_modelling import field_surprisal
 from unlabeled.core.progress import say
 from unlabeled.core.seeds import derive
+from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.tokens import EventFields
 from unlabeled.core.training import History, TrainingSettings, fit
 from unlabeled.fraud.fields import WHEN, FieldCodes, Part
@@ -161,6 +162,11 @@ class HistoryModel:
             manifest = {"description": describe, "curves": history.curves, "steps": history.steps, "costs": costs}
             checkpoints.save(state / f"{self.name}-done", kind=KIND, tensors=self.tensors(), manifest=manifest)
         return history
+
+    def lesson(self, table: Transactions) -> Lesson:
+        """What :meth:`pretrain` on all of a table would teach."""
+        batches, _ = self._planned(table, np.ones(len(table), dtype=bool), table)
+        return Lesson(Pretraining(self.backbone, self.pretext), batches)
 
     def pretraining_cost(self, table: Transactions, training: NDArray[np.bool_], *, label: str) -> Budget:
         """What :meth:`pretrain` would cost here; the encoder is fresh afterwards, as if it had learnt nothing."""

@@ -1,7 +1,6 @@
 """The user-facing estimator: what is normal for this machine, and an alarm when it no longer is."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +18,11 @@ from unlabeled.core.budget import Budget
 from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.errors import DataError
+from unlabeled.core.hardware import one_thread
 from unlabeled.core.normality import Detector, Mahalanobis, NearestNeighbour, NormalModel
 from unlabeled.core.pretext import Pretext, Pretraining
 from unlabeled.core.seeds import derive
+from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.tokens import GridPatches
 from unlabeled.core.training import History, TrainingSettings, fit
 from unlabeled.sensors import _checks, explain, features
@@ -130,6 +131,20 @@ class MachineMonitor(BaseEstimator):
         pictures, used = self._pictures(fleet, normal_share, normal_until)
         self._learn(pictures, fleet[0].fs, state=state, log=log)
         self.fleet_, self.pretrained_ = used, True
+        return self
+
+    def lessons(
+        self, fleet: Sequence[Recording], *, normal_share: float = NORMAL_SHARE, normal_until: float | None = None
+    ) -> dict[str, Lesson]:
+        """What :meth:`pretrain` on the same would teach, for :func:`~unlabeled.core.several_kinds.teach_together`;
+        :meth:`taught` takes note of it afterwards."""
+        pictures, self.fleet_ = self._pictures(fleet, normal_share, normal_until)
+        module, batches, _ = self.planned(pictures, fleet[0].fs)
+        return {"machines": Lesson(module, batches)}
+
+    def taught(self, histories: Mapping[str, History]) -> "MachineMonitor":
+        """Ends what :meth:`lessons` began: the encoder counts as pretrained."""
+        self.history_, self.pretrained_ = histories["machines"], True
         return self
 
     def pretraining_cost(
@@ -309,7 +324,7 @@ class MachineMonitor(BaseEstimator):
 
     def _learn(self, pictures: NDArray[np.float32], fs: float | None, *, state: Path | None, log: Log | None) -> None:
         with one_thread():
-            self.history_: History = self._train(pictures, fs, state, log)
+            self.history_ = self._train(pictures, fs, state, log)
 
     def planned(self, pictures: NDArray[np.float32], fs: float | None) -> tuple[Pretraining, Batches, TrainingSettings]:
         """A fresh encoder with its task, the batches and the settings of its pretraining."""
@@ -373,15 +388,3 @@ class MachineMonitor(BaseEstimator):
         """The scores that need no distance between embeddings."""
         others = {"reconstruction": error, "indicators": outside}
         return {name: values for name, values in others.items() if name in self.part_names}
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """The encoder is too small to gain from threads, and loses much where others want the cores too; with one
-    thread the order of every sum is fixed as well."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

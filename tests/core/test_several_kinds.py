@@ -10,7 +10,7 @@ from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.masking import RandomMask
 from unlabeled.core.pretext import EventModelling, MaskedReconstruction, Pretraining
-from unlabeled.core.several_kinds import Lesson, SeveralKinds, SideBySide, sharing, teach_together
+from unlabeled.core.several_kinds import Lesson, SeveralKinds, SideBySide, of_kind, sharing, teach_together
 from unlabeled.core.tokens import EventFields, GridPatches
 from unlabeled.core.training import History, TrainingSettings, fit
 
@@ -142,12 +142,14 @@ def lessons() -> dict[str, Lesson]:
 
 def test_kinds_taught_together_leave_with_the_same_blocks_each_in_a_copy_of_its_own() -> None:
     taught = lessons()
+    held = {kind: lesson.module.backbone for kind, lesson in taught.items()}  # whoever made them holds on to these
     assert len({id(x.module.backbone.encoder.blocks) for x in taught.values()}) == 3
     settings = TrainingSettings(steps=150, lr=3e-3, log_every=5)
     history = teach_together(taught, settings=settings)
     for kind in taught:
         curve = [value for _, value in history.curves[kind]]
         assert curve[-1] < 0.8 * curve[0], kind
+    assert all(lesson.module.backbone is held[kind] for kind, lesson in taught.items())
     one, *others = (x.module.backbone.encoder for x in taught.values())
     for other in others:
         for name, value in one.state_dict().items():
@@ -156,6 +158,9 @@ def test_kinds_taught_together_leave_with_the_same_blocks_each_in_a_copy_of_its_
     with torch.no_grad():
         next(one.parameters()).add_(1.0)
     assert not torch.equal(next(one.parameters()), next(others[0].parameters()))
+    alone = of_kind(history, "payments")
+    assert set(alone.curves) == {"loss", "next_event", "masked_field"}
+    assert alone.curves["loss"] == history.curves["payments"]
     # What a kind goes on with is what was trained: its loss now is the curve's, not the untrained one.
     lesson = taught["spectra"]
     assert lesson.module(lesson.batches.at(0), 0).total.item() < 1.3 * history.curves["spectra"][-1][1]
