@@ -22,11 +22,13 @@ from unlabeled.medical.transforms import standardise
 CHUNK = 256
 
 
-def build_backbone(*, image_size: int, patch: int, dim: int, depth: int, heads: int, seed: int) -> Backbone:
+def build_backbone(
+    *, image_size: int, patch: int, dim: int, depth: int, heads: int, seed: int, class_token: bool = False
+) -> Backbone:
     """A fresh backbone whose weights depend on ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "backbone"))
-        tokenizer = GridPatches(grid=(image_size, image_size), patch=(patch, patch), dim=dim)
+        tokenizer = GridPatches(grid=(image_size, image_size), patch=(patch, patch), dim=dim, class_token=class_token)
         return Backbone(tokenizer, Encoder(dim=dim, depth=depth, heads=heads))
 
 

@@ -11,36 +11,26 @@ from sklearn.base import BaseEstimator
 
 from unlabeled.core import budget, fingerprint
 from unlabeled.core.audit.watch import Watch
-from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget
-from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
 from unlabeled.core.finetuning import Tuning
 from unlabeled.core.pretext import Pretraining
 from unlabeled.core.seeds import derive
 from unlabeled.core.store import Store
-from unlabeled.core.training import History, TrainingSettings, fit
+from unlabeled.core.training import History, fit
 from unlabeled.medical import _finetuning as finetuning
 from unlabeled.medical import _network as network
+from unlabeled.medical import _planning as planning
 from unlabeled.medical import _storage as storage
 from unlabeled.medical._finetuning import Decision, Labelled, Log
 from unlabeled.medical._network import Member
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.splits import digests, patient_folds
 from unlabeled.medical.tasks import Masking, Task
-from unlabeled.medical.transforms import Augment
 
-PRETRAIN_BATCH, FINETUNE_BATCH = 128, 32
-# Small collections get smaller batches: an epoch is then at least so many steps.
-STEPS_AN_EPOCH = 16
-# Many labels are each seen at least so often in fine-tuning.
-PASSES = 4
 # A pretraining with a judge is judged so often.
 JUDGED = 8
-# Highest learning rate of fine-tuning: those of adapters and head were best of three (benchmarks/finetuning.py).
-RATES: dict[Tuning, float] = {"full": 5e-4, "adapters": 1e-2, "head": 1e-2}
-
 
 Pixels = TypeVar("Pixels", NDArray[np.uint8], Store)
 
@@ -54,6 +44,7 @@ class PneumoniaModel(BaseEstimator):
         image_size: rows and columns of the pictures it takes (:func:`~unlabeled.medical.readers.read_images`).
         patch: rows and columns of a patch; must divide ``image_size``.
         dim, depth, heads: the encoder's size.
+        class_token: give the encoder a token of no patch, which Hugging Face's ViT and ViTMAE always have.
         task: what it is pretrained on, and
         masking: which patches that hides (:func:`~unlabeled.medical.tasks.build_task`).
         mask_ratio: share of the patches hidden in pretraining.
@@ -82,6 +73,7 @@ class PneumoniaModel(BaseEstimator):
         dim: int = 128,
         depth: int = 4,
         heads: int = 4,
+        class_token: bool = False,
         task: Task = "masked",
         masking: Masking = "random",
         mask_ratio: float = 0.75,
@@ -95,7 +87,7 @@ class PneumoniaModel(BaseEstimator):
         random_state: int = 0,
     ) -> None:
         self.image_size, self.patch = image_size, patch
-        self.dim, self.depth, self.heads = dim, depth, heads
+        self.dim, self.depth, self.heads, self.class_token = dim, depth, heads, class_token
         self.task, self.masking = task, masking
         self.mask_ratio, self.temperature, self.augmentation = mask_ratio, temperature, augmentation
         self.pretrain_epochs = pretrain_epochs
@@ -108,23 +100,7 @@ class PneumoniaModel(BaseEstimator):
         Raises:
             DataError: pictures of ``image_size`` do not fall into whole patches, or a setting is out of its range.
         """
-        if self.tuning not in RATES:
-            raise DataError(f"there is no tuning '{self.tuning}': choose one of {', '.join(RATES)}")
-        for what, value, fits, said in (
-            ("layer decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0 and at most 1"),
-            ("mask ratio", self.mask_ratio, 0 < self.mask_ratio < 1, "between 0 and 1"),
-            ("temperature", self.temperature, self.temperature > 0, "above 0"),
-            ("strength of the augmentation", self.augmentation, 0 <= self.augmentation <= 2, "between 0 and 2"),
-        ):
-            if not fits:
-                raise DataError(f"a {what} must be {said}, got {value:g}")
-        if self.image_size < self.patch or self.image_size % self.patch:
-            below = self.image_size // self.patch * self.patch
-            nearest = " or ".join(str(size) for size in (below, below + self.patch) if size)
-            raise DataError(
-                f"pictures of {self.image_size} pixels do not fall into patches of {self.patch}: "
-                f"the nearest sizes that do are {nearest}"
-            )
+        planning.check(self)
 
     def check_fine_tuned(self) -> None:
         """Raises a DataError where there are no labels behind this model yet."""
@@ -148,7 +124,7 @@ class PneumoniaModel(BaseEstimator):
             judge: asked eight times on the way how good the features are (higher is better); the best are kept.
         """
         pixels = self._checked(images) if isinstance(images, Store) else self._pixels(images)
-        module, batches, settings = self._planned(pixels)
+        module, (batches, settings) = self._fresh(), planning.pretraining(self, pixels)
         print_ = fingerprint.of_array(pixels)
         history = fit(
             module,
@@ -173,7 +149,7 @@ class PneumoniaModel(BaseEstimator):
 
     def pretraining_cost(self, images: ImageSet | NDArray[np.uint8]) -> Budget:
         """What :meth:`pretrain` on these pictures would cost here; nothing is learnt or kept."""
-        return estimate(*self._planned(self._pixels(images)), seed=self.random_state, label="pretraining")
+        return planning.pretraining_cost(self, self._pixels(images))
 
     def finetune(
         self,
@@ -210,7 +186,7 @@ class PneumoniaModel(BaseEstimator):
             self.module_ = self._fresh()
             self.pretraining_ = None
             self._remember_nobody()
-        settings = self._finetuning_settings(len(data.labels))
+        settings = planning.finetuning(self, len(data.labels))
         if validation is not None:
             held = Labelled(self._pixels(validation[0]), finetuning.binary(validation[1], what="validation labels"))
             parts = [(data, held)]
@@ -228,7 +204,7 @@ class PneumoniaModel(BaseEstimator):
                 self.module_.backbone,
                 train,
                 settings=settings,
-                batch_size=FINETUNE_BATCH,
+                batch_size=planning.FINETUNE_BATCH,
                 seed=derive(self.random_state, "finetune", number),
                 tuning=self.tuning,
                 log=log if number == 0 else None,
@@ -265,18 +241,7 @@ class PneumoniaModel(BaseEstimator):
             validation: whether there are validation pictures (one network is trained, not one a fold).
         """
         data = Labelled(self._pixels(images), finetuning.binary(labels, what="labels"))
-        module = self.module_ if hasattr(self, "module_") else self._fresh()
-        networks = 1 if validation else self.folds
-        classifier, batches = finetuning.prepare(
-            module.backbone,
-            data,
-            batch_size=FINETUNE_BATCH,
-            seed=derive(self.random_state, "finetune", 0),
-            tuning=self.tuning,
-        )
-        settings = self._finetuning_settings(len(data.labels))
-        one = estimate(classifier, batches, settings, label="fine-tuning", resumable=False)
-        return one.times(networks, f"fine-tuning of {networks} network(s)")
+        return planning.finetuning_cost(self, data, networks=1 if validation else self.folds)
 
     def remember(self, patients: Sequence[str] | NDArray[np.str_]) -> None:
         """Keeps salted digests of patients whose labels were used, so that :meth:`seen` can tell a leak later."""
@@ -359,6 +324,7 @@ class PneumoniaModel(BaseEstimator):
             dim=self.dim,
             depth=self.depth,
             heads=self.heads,
+            class_token=self.class_token,
             seed=self.random_state,
         )
         return network.build_pretraining(
@@ -369,24 +335,6 @@ class PneumoniaModel(BaseEstimator):
             mask_ratio=self.mask_ratio,
             temperature=self.temperature,
             augmentation=self.augmentation,
-        )
-
-    def _planned(self, pixels: NDArray[np.uint8] | Store) -> tuple[Pretraining, Batches, TrainingSettings]:
-        batches = Batches(
-            pixels,
-            batch_size=min(PRETRAIN_BATCH, max(8, len(pixels) // STEPS_AN_EPOCH)),
-            seed=derive(self.random_state, "pretrain"),
-            transform=Augment.of_strength(self.augmentation),
-        )
-        steps = self.pretrain_epochs * batches.per_epoch
-        settings = TrainingSettings(steps=steps, lr=1e-3, checkpoint_every=max(1, min(200, steps // 10)))
-        return self._fresh(), batches, settings
-
-    def _finetuning_settings(self, labels: int) -> TrainingSettings:
-        return TrainingSettings(
-            steps=max(self.finetune_steps, PASSES * labels // FINETUNE_BATCH),
-            lr=RATES[self.tuning],
-            layer_decay=self.layer_decay,
         )
 
     def _remember_nobody(self) -> None:

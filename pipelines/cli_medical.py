@@ -27,6 +27,7 @@ Seed = Annotated[int, typer.Option(help="Fixes everything random.")]
 TaskName = Literal["masked", "contrastive", "vicreg", "rotation", "order", "joint"]
 MaskingName = Literal["random", "lungs", "blocks", "adaptive", "sparse"]
 TuningName = Literal["full", "adapters", "head"]
+FormatName = Literal["huggingface", "onnx"]
 
 
 @app.command()
@@ -46,6 +47,9 @@ def pretrain(
     mask_ratio: Annotated[float, typer.Option(help="Share of the patches that is hidden, 0 to 1.")] = 0.75,
     temperature: Annotated[float, typer.Option(help="Of the contrastive task, above 0.")] = 0.2,
     augmentation: Annotated[float, typer.Option(help="Strength of crops and contrasts, 0 to 2.")] = 1.0,
+    class_token: Annotated[
+        bool, typer.Option("--class-token", help="Add the token of no patch that a ViTMAE has (see 'export').")
+    ] = False,
     seed: Seed = 0,
     split_column: Annotated[str | None, typer.Option(help="The table's column of splits (default: split).")] = None,
     split: Annotated[
@@ -61,7 +65,8 @@ def pretrain(
 
     return job.pretrain(
         source, out=out, size=size, epochs=epochs, task=task, masking=masking, mask_ratio=mask_ratio,
-        temperature=temperature, augmentation=augmentation, seed=seed, split_column=split_column, split=split,
+        temperature=temperature, augmentation=augmentation, class_token=class_token, seed=seed,
+        split_column=split_column, split=split,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
@@ -159,3 +164,24 @@ def predict(
     from unlabeled.pipelines import medical as job
 
     return job.predict(source, model=model, labels=labels, out=out)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder that 'pretrain' or 'finetune' wrote.")],
+    to: Annotated[
+        FormatName,
+        typer.Option(
+            help="huggingface: the pretrained encoder as a folder for transformers, a ViTMAE with its decoder where "
+            "the model has a class token and fills randomly hidden patches in. onnx: the encoder, and of a fine-tuned "
+            "model also the classifier, which gives probabilities (needs pip install 'unlabeled[onnx]')."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the files; an earlier export in it is replaced.")] = Path(
+        "medical-export"
+    ),
+) -> Outcome:
+    """Write a model for other programs, with the preprocessing that it needs, and check that the numbers agree."""
+    from unlabeled.pipelines import _medical_exchange as job
+
+    return job.export(model, out=out, to=to)

@@ -48,6 +48,7 @@ def pretrain(
     mask_ratio: float = 0.75,
     temperature: float = 0.2,
     augmentation: float = 1.0,
+    class_token: bool = False,
     split_column: str | None = None,
     split: str | None = None,
     dry_run: bool = False,
@@ -59,7 +60,7 @@ def pretrain(
     """
     model = PneumoniaModel(
         image_size=size, pretrain_epochs=epochs, task=task, masking=masking, mask_ratio=mask_ratio,
-        temperature=temperature, augmentation=augmentation, random_state=seed,
+        temperature=temperature, augmentation=augmentation, class_token=class_token, random_state=seed,
     )  # fmt: skip
     model.check()
     images = read_images(source, size=size, split_column=split_column)

@@ -149,7 +149,7 @@ def write(folder: str | Path, backbone: Backbone, pretext: MaskedReconstruction 
             "that is not causal can be written"
         )
     if pretext is not None:
-        _check_pretext(tokenizer, encoder, pretext)
+        _check_pretext(backbone, pretext)
     config, tensors = _config_of(tokenizer, encoder), _tensors_of(tokenizer, encoder)
     if pretext is not None:
         config |= {"model_type": "vit_mae", "architectures": ["ViTMAEForPreTraining"]}
@@ -165,6 +165,29 @@ def write(folder: str | Path, backbone: Backbone, pretext: MaskedReconstruction 
         save_file(plain, str(new / _folder.WEIGHTS), metadata={"format": "pt"})
         (new / _folder.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder
+
+
+def mae_obstacle(backbone: Backbone, pretext: MaskedReconstruction) -> str | None:
+    """Why a backbone and its task cannot be written as a ViTMAE, and what would help; ``None`` if they can."""
+    tokenizer, encoder = backbone.tokenizer, backbone.encoder
+    assert isinstance(tokenizer, GridPatches)
+    if tokenizer.class_token is None:
+        return (
+            "Hugging Face's ViTMAE always has a class token, and this backbone has none: pretrain with class_token=True"
+        )
+    if tokenizer.grid[0] != tokenizer.grid[1] or tokenizer.patch[0] != tokenizer.patch[1]:
+        return (
+            f"Hugging Face's ViTMAE reads square pictures in square patches, not {tokenizer.grid[0]}x"
+            f"{tokenizer.grid[1]} in {tokenizer.patch[0]}x{tokenizer.patch[1]}"
+        )
+    if not isinstance(pretext.mask, RandomMask):
+        return f"Hugging Face's ViTMAE hides patches at random, this task by a {type(pretext.mask).__name__}"
+    if pretext.decoder.norm_eps != encoder.norm_eps:
+        return (
+            f"Hugging Face's ViTMAE has one layer_norm_eps, but the encoder's is {encoder.norm_eps} and the decoder's "
+            f"{pretext.decoder.norm_eps}: make the task with norm_eps={encoder.norm_eps}"
+        )
+    return None
 
 
 def _report(folder: Path, config: Mapping[str, Any], tokenizer: GridPatches, *, unused: list[str]) -> Matched:
@@ -233,27 +256,10 @@ def _tensors_of(tokenizer: GridPatches, encoder: Encoder) -> dict[str, Tensor]:
     return tensors
 
 
-def _check_pretext(tokenizer: GridPatches, encoder: Encoder, pretext: MaskedReconstruction) -> None:
-    if tokenizer.class_token is None:
-        raise CheckpointError(
-            "Hugging Face's ViTMAE always has a class token, and this backbone has none: write the backbone alone "
-            "(without pretext), or pretrain with GridPatches(class_token=True)"
-        )
-    if tokenizer.grid[0] != tokenizer.grid[1] or tokenizer.patch[0] != tokenizer.patch[1]:
-        raise CheckpointError(
-            f"Hugging Face's ViTMAE reads square pictures in square patches, not {tokenizer.grid[0]}x"
-            f"{tokenizer.grid[1]} in {tokenizer.patch[0]}x{tokenizer.patch[1]}: write the backbone alone"
-        )
-    if not isinstance(pretext.mask, RandomMask):
-        raise CheckpointError(
-            f"Hugging Face's ViTMAE hides patches at random, this task by a {type(pretext.mask).__name__}: write the "
-            "backbone alone"
-        )
-    if pretext.decoder.norm_eps != encoder.norm_eps:
-        raise CheckpointError(
-            f"Hugging Face's ViTMAE has one layer_norm_eps, but the encoder's is {encoder.norm_eps} and the decoder's "
-            f"{pretext.decoder.norm_eps}: write the backbone alone, or make the task with norm_eps={encoder.norm_eps}"
-        )
+def _check_pretext(backbone: Backbone, pretext: MaskedReconstruction) -> None:
+    obstacle = mae_obstacle(backbone, pretext)
+    if obstacle is not None:
+        raise CheckpointError(f"{obstacle}; or write the backbone alone (without pretext)")
 
 
 def _decoder_config(pretext: MaskedReconstruction, *, tokens: int) -> dict[str, Any]:
