@@ -80,6 +80,11 @@ def _session(name: str) -> str:
 def _card(model: "PneumoniaModel", text: str, imports: Sequence[str], code: str) -> str:
     size = model.image_size
     learnt = []
+    if model.start_ is not None:
+        learnt.append(
+            f"started from the encoder of {model.start_.name} (fingerprint {model.start_.fingerprint}, licence: "
+            f"{model.start_.licence or 'not stated there'})"
+        )
     if model.pretraining_ is not None:
         learnt.append(
             f"pretrained without labels on {model.pretraining_['images']:,} pictures (task '{model.task}', masking "
@@ -87,7 +92,7 @@ def _card(model: "PneumoniaModel", text: str, imports: Sequence[str], code: str)
         )
     if model.finetuning_ is not None and model.decision_ is not None:
         learnt.append(f"fine-tuned on {model.finetuning_['images']:,} labels")
-    history = " and ".join(learnt)
+    history = ", ".join(learnt)
     first = "\n".join(("import numpy as np", *imports))
     return f"""# A model of frontal chest radiographs
 

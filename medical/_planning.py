@@ -10,9 +10,12 @@ from unlabeled.core.budget import Budget
 from unlabeled.core.dry_run import estimate
 from unlabeled.core.errors import DataError
 from unlabeled.core.finetuning import Tuning
+from unlabeled.core.pretext import Pretraining
 from unlabeled.core.seeds import derive
 from unlabeled.core.store import Store
 from unlabeled.core.training import TrainingSettings
+from unlabeled.medical import _network as network
+from unlabeled.medical import _start as starting
 from unlabeled.medical._finetuning import Labelled, prepare
 from unlabeled.medical.transforms import Augment
 
@@ -49,6 +52,50 @@ def check(model: "PneumoniaModel") -> None:
         )
 
 
+def fresh(model: "PneumoniaModel") -> Pretraining:
+    """The network and its pretext task, with random weights.
+
+    Raises:
+        DataError: a setting is out of its range.
+        CheckpointError: a parameter is no longer that of the encoder from which the model started.
+    """
+    check(model)
+    if model.architecture_ is not None:
+        starting.check_kept(model, model.architecture_)
+        backbone = network.build_like(model.architecture_, seed=model.random_state)
+    else:
+        backbone = network.build_backbone(
+            image_size=model.image_size,
+            patch=model.patch,
+            dim=model.dim,
+            depth=model.depth,
+            heads=model.heads,
+            class_token=model.class_token,
+            seed=model.random_state,
+        )
+    return network.build_pretraining(
+        backbone,
+        task=model.task,
+        masking=model.masking,
+        seed=model.random_state,
+        mask_ratio=model.mask_ratio,
+        temperature=model.temperature,
+        augmentation=model.augmentation,
+    )
+
+
+def started(model: "PneumoniaModel") -> Pretraining:
+    """The same with the weights that the model starts from, where there are any.
+
+    Raises:
+        DataError: they were trained on in an earlier process, and are gone.
+    """
+    module = fresh(model)
+    if model.start_ is not None:
+        module.backbone.load_state_dict(starting.weights_of(model.start_))
+    return module
+
+
 def pretraining(model: "PneumoniaModel", pixels: NDArray[np.uint8] | Store) -> tuple[Batches, TrainingSettings]:
     """How pictures (N, S, S) are pretrained on."""
     batches = Batches(
@@ -72,12 +119,12 @@ def finetuning(model: "PneumoniaModel", labels: int) -> TrainingSettings:
 
 def pretraining_cost(model: "PneumoniaModel", pixels: NDArray[np.uint8]) -> Budget:
     """See :meth:`PneumoniaModel.pretraining_cost`."""
-    return estimate(model._fresh(), *pretraining(model, pixels), seed=model.random_state, label="pretraining")
+    return estimate(fresh(model), *pretraining(model, pixels), seed=model.random_state, label="pretraining")
 
 
 def finetuning_cost(model: "PneumoniaModel", data: Labelled, *, networks: int) -> Budget:
     """See :meth:`PneumoniaModel.finetuning_cost`."""
-    module = model.module_ if hasattr(model, "module_") else model._fresh()
+    module = model.module_ if hasattr(model, "module_") else fresh(model)
     classifier, batches = prepare(
         module.backbone,
         data,

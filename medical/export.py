@@ -83,7 +83,8 @@ def to_huggingface(model: "PneumoniaModel", folder: str | Path) -> Exported:
     """
     folder = _free(folder)
     backbone = _pretrained(model)
-    pretext = network.filling_in(model.module_.pretext)
+    # After a start alone the decoder is still as it was made.
+    pretext = network.filling_in(model.module_.pretext) if model.pretraining_ is not None else None
     why = None if pretext is None else huggingface.mae_obstacle(backbone, pretext)
     if why is not None:
         pretext = None
@@ -117,7 +118,7 @@ def to_onnx(model: "PneumoniaModel", folder: str | Path) -> Exported:
     """
     folder = _free(folder)
     graphs: list[tuple[str, nn.Module, str, str]] = []
-    if _knows(model):
+    if model.has_learnt:
         embedding = onnx.Embedding(model.module_.backbone.eval(), "mean")
         graphs.append((ENCODER, embedding, onnx.OUTPUT, f"embeddings of width {model.dim}"))
     if model.decision_ is not None:
@@ -138,13 +139,8 @@ def to_onnx(model: "PneumoniaModel", folder: str | Path) -> Exported:
 _PREPARED = f"{README}, {PREPROCESSING}: how pictures must be prepared for the same numbers"
 
 
-def _knows(model: "PneumoniaModel") -> bool:
-    """Whether the encoder below the labels has learnt anything."""
-    return model.pretraining_ is not None
-
-
 def _pretrained(model: "PneumoniaModel") -> Backbone:
-    if not _knows(model):
+    if not model.has_learnt:
         raise DataError(
             "this model was fine-tuned from scratch, so that it has no encoder of its own to write: pretrain one, or "
             "write its classifier (--to onnx)"
@@ -190,6 +186,7 @@ def _describe(folder: Path, model: "PneumoniaModel", text: str, **facts: Any) ->
         "pretraining": None if model.pretraining_ is None else {
             name: model.pretraining_[name] for name in ("images", "fingerprint", "steps")
         },
+        "start": model.start_.facts() if model.start_ else None,
         "provenance": model.provenance_,
         "intended_use": "research on frontal chest radiographs; not a medical device",
     }  # fmt: skip

@@ -22,9 +22,11 @@ from unlabeled.core.training import History, fit
 from unlabeled.medical import _finetuning as finetuning
 from unlabeled.medical import _network as network
 from unlabeled.medical import _planning as planning
+from unlabeled.medical import _start as starting
 from unlabeled.medical import _storage as storage
 from unlabeled.medical._finetuning import Decision, Labelled, Log
-from unlabeled.medical._network import Member
+from unlabeled.medical._network import Architecture, Member
+from unlabeled.medical._start import Start
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.splits import digests, patient_folds
 from unlabeled.medical.tasks import Masking, Task
@@ -62,8 +64,19 @@ class PneumoniaModel(BaseEstimator):
         decision_: temperature and thresholds, once fine-tuned.
         pretraining_: facts about the pretraining (pictures, steps, fingerprint, curves), or ``None``.
         finetuning_: facts about the fine-tuning, or ``None``.
+        start_: the folder whose encoder it started from (:meth:`start_from`), or ``None``.
         provenance_: what a job wants to remember (run ids), saved with the model.
     """
+
+    members_: list[Member]
+    decision_: Decision | None
+    pretraining_: dict[str, Any] | None
+    finetuning_: dict[str, Any] | None
+    digests_: list[str]
+    provenance_: dict[str, str]
+    # Of a model that started from another's encoder.
+    start_: Start | None = None
+    architecture_: Architecture | None = None
 
     def __init__(
         self,
@@ -106,6 +119,25 @@ class PneumoniaModel(BaseEstimator):
         """Raises a DataError where there are no labels behind this model yet."""
         self._decision()
 
+    def start_from(self, folder: str | Path) -> "PneumoniaModel":
+        """Takes the encoder of a Hugging Face ViT, ViTMAE or I-JEPA folder for pictures of ``image_size``.
+
+        :meth:`pretrain` and :meth:`finetune` then go on from its weights. ``patch``, ``dim``, ``depth``, ``heads`` and
+        ``class_token`` become the folder's; ``start_.lines`` say what was matched and what was adapted.
+
+        Args:
+            folder: ``config.json`` and safetensors; never a pickle.
+
+        Raises:
+            CheckpointError: no such model, damaged, of another architecture or with patches that do not fit.
+        """
+        start, architecture = starting.read(folder, image_size=self.image_size)
+        self.set_params(**starting.parameters(architecture))
+        self.start_, self.architecture_ = start, architecture
+        self.module_ = planning.started(self)
+        self._remember_nothing()
+        return self
+
     def pretrain(
         self,
         images: ImageSet | NDArray[np.uint8] | Store,
@@ -124,15 +156,15 @@ class PneumoniaModel(BaseEstimator):
             judge: asked eight times on the way how good the features are (higher is better); the best are kept.
         """
         pixels = self._checked(images) if isinstance(images, Store) else self._pixels(images)
-        module, (batches, settings) = self._fresh(), planning.pretraining(self, pixels)
-        print_ = fingerprint.of_array(pixels)
+        module, (batches, settings) = planning.started(self), planning.pretraining(self, pixels)
+        print_, start = fingerprint.of_array(pixels), {} if self.start_ is None else {"start": str(self.start_)}
         history = fit(
             module,
             batches,
             settings=settings,
             seed=self.random_state,
             state=state,
-            describe={"model": self.get_params(), "images": print_},
+            describe={"model": self.get_params(), "images": print_, **start},
             validate=None if judge is None else lambda: judge(module.backbone),
             validate_every=max(1, settings.steps // JUDGED),
             watch=Watch.over(batches),
@@ -140,11 +172,8 @@ class PneumoniaModel(BaseEstimator):
             label="pretraining",
         )
         self.module_ = module
-        self.members_: list[Member] = []
-        self.decision_: Decision | None = None
-        self.finetuning_: dict[str, Any] | None = None
-        self.pretraining_: dict[str, Any] | None = {"images": len(pixels), "fingerprint": print_, **_facts(history)}
-        self._remember_nobody()
+        self._remember_nothing()
+        self.pretraining_ = {"images": len(pixels), "fingerprint": print_, **_facts(history)}
         return self
 
     def pretraining_cost(self, images: ImageSet | NDArray[np.uint8]) -> Budget:
@@ -184,8 +213,7 @@ class PneumoniaModel(BaseEstimator):
             raise DataError(f"{len(data.images)} pictures, {len(data.labels)} labels, {len(patients)} patients")
         if not hasattr(self, "module_"):
             self.module_ = self._fresh()
-            self.pretraining_ = None
-            self._remember_nobody()
+            self._remember_nothing()
         settings = planning.finetuning(self, len(data.labels))
         if validation is not None:
             held = Labelled(self._pixels(validation[0]), finetuning.binary(validation[1], what="validation labels"))
@@ -210,7 +238,7 @@ class PneumoniaModel(BaseEstimator):
                 log=log if number == 0 else None,
                 label="fine-tuning" if len(parts) == 1 else f"fine-tuning {number + 1} of {len(parts)}",
             )
-            probe = finetuning.fit_probe(self.module_.backbone, train) if self.pretraining_ else None
+            probe = finetuning.fit_probe(self.module_.backbone, train) if self.has_learnt else None
             member = Member(classifier, probe)
             self.members_.append(member)
             histories.append(history)
@@ -245,7 +273,7 @@ class PneumoniaModel(BaseEstimator):
 
     def remember(self, patients: Sequence[str] | NDArray[np.str_]) -> None:
         """Keeps salted digests of patients whose labels were used, so that :meth:`seen` can tell a leak later."""
-        self.digests_: list[str] = sorted({*self.digests_, *digests(patients, salt=self.salt_)})
+        self.digests_ = sorted({*self.digests_, *digests(patients, salt=self.salt_)})
 
     def seen(self, patients: Sequence[str] | NDArray[np.str_]) -> NDArray[np.bool_]:
         """Which of these patients' labels were used in fine-tuning or validation."""
@@ -271,6 +299,11 @@ class PneumoniaModel(BaseEstimator):
         return np.mean(
             [network.leave_out_map(member, self.module_.backbone, pixels) for member in self.members_], axis=0
         )
+
+    @property
+    def has_learnt(self) -> bool:
+        """Whether the encoder below the labels has learnt anything: was pretrained, here or by others."""
+        return getattr(self, "pretraining_", None) is not None or self.start_ is not None
 
     @property
     def fills_in(self) -> bool:
@@ -317,30 +350,12 @@ class PneumoniaModel(BaseEstimator):
         return decision
 
     def _fresh(self) -> Pretraining:
-        self.check()
-        backbone = network.build_backbone(
-            image_size=self.image_size,
-            patch=self.patch,
-            dim=self.dim,
-            depth=self.depth,
-            heads=self.heads,
-            class_token=self.class_token,
-            seed=self.random_state,
-        )
-        return network.build_pretraining(
-            backbone,
-            task=self.task,
-            masking=self.masking,
-            seed=self.random_state,
-            mask_ratio=self.mask_ratio,
-            temperature=self.temperature,
-            augmentation=self.augmentation,
-        )
+        return planning.fresh(self)
 
-    def _remember_nobody(self) -> None:
+    def _remember_nothing(self) -> None:
+        self.members_, self.decision_, self.pretraining_, self.finetuning_ = [], None, None, None
         self.salt_ = secrets.token_hex(16)
-        self.digests_ = []
-        self.provenance_: dict[str, str] = {}
+        self.digests_, self.provenance_ = [], {}
 
     def _pixels(self, images: ImageSet | NDArray[np.uint8]) -> NDArray[np.uint8]:
         return self._checked(images.images if isinstance(images, ImageSet) else np.asarray(images))

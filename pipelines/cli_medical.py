@@ -35,8 +35,20 @@ def pretrain(
     source: Input,
     out: Annotated[Path, typer.Option(help="Folder for the model and its report.")] = Path("medical-pretrained"),
     size: Annotated[
-        int, typer.Option(help="Rows and columns that pictures are averaged down to; a multiple of 8.", min=16)
-    ] = 64,
+        int | None,
+        typer.Option(
+            help="Rows and columns that pictures are averaged down to; a multiple of the patch (default: 64 with "
+            "patches of 8; with --start-from, as that folder says).",
+            min=16,
+        ),
+    ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start from the encoder of a downloaded Hugging Face ViT, ViTMAE or I-JEPA folder (config.json and "
+            "safetensors); it decides on the width, depth and patch, and is adapted to one channel and --size."
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the pictures.", min=1)] = 50,
     task: Annotated[
         TaskName, typer.Option(help="The question that teaches: fill in, tell two views apart, turns, order, or two.")
@@ -64,8 +76,8 @@ def pretrain(
     from unlabeled.pipelines import medical as job
 
     return job.pretrain(
-        source, out=out, size=size, epochs=epochs, task=task, masking=masking, mask_ratio=mask_ratio,
-        temperature=temperature, augmentation=augmentation, class_token=class_token, seed=seed,
+        source, out=out, size=size, start_from=start_from, epochs=epochs, task=task, masking=masking,
+        mask_ratio=mask_ratio, temperature=temperature, augmentation=augmentation, class_token=class_token, seed=seed,
         split_column=split_column, split=split,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
@@ -74,7 +86,10 @@ def pretrain(
 @app.command()
 def finetune(
     source: Input,
-    model: Annotated[Path, typer.Option(help="Model folder that 'pretrain' wrote.")] = Path("medical-pretrained"),
+    model: Annotated[
+        Path,
+        typer.Option(help="Model folder that 'pretrain' wrote, or a Hugging Face folder as for its --start-from."),
+    ] = Path("medical-pretrained"),
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -105,6 +120,10 @@ def finetune(
         float | None,
         typer.Option(help="Factor on the learning rate for every layer that lies above (default 1).", min=0.1, max=1.0),
     ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Rows and columns of the pictures, with a Hugging Face folder (default: its own).", min=16),
+    ] = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
@@ -119,7 +138,7 @@ def finetune(
 
     return job.finetune(
         source, model=model, labels=labels, out=out, n_labels=n_labels, steps=steps, tuning=tuning,
-        layer_decay=layer_decay, seed=seed,
+        layer_decay=layer_decay, size=size, seed=seed,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 

@@ -19,6 +19,7 @@ softmax weight of zero from every query. Such a backbone is written as their I-J
 the same network without the token; ``AutoModel.from_pretrained`` opens either.
 """
 
+import hashlib
 import json
 import math
 from collections import Counter
@@ -38,7 +39,7 @@ from unlabeled.core.masking import RandomMask
 from unlabeled.core.pretext import MaskedReconstruction
 from unlabeled.core.tokens import GridPatches
 
-_PREPROCESSOR = "preprocessor_config.json"
+PREPROCESSOR = "preprocessor_config.json"
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,24 @@ def read(folder: str | Path, *, grid: tuple[int, int] | None = None, channels: i
     tokenizer.load_state_dict(embeddings)
     backbone.encoder.load_state_dict(_names.encoder_from(tensors, depth=depth))
     return backbone, _report(folder, config, tokenizer, unused=sorted(set(tensors) - set(used)))
+
+
+def grid_of(folder: str | Path) -> tuple[int, int]:
+    """Rows and columns of the pictures that a saved network reads.
+
+    Raises:
+        CheckpointError: no such model, damaged, or another architecture.
+    """
+    return _folder.pair(_folder.read_config(Path(folder))["image_size"])
+
+
+def fingerprint(folder: str | Path) -> str:
+    """16 hex digits over the settings and the weights, whatever the folder is called."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in [*sorted(Path(folder).glob("*.safetensors")), Path(folder) / _folder.CONFIG]:
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def write(folder: str | Path, backbone: Backbone, pretext: MaskedReconstruction | None = None) -> Path:
@@ -218,8 +237,8 @@ def _report(folder: Path, config: Mapping[str, Any], tokenizer: GridPatches, *, 
         adapted.append("query, key and value: had no bias, got zeros")
     groups = Counter(name if name.startswith("embeddings.") else name.split(".")[0] for name in unused)
     left = [f"{name} ({count} tensors)" if count > 1 else name for name, count in groups.items()]
-    if (folder / _PREPROCESSOR).is_file():
-        left.append(f"{_PREPROCESSOR}: standardise the pictures as it says")
+    if (folder / PREPROCESSOR).is_file():
+        left.append(f"{PREPROCESSOR}: standardise the pictures as it says")
     return Matched(tuple(matched), tuple(adapted), tuple(left))
 
 
