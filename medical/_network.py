@@ -3,7 +3,7 @@
 Shape suffixes: b batch, c channel, h/w rows and columns, t token, k kept, p numbers in a patch.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,12 +22,27 @@ from unlabeled.medical.transforms import standardise
 CHUNK = 256
 
 
-def build_backbone(*, image_size: int, patch: int, dim: int, depth: int, heads: int, seed: int) -> Backbone:
+class Architecture(NamedTuple):
+    """Of a backbone: what its tokenizer and its encoder say of themselves (``config()``)."""
+
+    tokenizer: dict[str, Any]
+    encoder: dict[str, Any]
+
+
+def build_backbone(
+    *, image_size: int, patch: int, dim: int, depth: int, heads: int, seed: int, class_token: bool = False
+) -> Backbone:
     """A fresh backbone whose weights depend on ``seed`` alone."""
+    sides = {"grid": (image_size, image_size), "patch": (patch, patch)}
+    tokenizer = {**sides, "dim": dim, "class_token": class_token}
+    return build_like(Architecture(tokenizer, {"dim": dim, "depth": depth, "heads": heads}), seed=seed)
+
+
+def build_like(architecture: Architecture, *, seed: int) -> Backbone:
+    """A fresh backbone of a given architecture."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "backbone"))
-        tokenizer = GridPatches(grid=(image_size, image_size), patch=(patch, patch), dim=dim)
-        return Backbone(tokenizer, Encoder(dim=dim, depth=depth, heads=heads))
+        return Backbone(GridPatches(**architecture.tokenizer), Encoder(**architecture.encoder))
 
 
 def build_pretraining(backbone: Backbone, *, task: Task, masking: Masking, seed: int, **settings: float) -> Pretraining:

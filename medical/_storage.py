@@ -10,7 +10,8 @@ from unlabeled.core import checkpoints
 from unlabeled.core.errors import CheckpointError
 from unlabeled.core.heads import Classifier
 from unlabeled.medical._finetuning import Decision
-from unlabeled.medical._network import Member, Probe
+from unlabeled.medical._network import Architecture, Member, Probe
+from unlabeled.medical._start import Start
 
 if TYPE_CHECKING:
     from unlabeled.medical.model import PneumoniaModel
@@ -37,6 +38,9 @@ def write(model: "PneumoniaModel", folder: str | Path) -> Path:
             "members": len(model.members_),
             "prior": getattr(model, "prior_", 0.0),
             "decision": asdict(model.decision_) if model.decision_ else None,
+            "start": model.start_.facts() if model.start_ else None,
+            # Without a start the parameters say it all.
+            "architecture": model.architecture_._asdict() if model.architecture_ else None,
             "pretraining": model.pretraining_,
             "finetuning": model.finetuning_,
             "provenance": model.provenance_,
@@ -55,6 +59,8 @@ def read(kind: "type[PneumoniaModel]", folder: str | Path) -> "PneumoniaModel":
     tensors, manifest = checkpoints.load(folder, kind=KIND)
     try:
         model = kind(**manifest["parameters"])
+        architecture = manifest.get("architecture")  # a folder of before there were starts has none
+        model.architecture_ = None if architecture is None else Architecture(**architecture)
         model.module_ = model._fresh()
         _put(model.module_, tensors, "pretraining.")
         model.members_ = []
@@ -68,6 +74,9 @@ def read(kind: "type[PneumoniaModel]", folder: str | Path) -> "PneumoniaModel":
         model.prior_ = manifest["prior"]
         model.decision_ = Decision(**manifest["decision"]) if manifest["decision"] else None
         model.pretraining_, model.finetuning_ = manifest["pretraining"], manifest["finetuning"]
+        # Labels change copies: what was never pretrained on is still what it started from.
+        untouched = model.module_.backbone.state_dict() if model.pretraining_ is None else None
+        model.start_ = Start.of_facts(manifest.get("start"), untouched)
         model.provenance_ = manifest["provenance"]
         model.salt_, model.digests_ = manifest["salt"], manifest["patients"]
     except (KeyError, TypeError, RuntimeError) as error:

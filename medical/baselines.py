@@ -31,6 +31,7 @@ def from_scratch(
 ) -> PneumoniaModel:
     """The same network, steps, augmentation and choices as ``model``, but without the pretraining."""
     fresh: PneumoniaModel = clone(model).set_params(tuning="full", layer_decay=1.0)  # nothing is worth keeping in it
+    fresh.architecture_ = model.architecture_
     return fresh.finetune(data.images, data.labels, groups=groups, validation=validation)
 
 

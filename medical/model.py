@@ -11,36 +11,28 @@ from sklearn.base import BaseEstimator
 
 from unlabeled.core import budget, fingerprint
 from unlabeled.core.audit.watch import Watch
-from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget
-from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
 from unlabeled.core.finetuning import Tuning
 from unlabeled.core.pretext import Pretraining
 from unlabeled.core.seeds import derive
 from unlabeled.core.store import Store
-from unlabeled.core.training import History, TrainingSettings, fit
+from unlabeled.core.training import History, fit
 from unlabeled.medical import _finetuning as finetuning
 from unlabeled.medical import _network as network
+from unlabeled.medical import _planning as planning
+from unlabeled.medical import _start as starting
 from unlabeled.medical import _storage as storage
 from unlabeled.medical._finetuning import Decision, Labelled, Log
-from unlabeled.medical._network import Member
+from unlabeled.medical._network import Architecture, Member
+from unlabeled.medical._start import Start
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.splits import digests, patient_folds
 from unlabeled.medical.tasks import Masking, Task
-from unlabeled.medical.transforms import Augment
 
-PRETRAIN_BATCH, FINETUNE_BATCH = 128, 32
-# Small collections get smaller batches: an epoch is then at least so many steps.
-STEPS_AN_EPOCH = 16
-# Many labels are each seen at least so often in fine-tuning.
-PASSES = 4
 # A pretraining with a judge is judged so often.
 JUDGED = 8
-# Highest learning rate of fine-tuning: those of adapters and head were best of three (benchmarks/finetuning.py).
-RATES: dict[Tuning, float] = {"full": 5e-4, "adapters": 1e-2, "head": 1e-2}
-
 
 Pixels = TypeVar("Pixels", NDArray[np.uint8], Store)
 
@@ -54,6 +46,7 @@ class PneumoniaModel(BaseEstimator):
         image_size: rows and columns of the pictures it takes (:func:`~unlabeled.medical.readers.read_images`).
         patch: rows and columns of a patch; must divide ``image_size``.
         dim, depth, heads: the encoder's size.
+        class_token: give the encoder a token of no patch, which Hugging Face's ViT and ViTMAE always have.
         task: what it is pretrained on, and
         masking: which patches that hides (:func:`~unlabeled.medical.tasks.build_task`).
         mask_ratio: share of the patches hidden in pretraining.
@@ -71,8 +64,19 @@ class PneumoniaModel(BaseEstimator):
         decision_: temperature and thresholds, once fine-tuned.
         pretraining_: facts about the pretraining (pictures, steps, fingerprint, curves), or ``None``.
         finetuning_: facts about the fine-tuning, or ``None``.
+        start_: the folder whose encoder it started from (:meth:`start_from`), or ``None``.
         provenance_: what a job wants to remember (run ids), saved with the model.
     """
+
+    members_: list[Member]
+    decision_: Decision | None
+    pretraining_: dict[str, Any] | None
+    finetuning_: dict[str, Any] | None
+    digests_: list[str]
+    provenance_: dict[str, str]
+    # Of a model that started from another's encoder.
+    start_: Start | None = None
+    architecture_: Architecture | None = None
 
     def __init__(
         self,
@@ -82,6 +86,7 @@ class PneumoniaModel(BaseEstimator):
         dim: int = 128,
         depth: int = 4,
         heads: int = 4,
+        class_token: bool = False,
         task: Task = "masked",
         masking: Masking = "random",
         mask_ratio: float = 0.75,
@@ -95,7 +100,7 @@ class PneumoniaModel(BaseEstimator):
         random_state: int = 0,
     ) -> None:
         self.image_size, self.patch = image_size, patch
-        self.dim, self.depth, self.heads = dim, depth, heads
+        self.dim, self.depth, self.heads, self.class_token = dim, depth, heads, class_token
         self.task, self.masking = task, masking
         self.mask_ratio, self.temperature, self.augmentation = mask_ratio, temperature, augmentation
         self.pretrain_epochs = pretrain_epochs
@@ -108,27 +113,30 @@ class PneumoniaModel(BaseEstimator):
         Raises:
             DataError: pictures of ``image_size`` do not fall into whole patches, or a setting is out of its range.
         """
-        if self.tuning not in RATES:
-            raise DataError(f"there is no tuning '{self.tuning}': choose one of {', '.join(RATES)}")
-        for what, value, fits, said in (
-            ("layer decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0 and at most 1"),
-            ("mask ratio", self.mask_ratio, 0 < self.mask_ratio < 1, "between 0 and 1"),
-            ("temperature", self.temperature, self.temperature > 0, "above 0"),
-            ("strength of the augmentation", self.augmentation, 0 <= self.augmentation <= 2, "between 0 and 2"),
-        ):
-            if not fits:
-                raise DataError(f"a {what} must be {said}, got {value:g}")
-        if self.image_size < self.patch or self.image_size % self.patch:
-            below = self.image_size // self.patch * self.patch
-            nearest = " or ".join(str(size) for size in (below, below + self.patch) if size)
-            raise DataError(
-                f"pictures of {self.image_size} pixels do not fall into patches of {self.patch}: "
-                f"the nearest sizes that do are {nearest}"
-            )
+        planning.check(self)
 
     def check_fine_tuned(self) -> None:
         """Raises a DataError where there are no labels behind this model yet."""
         self._decision()
+
+    def start_from(self, folder: str | Path) -> "PneumoniaModel":
+        """Takes the encoder of a Hugging Face ViT, ViTMAE or I-JEPA folder for pictures of ``image_size``.
+
+        :meth:`pretrain` and :meth:`finetune` then go on from its weights. ``patch``, ``dim``, ``depth``, ``heads`` and
+        ``class_token`` become the folder's; ``start_.lines`` say what was matched and what was adapted.
+
+        Args:
+            folder: ``config.json`` and safetensors; never a pickle.
+
+        Raises:
+            CheckpointError: no such model, damaged, of another architecture or with patches that do not fit.
+        """
+        start, architecture = starting.read(folder, image_size=self.image_size)
+        self.set_params(**starting.parameters(architecture))
+        self.start_, self.architecture_ = start, architecture
+        self.module_ = planning.started(self)
+        self._remember_nothing()
+        return self
 
     def pretrain(
         self,
@@ -148,15 +156,15 @@ class PneumoniaModel(BaseEstimator):
             judge: asked eight times on the way how good the features are (higher is better); the best are kept.
         """
         pixels = self._checked(images) if isinstance(images, Store) else self._pixels(images)
-        module, batches, settings = self._planned(pixels)
-        print_ = fingerprint.of_array(pixels)
+        module, (batches, settings) = planning.started(self), planning.pretraining(self, pixels)
+        print_, start = fingerprint.of_array(pixels), {} if self.start_ is None else {"start": str(self.start_)}
         history = fit(
             module,
             batches,
             settings=settings,
             seed=self.random_state,
             state=state,
-            describe={"model": self.get_params(), "images": print_},
+            describe={"model": self.get_params(), "images": print_, **start},
             validate=None if judge is None else lambda: judge(module.backbone),
             validate_every=max(1, settings.steps // JUDGED),
             watch=Watch.over(batches),
@@ -164,16 +172,13 @@ class PneumoniaModel(BaseEstimator):
             label="pretraining",
         )
         self.module_ = module
-        self.members_: list[Member] = []
-        self.decision_: Decision | None = None
-        self.finetuning_: dict[str, Any] | None = None
-        self.pretraining_: dict[str, Any] | None = {"images": len(pixels), "fingerprint": print_, **_facts(history)}
-        self._remember_nobody()
+        self._remember_nothing()
+        self.pretraining_ = {"images": len(pixels), "fingerprint": print_, **_facts(history)}
         return self
 
     def pretraining_cost(self, images: ImageSet | NDArray[np.uint8]) -> Budget:
         """What :meth:`pretrain` on these pictures would cost here; nothing is learnt or kept."""
-        return estimate(*self._planned(self._pixels(images)), seed=self.random_state, label="pretraining")
+        return planning.pretraining_cost(self, self._pixels(images))
 
     def finetune(
         self,
@@ -208,9 +213,8 @@ class PneumoniaModel(BaseEstimator):
             raise DataError(f"{len(data.images)} pictures, {len(data.labels)} labels, {len(patients)} patients")
         if not hasattr(self, "module_"):
             self.module_ = self._fresh()
-            self.pretraining_ = None
-            self._remember_nobody()
-        settings = self._finetuning_settings(len(data.labels))
+            self._remember_nothing()
+        settings = planning.finetuning(self, len(data.labels))
         if validation is not None:
             held = Labelled(self._pixels(validation[0]), finetuning.binary(validation[1], what="validation labels"))
             parts = [(data, held)]
@@ -228,13 +232,13 @@ class PneumoniaModel(BaseEstimator):
                 self.module_.backbone,
                 train,
                 settings=settings,
-                batch_size=FINETUNE_BATCH,
+                batch_size=planning.FINETUNE_BATCH,
                 seed=derive(self.random_state, "finetune", number),
                 tuning=self.tuning,
                 log=log if number == 0 else None,
                 label="fine-tuning" if len(parts) == 1 else f"fine-tuning {number + 1} of {len(parts)}",
             )
-            probe = finetuning.fit_probe(self.module_.backbone, train) if self.pretraining_ else None
+            probe = finetuning.fit_probe(self.module_.backbone, train) if self.has_learnt else None
             member = Member(classifier, probe)
             self.members_.append(member)
             histories.append(history)
@@ -265,22 +269,11 @@ class PneumoniaModel(BaseEstimator):
             validation: whether there are validation pictures (one network is trained, not one a fold).
         """
         data = Labelled(self._pixels(images), finetuning.binary(labels, what="labels"))
-        module = self.module_ if hasattr(self, "module_") else self._fresh()
-        networks = 1 if validation else self.folds
-        classifier, batches = finetuning.prepare(
-            module.backbone,
-            data,
-            batch_size=FINETUNE_BATCH,
-            seed=derive(self.random_state, "finetune", 0),
-            tuning=self.tuning,
-        )
-        settings = self._finetuning_settings(len(data.labels))
-        one = estimate(classifier, batches, settings, label="fine-tuning", resumable=False)
-        return one.times(networks, f"fine-tuning of {networks} network(s)")
+        return planning.finetuning_cost(self, data, networks=1 if validation else self.folds)
 
     def remember(self, patients: Sequence[str] | NDArray[np.str_]) -> None:
         """Keeps salted digests of patients whose labels were used, so that :meth:`seen` can tell a leak later."""
-        self.digests_: list[str] = sorted({*self.digests_, *digests(patients, salt=self.salt_)})
+        self.digests_ = sorted({*self.digests_, *digests(patients, salt=self.salt_)})
 
     def seen(self, patients: Sequence[str] | NDArray[np.str_]) -> NDArray[np.bool_]:
         """Which of these patients' labels were used in fine-tuning or validation."""
@@ -306,6 +299,11 @@ class PneumoniaModel(BaseEstimator):
         return np.mean(
             [network.leave_out_map(member, self.module_.backbone, pixels) for member in self.members_], axis=0
         )
+
+    @property
+    def has_learnt(self) -> bool:
+        """Whether the encoder below the labels has learnt anything: was pretrained, here or by others."""
+        return getattr(self, "pretraining_", None) is not None or self.start_ is not None
 
     @property
     def fills_in(self) -> bool:
@@ -352,47 +350,12 @@ class PneumoniaModel(BaseEstimator):
         return decision
 
     def _fresh(self) -> Pretraining:
-        self.check()
-        backbone = network.build_backbone(
-            image_size=self.image_size,
-            patch=self.patch,
-            dim=self.dim,
-            depth=self.depth,
-            heads=self.heads,
-            seed=self.random_state,
-        )
-        return network.build_pretraining(
-            backbone,
-            task=self.task,
-            masking=self.masking,
-            seed=self.random_state,
-            mask_ratio=self.mask_ratio,
-            temperature=self.temperature,
-            augmentation=self.augmentation,
-        )
+        return planning.fresh(self)
 
-    def _planned(self, pixels: NDArray[np.uint8] | Store) -> tuple[Pretraining, Batches, TrainingSettings]:
-        batches = Batches(
-            pixels,
-            batch_size=min(PRETRAIN_BATCH, max(8, len(pixels) // STEPS_AN_EPOCH)),
-            seed=derive(self.random_state, "pretrain"),
-            transform=Augment.of_strength(self.augmentation),
-        )
-        steps = self.pretrain_epochs * batches.per_epoch
-        settings = TrainingSettings(steps=steps, lr=1e-3, checkpoint_every=max(1, min(200, steps // 10)))
-        return self._fresh(), batches, settings
-
-    def _finetuning_settings(self, labels: int) -> TrainingSettings:
-        return TrainingSettings(
-            steps=max(self.finetune_steps, PASSES * labels // FINETUNE_BATCH),
-            lr=RATES[self.tuning],
-            layer_decay=self.layer_decay,
-        )
-
-    def _remember_nobody(self) -> None:
+    def _remember_nothing(self) -> None:
+        self.members_, self.decision_, self.pretraining_, self.finetuning_ = [], None, None, None
         self.salt_ = secrets.token_hex(16)
-        self.digests_ = []
-        self.provenance_: dict[str, str] = {}
+        self.digests_, self.provenance_ = [], {}
 
     def _pixels(self, images: ImageSet | NDArray[np.uint8]) -> NDArray[np.uint8]:
         return self._checked(images.images if isinstance(images, ImageSet) else np.asarray(images))

@@ -10,6 +10,7 @@ from unlabeled.core.evaluation import Estimate
 from unlabeled.core.report import Report, Section, Tone, Verdict, plot_curves, watch_figure
 from unlabeled.medical import _figures as figures
 from unlabeled.medical._finetuning import Decision
+from unlabeled.medical._start import Start
 from unlabeled.medical._storage import PREPROCESSING
 from unlabeled.medical.evaluation import METRICS, Scored, auroc_gain
 from unlabeled.medical.images import ImageSet, Skip, skip_summary
@@ -180,7 +181,8 @@ def pretraining_report(
     """
     facts = model.pretraining_ or {}
     curves = {name: curve for name, curve in facts["curves"].items() if not name.startswith("watch")}
-    text = f"Pretrained on {facts['images']:,} pictures without labels."
+    started = "" if model.start_ is None else f", starting from the encoder of {model.start_.name}"
+    text = f"Pretrained on {facts['images']:,} pictures without labels{started}."
     tone: Tone = "plain"
     if quality is not None:
         ours, plain = quality["predicted"], quality["each patch's mean"]
@@ -204,12 +206,23 @@ def pretraining_report(
     )
     if quality is not None:
         _filled_in(report, model, images, quality)
+    if model.start_ is not None:
+        _started(report, model.start_)
     training = report.section("Training")
     training.figure(plot_curves(curves), f"What the task measures, by step: {', '.join(curves)}")
     watch_figure(training, facts["curves"])
     _intake(report, images.skipped, images.notes)
     _limits(report)
     return report
+
+
+def _started(report: Report, start: Start) -> None:
+    section = report.section("What it started from")
+    section.text(
+        f"The encoder of {start.name}, fingerprint {start.fingerprint}, licence: {start.licence or 'not stated there'}."
+    )
+    for line in start.lines:
+        section.text(line)
 
 
 def _filled_in(

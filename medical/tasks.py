@@ -51,7 +51,7 @@ def build_task(
 
     def masked() -> MaskedReconstruction:
         mask = build_mask(tokenizer, masking=masking, ratio=mask_ratio, seed=derive(seed, "mask"))
-        return MaskedReconstruction(tokenizer, mask=mask)
+        return MaskedReconstruction(tokenizer, mask=mask, norm_eps=backbone.encoder.norm_eps)
 
     match task:
         case "masked":

@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# A picture of almost one value is not blown up beyond this, in its own units.
+LEAST_DEVIATION = 1e-3
+
 
 def standardise(images_bhw: Tensor) -> Tensor:
     """8-bit or float pictures (B, H, W) -> (B, 1, H, W), each with its own mean 0 and standard deviation 1.
@@ -21,7 +24,7 @@ def standardise(images_bhw: Tensor) -> Tensor:
     x = images_bhw.float()
     mean = x.mean(dim=(1, 2), keepdim=True)
     deviation = x.std(dim=(1, 2), keepdim=True, correction=0)
-    return ((x - mean) / deviation.clamp(min=1e-3))[:, None]
+    return ((x - mean) / deviation.clamp(min=LEAST_DEVIATION))[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ Seed = Annotated[int, typer.Option(help="Fixes everything random.")]
 TaskName = Literal["masked", "contrastive", "vicreg", "rotation", "order", "joint"]
 MaskingName = Literal["random", "lungs", "blocks", "adaptive", "sparse"]
 TuningName = Literal["full", "adapters", "head"]
+FormatName = Literal["huggingface", "onnx"]
 
 
 @app.command()
@@ -34,8 +35,20 @@ def pretrain(
     source: Input,
     out: Annotated[Path, typer.Option(help="Folder for the model and its report.")] = Path("medical-pretrained"),
     size: Annotated[
-        int, typer.Option(help="Rows and columns that pictures are averaged down to; a multiple of 8.", min=16)
-    ] = 64,
+        int | None,
+        typer.Option(
+            help="Rows and columns that pictures are averaged down to; a multiple of the patch (default: 64 with "
+            "patches of 8; with --start-from, as that folder says).",
+            min=16,
+        ),
+    ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start from the encoder of a downloaded Hugging Face ViT, ViTMAE or I-JEPA folder (config.json and "
+            "safetensors); it decides on the width, depth and patch, and is adapted to one channel and --size."
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the pictures.", min=1)] = 50,
     task: Annotated[
         TaskName, typer.Option(help="The question that teaches: fill in, tell two views apart, turns, order, or two.")
@@ -46,6 +59,9 @@ def pretrain(
     mask_ratio: Annotated[float, typer.Option(help="Share of the patches that is hidden, 0 to 1.")] = 0.75,
     temperature: Annotated[float, typer.Option(help="Of the contrastive task, above 0.")] = 0.2,
     augmentation: Annotated[float, typer.Option(help="Strength of crops and contrasts, 0 to 2.")] = 1.0,
+    class_token: Annotated[
+        bool, typer.Option("--class-token", help="Add the token of no patch that a ViTMAE has (see 'export').")
+    ] = False,
     seed: Seed = 0,
     split_column: Annotated[str | None, typer.Option(help="The table's column of splits (default: split).")] = None,
     split: Annotated[
@@ -60,8 +76,9 @@ def pretrain(
     from unlabeled.pipelines import medical as job
 
     return job.pretrain(
-        source, out=out, size=size, epochs=epochs, task=task, masking=masking, mask_ratio=mask_ratio,
-        temperature=temperature, augmentation=augmentation, seed=seed, split_column=split_column, split=split,
+        source, out=out, size=size, start_from=start_from, epochs=epochs, task=task, masking=masking,
+        mask_ratio=mask_ratio, temperature=temperature, augmentation=augmentation, class_token=class_token, seed=seed,
+        split_column=split_column, split=split,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
@@ -69,7 +86,10 @@ def pretrain(
 @app.command()
 def finetune(
     source: Input,
-    model: Annotated[Path, typer.Option(help="Model folder that 'pretrain' wrote.")] = Path("medical-pretrained"),
+    model: Annotated[
+        Path,
+        typer.Option(help="Model folder that 'pretrain' wrote, or a Hugging Face folder as for its --start-from."),
+    ] = Path("medical-pretrained"),
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -100,6 +120,10 @@ def finetune(
         float | None,
         typer.Option(help="Factor on the learning rate for every layer that lies above (default 1).", min=0.1, max=1.0),
     ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Rows and columns of the pictures, with a Hugging Face folder (default: its own).", min=16),
+    ] = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
@@ -114,7 +138,7 @@ def finetune(
 
     return job.finetune(
         source, model=model, labels=labels, out=out, n_labels=n_labels, steps=steps, tuning=tuning,
-        layer_decay=layer_decay, seed=seed,
+        layer_decay=layer_decay, size=size, seed=seed,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
@@ -159,3 +183,24 @@ def predict(
     from unlabeled.pipelines import medical as job
 
     return job.predict(source, model=model, labels=labels, out=out)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder that 'pretrain' or 'finetune' wrote.")],
+    to: Annotated[
+        FormatName,
+        typer.Option(
+            help="huggingface: the pretrained encoder as a folder for transformers, a ViTMAE with its decoder where "
+            "the model has a class token and fills randomly hidden patches in. onnx: the encoder, and of a fine-tuned "
+            "model also the classifier, which gives probabilities (needs pip install 'unlabeled[onnx]')."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the files; an earlier export in it is replaced.")] = Path(
+        "medical-export"
+    ),
+) -> Outcome:
+    """Write a model for other programs, with the preprocessing that it needs, and check that the numbers agree."""
+    from unlabeled.pipelines import _medical_exchange as job
+
+    return job.export(model, out=out, to=to)

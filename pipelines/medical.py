@@ -26,6 +26,7 @@ from unlabeled.medical.readers import read_images
 from unlabeled.medical.splits import check_no_leak
 from unlabeled.medical.tasks import Masking, Task
 from unlabeled.pipelines import _cost as cost
+from unlabeled.pipelines._medical_exchange import begin, pretrained, settings_of
 from unlabeled.pipelines._medical_input import Parts, divide, read, say_skips
 from unlabeled.pipelines._medical_judges import Judges, by_pixels, judges_found, judges_given
 from unlabeled.pipelines.jobs import Comparison, Outcome, percentiles
@@ -40,14 +41,16 @@ def pretrain(
     source: Path,
     *,
     out: Path,
-    size: int = 64,
+    size: int | None = None,
     epochs: int = 50,
     seed: int = 0,
+    start_from: Path | None = None,
     task: Task = "masked",
     masking: Masking = "random",
     mask_ratio: float = 0.75,
     temperature: float = 0.2,
     augmentation: float = 1.0,
+    class_token: bool = False,
     split_column: str | None = None,
     split: str | None = None,
     dry_run: bool = False,
@@ -55,14 +58,14 @@ def pretrain(
 ) -> Outcome:
     """Learns from pictures without labels; interrupted and called again, it goes on where it was.
 
-    With ``dry_run``, only says what that would cost.
+    ``start_from`` is a Hugging Face folder whose encoder it starts from. ``size`` is 64 where it is not given, or that
+    folder's. With ``dry_run``, only says what that would cost.
     """
-    model = PneumoniaModel(
-        image_size=size, pretrain_epochs=epochs, task=task, masking=masking, mask_ratio=mask_ratio,
-        temperature=temperature, augmentation=augmentation, random_state=seed,
+    model = begin(
+        start_from, size=size, pretrain_epochs=epochs, task=task, masking=masking, mask_ratio=mask_ratio,
+        temperature=temperature, augmentation=augmentation, class_token=class_token, random_state=seed,
     )  # fmt: skip
-    model.check()
-    images = read_images(source, size=size, split_column=split_column)
+    images = read_images(source, size=model.image_size, split_column=split_column)
     if split is None and images.splits is not None and "train" in images.splits:
         # Pictures that a table keeps for judging stay unseen, with or without labels.
         say("only the pictures of split 'train' are used (--split names another one)")
@@ -90,26 +93,26 @@ def finetune(
     steps: int | None = None,
     tuning: Tuning | None = None,
     layer_decay: float | None = None,
+    size: int | None = None,
     seed: int = 0,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
 ) -> Outcome:
     """Learns from few labels and compares with the baselines on patients it has not seen.
 
+    ``model`` is a folder that :func:`pretrain` wrote, or a Hugging Face folder, for which ``size`` may be given.
     ``steps`` are the optimiser steps of each network (:class:`PneumoniaModel`'s ``finetune_steps``), ``tuning`` and
     ``layer_decay`` what the labels may change and how fast; default: what the model was saved with. With ``dry_run``,
     only says what that would cost.
     """
-    pretrained = PneumoniaModel.load(model)
+    base = pretrained(model, size=size)
     given = {"finetune_steps": steps, "tuning": tuning, "layer_decay": layer_decay}
-    pretrained.set_params(random_state=seed, **{name: value for name, value in given.items() if value is not None})
-    images = read(source, labels, size=pretrained.image_size)
+    base.set_params(random_state=seed, **{name: value for name, value in given.items() if value is not None})
+    images = read(source, labels, size=base.image_size)
     parts = divide(images, n_labels=n_labels, seed=seed)
     if dry_run:
-        return cost.medical_finetuning(pretrained, parts.train, parts.validation, beside=SCRATCH, rates=rates)
-    return _finetune(
-        pretrained, parts, out=out, skipped=images.skipped, notes=images.notes, synthetic=False, rates=rates
-    )
+        return cost.medical_finetuning(base, parts.train, parts.validation, beside=SCRATCH, rates=rates)
+    return _finetune(base, parts, out=out, skipped=images.skipped, notes=images.notes, synthetic=False, rates=rates)
 
 
 def predict(source: Path, *, model: Path, out: Path, labels: Path | None = None) -> Outcome:
@@ -139,7 +142,7 @@ def demo(out: Path, *, seed: int = 0) -> Outcome:
 def _pretrain(
     model: PneumoniaModel, images: ImageSet, *, out: Path, synthetic: bool, rates: Rates = AS_FOUND
 ) -> Outcome:
-    settings = {**model.get_params(), "images": len(images)}
+    settings = {**settings_of(model), "images": len(images)}
     with tracking.run(
         EXPERIMENT, f"pretrain {out.name}", params=settings, tags={"data.fingerprint": images.fingerprint()}
     ) as run:
@@ -163,7 +166,12 @@ def _pretrain(
         f"loss {loss:.3f}. Next: unlabeled medical finetune INPUT --labels CSV --model {out}",
         files=files,
         run_id=run.run_id,
-        details={"images": len(images), "skipped": len(images.skipped), "loss": loss},
+        details={
+            "images": len(images),
+            "skipped": len(images.skipped),
+            "loss": loss,
+            "start": model.start_.facts() if model.start_ else None,
+        },
     )
 
 
@@ -190,7 +198,7 @@ def _finetune(
     with tracking.run(
         EXPERIMENT,
         f"finetune {out.name}",
-        params={**model.get_params(), "labels": len(train)},
+        params={**settings_of(model), "labels": len(train)},
         tags={"data.fingerprint": train.fingerprint(), "split.fingerprint": split},
         parent=model.provenance_.get("pretraining_run"),
     ) as run:
@@ -210,7 +218,7 @@ def _finetune(
         verdict = report.verdict(test.labels, methods, patients=test.patients)
         page = report.evaluation_report(
             title=f"Pneumonia from {len(train)} labels",
-            subtitle=f"Fine-tuned after pretraining without labels, {model.image_size} pixels",
+            subtitle=f"Fine-tuned {_after(model)}, {model.image_size} pixels",
             verdict=verdict,
             model=model,
             unseen=test,
@@ -245,7 +253,7 @@ def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judges: Judg
     with tracking.run(
         EXPERIMENT,
         f"predict {out.name}",
-        params={**model.get_params(), "model": folder.name, "threshold": decision.threshold, "images": len(images)},
+        params={**settings_of(model), "model": folder.name, "threshold": decision.threshold, "images": len(images)},
         tags={"data.fingerprint": images.fingerprint()},
         parent=model.provenance_.get("pretraining_run"),
         model=model.provenance_.get("finetuning_run"),
@@ -314,6 +322,12 @@ def _methods(
         SCRATCH: Scored(scratch.score(unseen), scratch.decision_),
         PIXELS: Scored(pixels.score(unseen.images), pixels.decision_),
     }
+
+
+def _after(model: PneumoniaModel) -> str:
+    if model.pretraining_ is not None or model.start_ is None:
+        return "after pretraining without labels"
+    return f"from the encoder of {model.start_.name} as it was"
 
 
 def _log(run: tracking.Run, table: Mapping[str, Mapping[str, Estimate]]) -> None:

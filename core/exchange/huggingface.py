@@ -19,6 +19,7 @@ softmax weight of zero from every query. Such a backbone is written as their I-J
 the same network without the token; ``AutoModel.from_pretrained`` opens either.
 """
 
+import hashlib
 import json
 import math
 from collections import Counter
@@ -38,7 +39,7 @@ from unlabeled.core.masking import RandomMask
 from unlabeled.core.pretext import MaskedReconstruction
 from unlabeled.core.tokens import GridPatches
 
-_PREPROCESSOR = "preprocessor_config.json"
+PREPROCESSOR = "preprocessor_config.json"
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,24 @@ def read(folder: str | Path, *, grid: tuple[int, int] | None = None, channels: i
     return backbone, _report(folder, config, tokenizer, unused=sorted(set(tensors) - set(used)))
 
 
+def grid_of(folder: str | Path) -> tuple[int, int]:
+    """Rows and columns of the pictures that a saved network reads.
+
+    Raises:
+        CheckpointError: no such model, damaged, or another architecture.
+    """
+    return _folder.pair(_folder.read_config(Path(folder))["image_size"])
+
+
+def fingerprint(folder: str | Path) -> str:
+    """16 hex digits over the settings and the weights, whatever the folder is called."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in [*sorted(Path(folder).glob("*.safetensors")), Path(folder) / _folder.CONFIG]:
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
 def write(folder: str | Path, backbone: Backbone, pretext: MaskedReconstruction | None = None) -> Path:
     """Writes a folder that transformers opens, with the same features to 1e-5.
 
@@ -149,7 +168,7 @@ def write(folder: str | Path, backbone: Backbone, pretext: MaskedReconstruction 
             "that is not causal can be written"
         )
     if pretext is not None:
-        _check_pretext(tokenizer, encoder, pretext)
+        _check_pretext(backbone, pretext)
     config, tensors = _config_of(tokenizer, encoder), _tensors_of(tokenizer, encoder)
     if pretext is not None:
         config |= {"model_type": "vit_mae", "architectures": ["ViTMAEForPreTraining"]}
@@ -165,6 +184,29 @@ def write(folder: str | Path, backbone: Backbone, pretext: MaskedReconstruction 
         save_file(plain, str(new / _folder.WEIGHTS), metadata={"format": "pt"})
         (new / _folder.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder
+
+
+def mae_obstacle(backbone: Backbone, pretext: MaskedReconstruction) -> str | None:
+    """Why a backbone and its task cannot be written as a ViTMAE, and what would help; ``None`` if they can."""
+    tokenizer, encoder = backbone.tokenizer, backbone.encoder
+    assert isinstance(tokenizer, GridPatches)
+    if tokenizer.class_token is None:
+        return (
+            "Hugging Face's ViTMAE always has a class token, and this backbone has none: pretrain with class_token=True"
+        )
+    if tokenizer.grid[0] != tokenizer.grid[1] or tokenizer.patch[0] != tokenizer.patch[1]:
+        return (
+            f"Hugging Face's ViTMAE reads square pictures in square patches, not {tokenizer.grid[0]}x"
+            f"{tokenizer.grid[1]} in {tokenizer.patch[0]}x{tokenizer.patch[1]}"
+        )
+    if not isinstance(pretext.mask, RandomMask):
+        return f"Hugging Face's ViTMAE hides patches at random, this task by a {type(pretext.mask).__name__}"
+    if pretext.decoder.norm_eps != encoder.norm_eps:
+        return (
+            f"Hugging Face's ViTMAE has one layer_norm_eps, but the encoder's is {encoder.norm_eps} and the decoder's "
+            f"{pretext.decoder.norm_eps}: make the task with norm_eps={encoder.norm_eps}"
+        )
+    return None
 
 
 def _report(folder: Path, config: Mapping[str, Any], tokenizer: GridPatches, *, unused: list[str]) -> Matched:
@@ -195,8 +237,8 @@ def _report(folder: Path, config: Mapping[str, Any], tokenizer: GridPatches, *, 
         adapted.append("query, key and value: had no bias, got zeros")
     groups = Counter(name if name.startswith("embeddings.") else name.split(".")[0] for name in unused)
     left = [f"{name} ({count} tensors)" if count > 1 else name for name, count in groups.items()]
-    if (folder / _PREPROCESSOR).is_file():
-        left.append(f"{_PREPROCESSOR}: standardise the pictures as it says")
+    if (folder / PREPROCESSOR).is_file():
+        left.append(f"{PREPROCESSOR}: standardise the pictures as it says")
     return Matched(tuple(matched), tuple(adapted), tuple(left))
 
 
@@ -233,27 +275,10 @@ def _tensors_of(tokenizer: GridPatches, encoder: Encoder) -> dict[str, Tensor]:
     return tensors
 
 
-def _check_pretext(tokenizer: GridPatches, encoder: Encoder, pretext: MaskedReconstruction) -> None:
-    if tokenizer.class_token is None:
-        raise CheckpointError(
-            "Hugging Face's ViTMAE always has a class token, and this backbone has none: write the backbone alone "
-            "(without pretext), or pretrain with GridPatches(class_token=True)"
-        )
-    if tokenizer.grid[0] != tokenizer.grid[1] or tokenizer.patch[0] != tokenizer.patch[1]:
-        raise CheckpointError(
-            f"Hugging Face's ViTMAE reads square pictures in square patches, not {tokenizer.grid[0]}x"
-            f"{tokenizer.grid[1]} in {tokenizer.patch[0]}x{tokenizer.patch[1]}: write the backbone alone"
-        )
-    if not isinstance(pretext.mask, RandomMask):
-        raise CheckpointError(
-            f"Hugging Face's ViTMAE hides patches at random, this task by a {type(pretext.mask).__name__}: write the "
-            "backbone alone"
-        )
-    if pretext.decoder.norm_eps != encoder.norm_eps:
-        raise CheckpointError(
-            f"Hugging Face's ViTMAE has one layer_norm_eps, but the encoder's is {encoder.norm_eps} and the decoder's "
-            f"{pretext.decoder.norm_eps}: write the backbone alone, or make the task with norm_eps={encoder.norm_eps}"
-        )
+def _check_pretext(backbone: Backbone, pretext: MaskedReconstruction) -> None:
+    obstacle = mae_obstacle(backbone, pretext)
+    if obstacle is not None:
+        raise CheckpointError(f"{obstacle}; or write the backbone alone (without pretext)")
 
 
 def _decoder_config(pretext: MaskedReconstruction, *, tokens: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,8 @@ INPUT, OUTPUT = "batch", "features"
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
 
 
-class _Embedding(nn.Module):
-    """Raw batch -> (B, D), the one function that is exported."""
+class Embedding(nn.Module):
+    """Raw batch -> (B, D), as :meth:`Backbone.embed`; what :func:`write` exports."""
 
     def __init__(self, backbone: Backbone, pool: Pool) -> None:
         super().__init__()
@@ -38,10 +39,35 @@ def write(path: str | Path, backbone: Backbone, example: Tensor, *, pool: Pool =
     for a batch.
 
     Args:
-        path: the file; replaced when it exists.
+        path, example: as for :func:`write_module`.
         backbone: any; is left in the mode and on the device it was.
-        example: a raw batch, at least one row. All sizes but the batch's are fixed to the example's.
         pool: as in :meth:`Backbone.embed`.
+
+    Raises:
+        As :func:`write_module`.
+    """
+    training = backbone.training
+    try:
+        write_module(path, Embedding(backbone, pool), example)
+    finally:
+        backbone.train(training)
+    return Path(path).absolute()
+
+
+def write_module(path: str | Path, module: nn.Module, example: Tensor, *, output: str = OUTPUT) -> float:
+    """Writes a function of a raw batch, one row of output a row, and runs the file to see that it agrees.
+
+    The file is put in place only after onnxruntime has computed the same numbers as ours to 1e-4, for one row and for
+    a batch.
+
+    Args:
+        path: the file; replaced when it exists.
+        module: raw batch -> (B, ...); put into evaluation mode.
+        example: a raw batch, at least one row. All sizes but the batch's are fixed to the example's.
+        output: name of the result in the file; the input is called ``batch``.
+
+    Returns:
+        The largest difference that was found.
 
     Raises:
         ValueError: an example without rows.
@@ -58,30 +84,29 @@ def write(path: str | Path, backbone: Backbone, example: Tensor, *, pool: Pool =
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two rows at least: the exporter takes a batch of one for a constant.
-    several = torch.cat([example, example]).to(next(backbone.parameters()).device)
+    several = torch.cat([example, example]).to(next(module.parameters()).device)
     new = path.with_name(f".{path.name}.new-{os.getpid()}")
-    module, training = _Embedding(backbone, pool), backbone.training
     module.eval()
     try:
-        _export(new, module, several)
+        _export(new, module, several, output)
         with torch.inference_mode():
-            for batch in (several, several[:1]):
-                _compare(new, batch, module(batch))
+            differences = [_compare(new, batch, module(batch), output) for batch in (several, several[:1])]
         os.replace(new, path)
     finally:
-        backbone.train(training)
         new.unlink(missing_ok=True)
-    return path
+    return max(differences)
 
 
-def _export(path: Path, module: nn.Module, batch: Tensor) -> None:
-    with _without_notes_on_torchvision():
+def _export(path: Path, module: nn.Module, batch: Tensor, output: str) -> None:
+    with _without_notes_on_torchvision(), warnings.catch_warnings():
+        # The exporter copies one of torch's own tree specifications in a way that torch deprecates.
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
         program = torch.onnx.export(
             module,
             (batch,),
             dynamo=True,
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[output],
             dynamic_shapes=({0: torch.export.Dim("rows")},),
             verbose=False,
         )
@@ -101,12 +126,13 @@ def _without_notes_on_torchvision() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _compare(path: Path, batch: Tensor, ours: Tensor) -> None:
+def _compare(path: Path, batch: Tensor, ours: Tensor, output: str) -> float:
+    """The largest difference."""
     import onnxruntime
 
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        (theirs,) = session.run([OUTPUT], {INPUT: batch.cpu().numpy()})
+        (theirs,) = session.run([output], {INPUT: batch.cpu().numpy()})
     except Exception as error:  # onnxruntime's errors share no base class of their own
         raise CheckpointError(f"the ONNX file does not run on {len(batch)} rows and was not kept: {error}") from error
     difference = float(np.abs(theirs - ours.cpu().numpy()).max())
@@ -115,3 +141,4 @@ def _compare(path: Path, batch: Tensor, ours: Tensor) -> None:
             f"on {len(batch)} rows the ONNX file differs from the network by {difference:.3g}, more than "
             f"{TOLERANCE:g}, and was not kept: please report this with the versions of torch and onnxscript"
         )
+    return difference

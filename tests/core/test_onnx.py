@@ -13,9 +13,6 @@ from unlabeled.core.errors import CheckpointError, UnlabeledError
 from unlabeled.core.exchange import onnx
 from unlabeled.core.tokens import EventFields, GridPatches
 
-# torch's exporter copies one of torch's own tree specifications in a way that torch deprecates.
-pytestmark = pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning")
-
 
 def images(**changes: Any) -> Backbone:
     torch.manual_seed(0)
@@ -58,16 +55,16 @@ def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
     path.write_text("the one before")
     export = onnx._export
 
-    def exports_other_weights(new: Path, module: Any, batch: Tensor) -> None:
+    def exports_other_weights(new: Path, module: Any, batch: Tensor, output: str) -> None:
         shift = module.backbone.encoder.norm.bias.data
         shift += 0.5
-        export(new, module, batch)
+        export(new, module, batch, output)
         shift -= 0.5
 
     monkeypatch.setattr(onnx, "_export", exports_other_weights)
     with pytest.raises(CheckpointError, match=r"differs from the network by 0\.5, more than 0\.0001"):
         onnx.write(path, images(), torch.randn(2, 1, 8, 12))
-    monkeypatch.setattr(onnx, "_export", lambda new, module, batch: new.write_text("no model"))
+    monkeypatch.setattr(onnx, "_export", lambda new, module, batch, output: new.write_text("no model"))
     with pytest.raises(CheckpointError, match="does not run on 2 rows and was not kept"):
         onnx.write(path, images(), torch.randn(1, 1, 8, 12))
     assert path.read_text() == "the one before"

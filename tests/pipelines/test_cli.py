@@ -30,7 +30,7 @@ def test_help_names_every_vertical_and_the_exit_codes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("room", "verbs"),
     [
-        ("medical", ("pretrain", "finetune", "predict")),
+        ("medical", ("pretrain", "finetune", "predict", "export")),
         ("sensors", ("fit", "score", "backtest")),
         ("fraud", ("pretrain", "finetune", "score", "backtest")),
     ],

@@ -1,0 +1,137 @@
+"""What a :class:`~unlabeled.medical.model.PneumoniaModel` will do: settings checked, trainings laid out and priced."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlabeled.core.batches import Batches
+from unlabeled.core.budget import Budget
+from unlabeled.core.dry_run import estimate
+from unlabeled.core.errors import DataError
+from unlabeled.core.finetuning import Tuning
+from unlabeled.core.pretext import Pretraining
+from unlabeled.core.seeds import derive
+from unlabeled.core.store import Store
+from unlabeled.core.training import TrainingSettings
+from unlabeled.medical import _network as network
+from unlabeled.medical import _start as starting
+from unlabeled.medical._finetuning import Labelled, prepare
+from unlabeled.medical.transforms import Augment
+
+if TYPE_CHECKING:
+    from unlabeled.medical.model import PneumoniaModel
+
+PRETRAIN_BATCH, FINETUNE_BATCH = 128, 32
+# Small collections get smaller batches: an epoch is then at least so many steps.
+STEPS_AN_EPOCH = 16
+# Many labels are each seen at least so often in fine-tuning.
+PASSES = 4
+# Highest learning rate of fine-tuning: those of adapters and head were best of three (benchmarks/finetuning.py).
+RATES: dict[Tuning, float] = {"full": 5e-4, "adapters": 1e-2, "head": 1e-2}
+
+
+def check(model: "PneumoniaModel") -> None:
+    """Raises a DataError where a setting is out of its range, or the patches do not divide the pictures."""
+    if model.tuning not in RATES:
+        raise DataError(f"there is no tuning '{model.tuning}': choose one of {', '.join(RATES)}")
+    for what, value, fits, said in (
+        ("layer decay", model.layer_decay, 0 < model.layer_decay <= 1, "above 0 and at most 1"),
+        ("mask ratio", model.mask_ratio, 0 < model.mask_ratio < 1, "between 0 and 1"),
+        ("temperature", model.temperature, model.temperature > 0, "above 0"),
+        ("strength of the augmentation", model.augmentation, 0 <= model.augmentation <= 2, "between 0 and 2"),
+    ):
+        if not fits:
+            raise DataError(f"a {what} must be {said}, got {value:g}")
+    if model.image_size < model.patch or model.image_size % model.patch:
+        below = model.image_size // model.patch * model.patch
+        nearest = " or ".join(str(size) for size in (below, below + model.patch) if size)
+        raise DataError(
+            f"pictures of {model.image_size} pixels do not fall into patches of {model.patch}: "
+            f"the nearest sizes that do are {nearest}"
+        )
+
+
+def fresh(model: "PneumoniaModel") -> Pretraining:
+    """The network and its pretext task, with random weights.
+
+    Raises:
+        DataError: a setting is out of its range.
+        CheckpointError: a parameter is no longer that of the encoder from which the model started.
+    """
+    check(model)
+    if model.architecture_ is not None:
+        starting.check_kept(model, model.architecture_)
+        backbone = network.build_like(model.architecture_, seed=model.random_state)
+    else:
+        backbone = network.build_backbone(
+            image_size=model.image_size,
+            patch=model.patch,
+            dim=model.dim,
+            depth=model.depth,
+            heads=model.heads,
+            class_token=model.class_token,
+            seed=model.random_state,
+        )
+    return network.build_pretraining(
+        backbone,
+        task=model.task,
+        masking=model.masking,
+        seed=model.random_state,
+        mask_ratio=model.mask_ratio,
+        temperature=model.temperature,
+        augmentation=model.augmentation,
+    )
+
+
+def started(model: "PneumoniaModel") -> Pretraining:
+    """The same with the weights that the model starts from, where there are any.
+
+    Raises:
+        DataError: they were trained on in an earlier process, and are gone.
+    """
+    module = fresh(model)
+    if model.start_ is not None:
+        module.backbone.load_state_dict(starting.weights_of(model.start_))
+    return module
+
+
+def pretraining(model: "PneumoniaModel", pixels: NDArray[np.uint8] | Store) -> tuple[Batches, TrainingSettings]:
+    """How pictures (N, S, S) are pretrained on."""
+    batches = Batches(
+        pixels,
+        batch_size=min(PRETRAIN_BATCH, max(8, len(pixels) // STEPS_AN_EPOCH)),
+        seed=derive(model.random_state, "pretrain"),
+        transform=Augment.of_strength(model.augmentation),
+    )
+    steps = model.pretrain_epochs * batches.per_epoch
+    return batches, TrainingSettings(steps=steps, lr=1e-3, checkpoint_every=max(1, min(200, steps // 10)))
+
+
+def finetuning(model: "PneumoniaModel", labels: int) -> TrainingSettings:
+    """How each network is fine-tuned on so many labels."""
+    return TrainingSettings(
+        steps=max(model.finetune_steps, PASSES * labels // FINETUNE_BATCH),
+        lr=RATES[model.tuning],
+        layer_decay=model.layer_decay,
+    )
+
+
+def pretraining_cost(model: "PneumoniaModel", pixels: NDArray[np.uint8]) -> Budget:
+    """See :meth:`PneumoniaModel.pretraining_cost`."""
+    return estimate(fresh(model), *pretraining(model, pixels), seed=model.random_state, label="pretraining")
+
+
+def finetuning_cost(model: "PneumoniaModel", data: Labelled, *, networks: int) -> Budget:
+    """See :meth:`PneumoniaModel.finetuning_cost`."""
+    module = model.module_ if hasattr(model, "module_") else fresh(model)
+    classifier, batches = prepare(
+        module.backbone,
+        data,
+        batch_size=FINETUNE_BATCH,
+        seed=derive(model.random_state, "finetune", 0),
+        tuning=model.tuning,
+    )
+    settings = finetuning(model, len(data.labels))
+    one = estimate(classifier, batches, settings, label="fine-tuning", resumable=False)
+    return one.times(networks, f"fine-tuning of {networks} network(s)")
