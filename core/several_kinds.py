@@ -51,6 +51,21 @@ def teach_together(
     Raises:
         ValueError: encoders of different sizes.
     """
+    several, batches = together(lessons)
+    history = fit(
+        several, batches, settings=settings, seed=seed, state=state, describe=describe, log=log, label="pretraining"
+    )
+    for lesson in lessons.values():
+        lesson.module.backbone.encoder = copy.deepcopy(lesson.module.backbone.encoder)
+    return history
+
+
+def together(lessons: Mapping[str, Lesson]) -> tuple["SeveralKinds", "SideBySide"]:
+    """Lessons as one module and its batches; from here on their encoders share the blocks of the first.
+
+    Raises:
+        ValueError: encoders of different sizes.
+    """
     trunk = next(iter(lessons.values())).module.backbone.encoder
     for kind, lesson in lessons.items():
         own = lesson.module.backbone.encoder
@@ -61,13 +76,7 @@ def teach_together(
         if own is not trunk:
             lesson.module.backbone.encoder = sharing(trunk, causal=own.causal)
     several = SeveralKinds({kind: lesson.module for kind, lesson in lessons.items()})
-    batches = SideBySide({kind: lesson.batches for kind, lesson in lessons.items()})
-    history = fit(
-        several, batches, settings=settings, seed=seed, state=state, describe=describe, log=log, label="pretraining"
-    )
-    for lesson in lessons.values():
-        lesson.module.backbone.encoder = copy.deepcopy(lesson.module.backbone.encoder)
-    return history
+    return several, SideBySide({kind: lesson.batches for kind, lesson in lessons.items()})
 
 
 def of_kind(history: History, kind: str) -> History:

@@ -133,7 +133,7 @@ class HistoryModel:
         """
         # Only training rows are in the order, so that no window can reach past the training period.
         part = table.take(training)
-        batches, settings = self._planned(table, training, part)
+        batches = self._planned(table, training, part)
         describe = {
             "data": part.fingerprint(),
             "fields": self.fields.to_json(),
@@ -147,7 +147,7 @@ class HistoryModel:
         history = fit(
             Pretraining(self.backbone, self.pretext),
             batches,
-            settings=settings,
+            settings=self._settings(batches),
             seed=derive(self.seed, self.part or "alone"),
             state=None if state is None else state / self.name,
             describe=describe,
@@ -165,17 +165,16 @@ class HistoryModel:
 
     def lesson(self, table: Transactions) -> Lesson:
         """What :meth:`pretrain` on all of a table would teach."""
-        batches, _ = self._planned(table, np.ones(len(table), dtype=bool), table)
+        batches = self._planned(table, np.ones(len(table), dtype=bool), table)
         return Lesson(Pretraining(self.backbone, self.pretext), batches)
 
     def pretraining_cost(self, table: Transactions, training: NDArray[np.bool_], *, label: str) -> Budget:
         """What :meth:`pretrain` would cost here; the encoder is fresh afterwards, as if it had learnt nothing."""
-        batches, settings = self._planned(table, training, table.take(training))
+        batches = self._planned(table, training, table.take(training))
+        settings = self._settings(batches)
         return estimate(Pretraining(self.backbone, self.pretext), batches, settings, seed=self.seed, label=label)
 
-    def _planned(
-        self, table: Transactions, training: NDArray[np.bool_], part: Transactions
-    ) -> tuple[Batches, TrainingSettings]:
+    def _planned(self, table: Transactions, training: NDArray[np.bool_], part: Transactions) -> Batches:
         """Fits the fields, builds the encoder, and makes the windows of ``part``, the training rows."""
         self.fields.fit(table, training, self._groups(table))
         self._build()
@@ -186,6 +185,9 @@ class HistoryModel:
                 f"'{self.task}' compares {self.name} histories with one another and needs two windows a batch: there "
                 f"are {batches.rows}, {self._batch_size()} a batch. Choose the task 'events', or a larger batch_size"
             )
+        return batches
+
+    def _settings(self, batches: Batches) -> TrainingSettings:
         # Each event stands in two windows; more rounds than that, and small tables are learnt by heart.
         steps = min(self.size.steps, max(1, _MOST_ROUNDS * batches.per_epoch))
         if steps < self.size.steps:
@@ -193,7 +195,7 @@ class HistoryModel:
                 f"{self.name} histories: {steps} steps instead of {self.size.steps}, which go through them "
                 f"{_MOST_ROUNDS} times; more would learn them by heart"
             )
-        return batches, TrainingSettings(steps=steps, lr=self.size.lr, device="cpu", log_every=20, checkpoint_every=50)
+        return TrainingSettings(steps=steps, lr=self.size.lr, device="cpu", log_every=20, checkpoint_every=50)
 
     def _finished(self, folder: Path, describe: dict[str, Any]) -> History | None:
         """Takes up what an interrupted pretraining had finished with; ``None`` where there is nothing."""

@@ -1,7 +1,7 @@
 """The estimator: pretrained on radiographs without labels, fine-tuned on few with, one number a picture."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from unlabeled.core.errors import DataError
 from unlabeled.core.finetuning import Tuning
 from unlabeled.core.pretext import Pretraining
 from unlabeled.core.seeds import derive
+from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.store import Store
 from unlabeled.core.training import History, fit
 from unlabeled.medical import _finetuning as finetuning
@@ -172,8 +173,22 @@ class PneumoniaModel(BaseEstimator):
             label="pretraining",
         )
         self.module_ = module
-        self._remember_nothing()
-        self.pretraining_ = {"images": len(pixels), "fingerprint": print_, **_facts(history)}
+        self._remember_pretraining(pixels, history)
+        return self
+
+    def lessons(self, images: ImageSet | NDArray[np.uint8] | Store) -> dict[str, Lesson]:
+        """What :meth:`pretrain` on the same would teach, for :func:`~unlabeled.core.several_kinds.teach_together`;
+        :meth:`taught` takes note of it afterwards."""
+        pixels = self._checked(images) if isinstance(images, Store) else self._pixels(images)
+        self.module_ = planning.started(self)
+        return {"radiographs": Lesson(self.module_, planning.pretraining(self, pixels)[0])}
+
+    def taught(
+        self, images: ImageSet | NDArray[np.uint8] | Store, histories: Mapping[str, History]
+    ) -> "PneumoniaModel":
+        """Ends what :meth:`lessons` on the same pictures began: the encoder counts as pretrained."""
+        pixels = self._checked(images) if isinstance(images, Store) else self._pixels(images)
+        self._remember_pretraining(pixels, histories["radiographs"])
         return self
 
     def pretraining_cost(self, images: ImageSet | NDArray[np.uint8]) -> Budget:
@@ -351,6 +366,10 @@ class PneumoniaModel(BaseEstimator):
 
     def _fresh(self) -> Pretraining:
         return planning.fresh(self)
+
+    def _remember_pretraining(self, pixels: NDArray[np.uint8] | Store, history: History) -> None:
+        self._remember_nothing()
+        self.pretraining_ = {"images": len(pixels), "fingerprint": fingerprint.of_array(pixels), **_facts(history)}
 
     def _remember_nothing(self) -> None:
         self.members_, self.decision_, self.pretraining_, self.finetuning_ = [], None, None, None

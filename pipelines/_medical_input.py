@@ -68,6 +68,19 @@ def read(source: Path, labels: Path | None, *, size: int) -> ImageSet:
     return images
 
 
+def read_unlabelled(source: Path, *, size: int, split_column: str | None = None, split: str | None = None) -> ImageSet:
+    """Pictures to pretrain on: those of a split, of ``train`` where the table has it and none is named."""
+    images = read_images(source, size=size, split_column=split_column)
+    if split is None and images.splits is not None and "train" in images.splits:
+        # Pictures that a table keeps for judging stay unseen, with or without labels.
+        say("only the pictures of split 'train' are used (--split names another one)")
+        split = "train"
+    if split is not None:
+        images = images.part(split)
+    say_skips(images.skipped)
+    return images
+
+
 def say_skips(skipped: tuple[Skip, ...]) -> None:
     if skipped:
         say(f"{len(skipped)} inputs skipped (all are listed in the report and in skipped.csv):")

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from unlabeled.pipelines import cli_fraud, cli_medical, cli_sensors
+from unlabeled.pipelines import cli_fraud, cli_joint, cli_medical, cli_sensors
 from unlabeled.pipelines.jobs import Comparison, Outcome, number
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -33,6 +33,7 @@ app = typer.Typer(
 app.add_typer(cli_medical.app, name="medical")
 app.add_typer(cli_sensors.app, name="sensors")
 app.add_typer(cli_fraud.app, name="fraud")
+app.add_typer(cli_joint.app, name="joint")
 
 
 @app.command()

@@ -13,8 +13,7 @@ from unlabeled.fraud.baselines import baseline_scores
 from unlabeled.fraud.detector import FraudDetector
 from unlabeled.fraud.history_model import Size
 from unlabeled.fraud.labels import few, from_csv, known_by
-from unlabeled.fraud.readers import DAY, Transactions, joined, parse_time, read_table, transactions
-from unlabeled.fraud.roles import Roles
+from unlabeled.fraud.readers import DAY, Transactions, joined, parse_time, transactions
 from unlabeled.fraud.simulate import simulate
 from unlabeled.fraud.tasks import Masking, Task
 from unlabeled.pipelines import _cost as cost
@@ -29,12 +28,12 @@ from unlabeled.pipelines._fraud_compare import (
     verdict,
     what_judges,
 )
+from unlabeled.pipelines._fraud_input import before, cut_of, read_as, read_payments
 from unlabeled.pipelines._fraud_output import skip_words, write, write_skipped
 from unlabeled.pipelines.jobs import Comparison, Outcome, number, percentiles
 
 EXPERIMENT = "unlabeled/fraud"
 CURVE = "log_loss_of_the_labels"
-_TRAIN_SHARE = 0.7
 _DEMO = Size(dim=48, steps=400, length=48)
 
 
@@ -55,8 +54,8 @@ def pretrain(
 
     With ``dry_run``, only says what that would cost.
     """
-    payments = _read(table, roles)
-    known = payments if until is None else _before(payments, until)
+    payments = read_payments(table, roles=roles)
+    known = payments if until is None else before(payments, until)
     detector = FraudDetector(roles=known.roles, size=_size(steps), task=task, masking=masking, random_state=seed)
     if dry_run:
         return cost.dry_run(
@@ -87,8 +86,8 @@ def finetune(
 ) -> Outcome:
     """Learns fraud from labels: of the table's label column, or of a CSV with row id and label."""
     detector = FraudDetector.load(model)
-    payments = _read_as(table, detector.roles_)
-    known = payments if until is None else _before(payments, until)
+    payments = read_as(table, detector.roles_)
+    known = payments if until is None else before(payments, until)
     label, left = known.label, None
     if labels is not None:
         label, left = from_csv(labels, known)
@@ -115,7 +114,7 @@ def finetune(
 def score(table: Path, *, model: Path, out: Path, budget: int = 100, since: str | None = None) -> Outcome:
     """Scores the payments from ``since`` on (all by default) and lists the highest of each day, with reasons."""
     detector = FraudDetector.load(model)
-    payments = _read_as(table, detector.roles_)
+    payments = read_as(table, detector.roles_)
     start = -np.inf if since is None else parse_time(since, payments)
     past, new = payments.take(payments.time < start), payments.take(payments.time >= start)
     if not len(new):
@@ -180,8 +179,8 @@ def backtest(
     seed: int = 0,
 ) -> Outcome:
     """How it would have gone: learn before ``train_until``, score what came after, beside the baselines."""
-    payments = _read(table, roles)
-    cut = _cut(payments, train_until)
+    payments = read_payments(table, roles=roles)
+    cut = cut_of(payments, train_until)
     detector = FraudDetector(
         roles=payments.roles, size=_size(steps), task=task, masking=masking, label_delay_days=label_delay,
         random_state=seed,
@@ -196,7 +195,7 @@ def demo(out: Path, *, seed: int = 0) -> Outcome:
     payments = transactions(simulate(seed=seed))
     detector = FraudDetector(roles=payments.roles, size=_DEMO, random_state=seed)
     return _backtest(
-        detector, payments, out=out, cut=_cut(payments, None), n_frauds=50, budget=10, source="simulated payments",
+        detector, payments, out=out, cut=cut_of(payments, None), n_frauds=50, budget=10, source="simulated payments",
         synthetic=True,
     )  # fmt: skip
 
@@ -370,33 +369,6 @@ def _log_curve(detector: FraudDetector, run: tracking.Run) -> None:
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
-
-
-def _read(table: Path, roles: Path | None) -> Transactions:
-    return transactions(read_table(table), None if roles is None else Roles.load(roles))
-
-
-def _read_as(table: Path, roles: Roles) -> Transactions:
-    """With the model's roles; a label column may be absent."""
-    frame = read_table(table)
-    return transactions(frame, roles if roles.label in frame else roles.without_label())
-
-
-def _before(payments: Transactions, until: str) -> Transactions:
-    known = payments.take(payments.time < parse_time(until, payments))
-    if not len(known):
-        raise DataError(f"no payment before {until}: the first is at {payments.when(payments.time[0])}")
-    return known
-
-
-def _cut(payments: Transactions, until: str | None) -> float:
-    """The end of the training period: given, or the start of the day at 70 % of the time."""
-    if until is not None:
-        return parse_time(until, payments)
-    first, last = payments.time[0], payments.time[-1]
-    cut = first + _TRAIN_SHARE * (last - first)
-    midnight = float(np.floor(cut / DAY) * DAY)
-    return midnight if midnight > first else float(cut)
 
 
 def _check_parts(past: Transactions, new: Transactions, cut: str) -> None:

@@ -27,7 +27,7 @@ from unlabeled.medical.splits import check_no_leak
 from unlabeled.medical.tasks import Masking, Task
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines._medical_exchange import begin, pretrained, settings_of
-from unlabeled.pipelines._medical_input import Parts, divide, read, say_skips
+from unlabeled.pipelines._medical_input import Parts, divide, read, read_unlabelled, say_skips
 from unlabeled.pipelines._medical_judges import Judges, by_pixels, judges_found, judges_given
 from unlabeled.pipelines.jobs import Comparison, Outcome, percentiles
 
@@ -65,14 +65,7 @@ def pretrain(
         start_from, size=size, pretrain_epochs=epochs, task=task, masking=masking, mask_ratio=mask_ratio,
         temperature=temperature, augmentation=augmentation, class_token=class_token, random_state=seed,
     )  # fmt: skip
-    images = read_images(source, size=model.image_size, split_column=split_column)
-    if split is None and images.splits is not None and "train" in images.splits:
-        # Pictures that a table keeps for judging stay unseen, with or without labels.
-        say("only the pictures of split 'train' are used (--split names another one)")
-        split = "train"
-    if split is not None:
-        images = images.part(split)
-    say_skips(images.skipped)
+    images = read_unlabelled(source, size=model.image_size, split_column=split_column, split=split)
     if dry_run:
         return cost.dry_run(
             [model.pretraining_cost(images)],
