@@ -94,6 +94,8 @@ def to_huggingface(model: "PneumoniaModel", folder: str | Path) -> Exported:
         checks = [_read_back(new, backbone, model)]
         if importlib.util.find_spec("transformers") is not None:
             checks.append(_opened(new, kind, backbone, model))
+        else:
+            checks.append("not opened with transformers, which is not installed")
         text = card.huggingface(model, kind=kind)
         _describe(new, model, text, network=kind, features=card.FEATURES[kind])
     parts = [f"{card.KINDS[kind]}: config.json, model.safetensors"]

@@ -151,6 +151,18 @@ def test_an_earlier_export_is_replaced_and_nothing_else(fine_tuned: PneumoniaMod
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_without_transformers_it_is_written_and_read_back_all_the_same(
+    fine_tuned: PneumoniaModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "transformers" else find(name, *a)
+    )
+    first, second = to_huggingface(fine_tuned, tmp_path / "out").checks
+    assert first.startswith("read back: features differ by at most")
+    assert second == "not opened with transformers, which is not installed"
+
+
 def test_an_export_that_gives_other_features_is_not_kept(
     fine_tuned: PneumoniaModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
