@@ -29,7 +29,8 @@ def build_task(
     Every choice holds :class:`~unlabeled.core.pretext.EventModelling`, because scores are made of its heads' surprisal
     (:func:`event_modelling` finds it). Masked tokens in the manner of BERT (whole histories, read from both sides:
     :class:`~unlabeled.core.pretext.MaskedTokens`) are not among the choices: they need an encoder that is not causal,
-    and a score that reads a payment's past alone cannot use one.
+    and a score that reads a payment's past alone cannot use one. After a short training no choice was clearly better
+    than ``events`` without a prior (benchmarks/results/fraud_tasks.md).
 
     Args:
         backbone: event tokenizer and causal encoder.
