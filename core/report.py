@@ -19,6 +19,8 @@ Tone = Literal["good", "bad", "flat", "plain"]
 # Colour-blind safe (Okabe and Ito, 2008): ours first, then baselines.
 OURS, OTHERS, ALARM = "#0072B2", ("#E69F00", "#7f7f7f", "#CC79A7", "#009E73"), "#D55E00"
 
+_PROBES = ("watch.nearest_neighbours", "watch.linear_probe")
+
 
 class Verdict(NamedTuple):
     """The one sentence that a reader takes away, and how it is coloured."""
@@ -120,23 +122,32 @@ def new_figure(
 
 
 def watch_figure(section: Section, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
-    """What a watch over the training saw, if there was one: effective rank and deviation by step."""
-    found = {end: {n: c for n, c in curves.items() if n.endswith(end)} for end in ("effective_rank", "deviation")}
-    if not all(found.values()):
+    """What a watch over the training saw, if there was one: effective rank and deviation by step, and what probes
+    told from labels that were looked at."""
+    ends = {"effective rank": ("effective_rank",), "deviation": ("deviation",), "probes": _PROBES}
+    found = {title: {n: c for n, c in curves.items() if n.endswith(end)} for title, end in ends.items()}
+    if not (found["effective rank"] and found["deviation"]):
         return
-    figure, axes = new_figure(height=2.6, columns=2)
-    for axis, (end, some) in zip(axes, found.items(), strict=True):
+    found = {title: some for title, some in found.items() if some}
+    figure, axes = new_figure(height=2.6, columns=len(found))
+    for axis, (title, some) in zip(axes, found.items(), strict=True):
         for name, points in some.items():
-            axis.plot([step for step, _ in points], [value for _, value in points], marker=".", label=name)
-        axis.set(xlabel="step", ylabel=end.replace("_", " "), ylim=(0, None))
-    if len(found["deviation"]) > 1:
-        axes[0].legend(frameon=False)
-    section.figure(
-        figure,
+            label = name.removeprefix("watch.").replace("_", " ") if title == "probes" else name
+            axis.plot([step for step, _ in points], [value for _, value in points], marker=".", label=label)
+        axis.set(xlabel="step", ylabel=title, ylim=(None if title == "probes" else 0, None))
+        if len(some) > 1 and title != "deviation":
+            axis.legend(frameon=False)
+    says = (
         "Whether the embeddings of a fixed sample tell its rows apart: how many directions they use (1: collapsed), "
         "and how far they spread over the sphere (0: collapsed). A dip at first is usual: what all rows share is "
-        "learnt first.",
+        "learnt first."
     )
+    if "probes" in found:
+        says += (
+            " The probes say what the features tell about labels that are not learnt from: accuracy of nearest "
+            "neighbours, and area under the ROC curve of a linear model, each row judged by all others."
+        )
+    section.figure(figure, says)
 
 
 def training_report(

@@ -3,8 +3,10 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from unlabeled.core.audit.watch import Watch
 from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget
 from unlabeled.core.dry_run import estimate
@@ -17,7 +19,7 @@ from unlabeled.core.training import TrainingSettings
 from unlabeled.medical import _network as network
 from unlabeled.medical import _start as starting
 from unlabeled.medical._finetuning import Labelled, prepare
-from unlabeled.medical.transforms import Augment
+from unlabeled.medical.transforms import Augment, standardise
 
 if TYPE_CHECKING:
     from unlabeled.medical.model import PneumoniaModel
@@ -106,6 +108,13 @@ def pretraining(model: "PneumoniaModel", pixels: NDArray[np.uint8] | Store) -> t
     )
     steps = model.pretrain_epochs * batches.per_epoch
     return batches, TrainingSettings(steps=steps, lr=1e-3, checkpoint_every=max(1, min(200, steps // 10)))
+
+
+def watch(batches: Batches, asked: Labelled | None) -> Watch | None:
+    """A watch over pictures that are trained on, or over the labelled ones whose labels are to be looked at."""
+    if asked is None:
+        return Watch.over(batches)
+    return Watch(standardise(torch.from_numpy(asked.images)), labels=asked.labels)
 
 
 def finetuning(model: "PneumoniaModel", labels: int) -> TrainingSettings:

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from unlabeled.core import budget, fingerprint
-from unlabeled.core.audit.watch import Watch
 from unlabeled.core.budget import Budget
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
@@ -143,6 +142,7 @@ class PneumoniaModel(BaseEstimator):
         self,
         images: ImageSet | NDArray[np.uint8] | Store,
         *,
+        asked: Labelled | None = None,
         state: Path | None = None,
         log: Log | None = None,
         judge: Callable[[Backbone], float] | None = None,
@@ -152,6 +152,7 @@ class PneumoniaModel(BaseEstimator):
         Args:
             images: without labels (any that there are stay unread); a :class:`~unlabeled.core.store.Store` may be
                 larger than memory.
+            asked: a few pictures whose labels are looked at on the way (curves of two probes), never learnt from.
             state: folder that keeps an interrupted pretraining; the same call goes on from it.
             log: receives ``{name: value}, step``.
             judge: asked eight times on the way how good the features are (higher is better); the best are kept.
@@ -168,7 +169,7 @@ class PneumoniaModel(BaseEstimator):
             describe={"model": self.get_params(), "images": print_, **start},
             validate=None if judge is None else lambda: judge(module.backbone),
             validate_every=max(1, settings.steps // JUDGED),
-            watch=Watch.over(batches),
+            watch=planning.watch(batches, asked),
             log=log,
             label="pretraining",
         )

@@ -14,6 +14,7 @@ from unlabeled.core.tokens import GridPatches
 from unlabeled.core.views import PictureView
 
 Task = Literal["masked", "contrastive", "vicreg", "rotation", "order", "joint"]
+HIDING: tuple[Task, ...] = ("masked", "joint")  # the tasks that masking is for
 Masking = Literal["random", "lungs", "blocks", "adaptive", "sparse"]
 
 

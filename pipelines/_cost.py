@@ -1,4 +1,4 @@
-"""What a dry run hands back, and the options of the commands that have one."""
+"""What a dry run hands back, and the options of the commands that pretrain."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +21,14 @@ Price = Annotated[
 ]
 Watts = Annotated[
     float | None, typer.Option(help="Power drawn while training (default: measured on NVIDIA, else assumed).", min=0)
+]
+
+BesideRandom = Annotated[
+    bool,
+    typer.Option(
+        "--beside-random",
+        help="Pretrain once more with random masks, everything else alike, and show both side by side: twice the cost.",
+    ),
 ]
 
 

@@ -7,13 +7,16 @@ import numpy as np
 
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
+from unlabeled.medical._finetuning import Labelled
 from unlabeled.medical.images import ImageSet, Skip, skip_summary
-from unlabeled.medical.labels import attach, read_labels
+from unlabeled.medical.labels import Row, attach, read_labels
 from unlabeled.medical.readers import read_images
 from unlabeled.medical.splits import check_no_leak, first_labels, hold_out
 
 # Of the labelled patients, where no column of splits says otherwise.
 TEST_SHARE = 1 / 3
+# Labels that are looked at while a pretraining goes on: as many rows as are watched without labels.
+LOOKED_AT = 128
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,25 @@ def read_unlabelled(source: Path, *, size: int, split_column: str | None = None,
         images = images.part(split)
     say_skips(images.skipped)
     return images
+
+
+def looked_at(images: ImageSet, labels: dict[str, Row], *, seed: int) -> Labelled:
+    """At most :data:`LOOKED_AT` of the labelled pictures, for a look at the features while they are learnt.
+
+    Raises:
+        DataError: no label belongs to a picture, or a class has fewer than two.
+    """
+    labelled = attach(images, labels).labelled()
+    some = first_labels(labelled, min(LOOKED_AT, len(labelled)), seed=seed)
+    assert some.labels is not None
+    counts = np.bincount(some.labels, minlength=2)
+    if counts.min() < 2:
+        raise DataError(
+            f"a probe on the way needs at least two labelled pictures with pneumonia and two without among those "
+            f"pretrained on, got {counts[1]} and {counts[0]}"
+        )
+    say(f"the labels of {len(some)} pictures are looked at on the way, and not learnt from")
+    return Labelled(some.images, some.labels)
 
 
 def say_skips(skipped: tuple[Skip, ...]) -> None:

@@ -1,16 +1,19 @@
 """Reading machines, and the tracked pretraining on their normal periods."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sklearn.base import clone
 
 from unlabeled.core import fingerprint, tracking
-from unlabeled.core.budget import AS_FOUND, Rates, priced
+from unlabeled.core.budget import AS_FOUND, Budget, Rates, priced
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.core.report import training_report
+from unlabeled.core.training import History
+from unlabeled.pipelines import _ablation as ablation
 from unlabeled.pipelines import _sensors_files as files
 from unlabeled.sensors import report as pages
 from unlabeled.sensors.monitor import MachineMonitor
@@ -29,12 +32,31 @@ def pretrain(
     keep: Path,
     synthetic: bool = False,
     rates: Rates = AS_FOUND,
+    beside_random: bool = False,
+    inside: str | None = None,
 ) -> tuple[MachineMonitor, str]:
-    """A tracked pretraining run of its own on the first ``normal`` rows of each; the encoder is kept in ``keep``."""
+    """A tracked pretraining run of its own on the first ``normal`` rows of each; the encoder is kept in ``keep``.
+
+    Args:
+        beside_random: do the same with random masks first, and show both.
+        inside: id of the run that this one is shown under.
+    """
     monitor: MachineMonitor = clone(template)
-    with tracking.run(EXPERIMENT, f"pretrain {keep.name}", params=params(monitor)) as run:
+    with tracking.run(EXPERIMENT, f"pretrain {keep.name}", params=params(monitor), inside=inside) as run:
         run.params({"fleet": ", ".join(r.asset for r in fleet), "normal_rows": ", ".join(map(str, normal))})
         run.tags(prints(fleet, normal))
+        beside = None
+        if beside_random:
+            other, folder = clone(template).set_params(masking="random"), ablation.folder_beside(keep)
+
+            def train() -> tuple[str, Mapping[str, History]]:
+                trained, run_id = pretrain(
+                    fleet, normal, template=other, state=ablation.folder_beside(state), keep=folder,
+                    synthetic=synthetic, rates=rates, inside=run.run_id,
+                )  # fmt: skip
+                return run_id, {"": trained.history_}
+
+            beside = ablation.twin(folder, made_of={**params(other), **prints(fleet, normal)}, train=train)
         log = priced(run.metrics, rates)
         monitor.pretrain(files.first(fleet, normal), normal_share=1.0, state=state, log=log)
         monitor.save(keep, pretraining_run=run.run_id)
@@ -48,9 +70,21 @@ def pretrain(
             synthetic=synthetic,
             run_id=run.run_id,
         )
+        if beside is not None:
+            verdict = "Where failures are known, 'sensors backtest' with either masking tells which warns earlier."
+            ablation.show(page, run, {"": monitor.history_}, beside, masking=monitor.masking, verdict=verdict)
         run.artifact(page.write(keep / "report.html"))
         run.artifact(keep, "model")
     return monitor, run.run_id
+
+
+def costs(template: MachineMonitor, fleet: Sequence[Recording], *, beside_random: bool) -> list[Budget]:
+    """What a pretraining on whole recordings would cost, training by training."""
+    budgets = [template.pretraining_cost(fleet, normal_share=1.0)]
+    if beside_random:
+        other: MachineMonitor = clone(template).set_params(masking="random")
+        budgets.append(replace(other.pretraining_cost(fleet, normal_share=1.0), label="with random masks"))
+    return budgets
 
 
 def learnt_before(folder: Path) -> MachineMonitor:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from unlabeled.pipelines._cost import DryRun, Price, Watts
+from unlabeled.pipelines._cost import BesideRandom, DryRun, Price, Watts
 from unlabeled.pipelines.jobs import Outcome
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ def pretrain(
     task: PretextTask = "events",
     masking: FieldMasking = "random",
     seed: Seed = 0,
+    beside_random: BesideRandom = False,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
     watts: Watts = None,
@@ -54,7 +55,7 @@ def pretrain(
 
     return job.pretrain(
         table, out=out, until=until, roles=roles, steps=steps, task=task, masking=masking, seed=seed,
-        dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
+        beside_random=beside_random, dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from unlabeled.pipelines._cost import DryRun, Price, Watts
+from unlabeled.pipelines._cost import BesideRandom, DryRun, Price, Watts
 from unlabeled.pipelines.jobs import Outcome
 
 app = typer.Typer(
@@ -67,18 +67,23 @@ def pretrain(
     split: Annotated[
         str | None, typer.Option(help="Use only pictures of this split (default: train, where the table has it).")
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV of a few labels (as for 'finetune') to look at on the way: how good are the features?"),
+    ] = None,
+    beside_random: BesideRandom = False,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
     watts: Watts = None,
 ) -> Outcome:
-    """Learn what radiographs look like; no labels are read. Interrupted, the same command goes on."""
+    """Learn what radiographs look like; labels teach nothing here. Interrupted, the same command goes on."""
     from unlabeled.core.budget import Rates
     from unlabeled.pipelines import medical as job
 
     return job.pretrain(
         source, out=out, size=size, start_from=start_from, epochs=epochs, task=task, masking=masking,
         mask_ratio=mask_ratio, temperature=temperature, augmentation=augmentation, class_token=class_token, seed=seed,
-        split_column=split_column, split=split,
+        split_column=split_column, split=split, labels=labels, beside_random=beside_random,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from unlabeled.pipelines._cost import DryRun, Price, Watts
+from unlabeled.pipelines._cost import BesideRandom, DryRun, Price, Watts
 from unlabeled.pipelines.jobs import Outcome
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def fit(
     mask_ratio: Ratio = 0.6,
     shaft_hz: Shaft = None,
     seed: Seed = 0,
+    beside_random: BesideRandom = False,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
     watts: Watts = None,
@@ -87,7 +88,7 @@ def fit(
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, shaft_hz=shaft_hz, random_state=seed
         ),
-        dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
+        beside_random=beside_random, dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from unlabeled.core import tracking
-from unlabeled.core.budget import AS_FOUND, Rates, priced
+from unlabeled.core.budget import AS_FOUND, Rates
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.core.report import training_report
@@ -16,7 +16,9 @@ from unlabeled.fraud.labels import few, from_csv, known_by
 from unlabeled.fraud.readers import DAY, Transactions, joined, parse_time, transactions
 from unlabeled.fraud.simulate import simulate
 from unlabeled.fraud.tasks import Masking, Task
+from unlabeled.pipelines import _ablation as ablation
 from unlabeled.pipelines import _cost as cost
+from unlabeled.pipelines import _fraud_pretraining as pre
 from unlabeled.pipelines._fraud_compare import (
     OURS,
     Scored,
@@ -30,9 +32,9 @@ from unlabeled.pipelines._fraud_compare import (
 )
 from unlabeled.pipelines._fraud_input import before, cut_of, read_as, read_payments
 from unlabeled.pipelines._fraud_output import skip_words, write, write_skipped
+from unlabeled.pipelines._fraud_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Comparison, Outcome, number, percentiles
 
-EXPERIMENT = "unlabeled/fraud"
 CURVE = "log_loss_of_the_labels"
 _DEMO = Size(dim=48, steps=400, length=48)
 
@@ -47,28 +49,34 @@ def pretrain(
     task: Task = "events",
     masking: Masking = "random",
     seed: int = 0,
+    beside_random: bool = False,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
 ) -> Outcome:
     """Learns habits without labels from the payments before ``until`` (all of them by default).
 
-    With ``dry_run``, only says what that would cost.
+    ``beside_random`` does the same with random masks as well. With ``dry_run``, only says what that would cost.
     """
+    if beside_random:
+        ablation.check(masking)
     payments = read_payments(table, roles=roles)
     known = payments if until is None else before(payments, until)
     detector = FraudDetector(roles=known.roles, size=_size(steps), task=task, masking=masking, random_state=seed)
     if dry_run:
         return cost.dry_run(
-            list(detector.pretraining_cost(known).values()),
+            pre.costs(detector, known, beside_random=beside_random),
             rates=rates,
             reads=f"{len(known):,} payments; {skip_words(payments)}",
             left_out="reading the table, plain features, scales and the report; fine-tuning trains no network",
         )
-    run_id = _pretrain(detector, known, out=out, source=table.name, rates=rates)
+    run_id = pre.pretrain(detector, known, out=out, source=table.name, rates=rates, beside_random=beside_random)
     skipped = write_skipped(payments, out.with_name(out.name + "-skipped.csv"))
+    files = {"model": out, "report": out / "report.html", **({"skipped": skipped} if skipped else {})}
+    if beside_random:
+        files["with random masks"] = ablation.folder_beside(out)
     return Outcome(
         headline=f"Learnt the habits in {len(known):,} payments without labels; {skip_words(payments)}.",
-        files={"model": out, "report": out / "report.html", **({"skipped": skipped} if skipped else {})},
+        files=files,
         run_id=run_id,
         details={"payments": len(known), "skipped": len(payments.skipped), "curves": _last(detector)},
     )
@@ -218,7 +226,7 @@ def _backtest(
     label = known_by(past, cut, delay=label_delay * DAY)
     if n_frauds is not None:
         label = few(label, frauds=n_frauds, seed=seed) if n_frauds else np.full(len(past), -1, dtype=np.int8)
-    pretraining = _pretrain(
+    pretraining = pre.pretrain(
         detector, past, out=out / "pretrained", source=source, synthetic=synthetic, name=f"{out.name}/pretrained"
     )
     frauds, genuine = int((label == 1).sum()), int((label == 0).sum())
@@ -272,53 +280,6 @@ def _backtest(
         run_id=run.run_id,
         details={"pretraining_run": pretraining, "frauds": frauds, "genuine": genuine},
     )
-
-
-def _pretrain(
-    detector: FraudDetector,
-    known: Transactions,
-    *,
-    out: Path,
-    source: str,
-    synthetic: bool = False,
-    rates: Rates = AS_FOUND,
-    name: str | None = None,
-) -> str:
-    """Pretrains and saves the detector in a run of its own, and returns the run's id."""
-    for part, columns in known.roles.rows():
-        say(f"  {part}: {columns}")
-    params = {
-        "table": source,
-        "payments": len(known),
-        "seed": detector.random_state,
-        **vars(detector.size or Size()),
-        "task": detector.task,
-        "masking": detector.masking,
-    }
-    with tracking.run(EXPERIMENT, f"pretrain {name or out.name}", params=params) as run:
-        run.tags({"data.fingerprint": known.fingerprint()})
-        detector.pretrain(known, state=out.with_name(f".{out.name}.training"), log=priced(run.metrics, rates))
-        detector.manifest_["run_id"] = run.run_id
-        detector.save(out)
-        report = training_report(
-            title="Habits of spending, learnt without labels",
-            subtitle=source,
-            says="The encoder has learnt to foretell payments from the past of their cards and merchants.",
-            facts={"payments": len(known), "steps": sum(h.steps for h in detector.history_.values())},
-            curves={
-                name if curve == "loss" else f"{name}: {curve}": points
-                for name, history in detector.history_.items()
-                for curve, points in history.curves.items()
-                if curve == "loss" or curve.startswith("watch.")
-            },
-            # The task as it was learnt: payments that stand alone keep to events whatever was asked for.
-            made_of={**params, "task": detector.models_[0].task, **dict(known.roles.rows())},
-            synthetic=synthetic,
-            run_id=run.run_id,
-        )
-        run.artifact(report.write(out / "report.html"))
-        run.artifact(out, "model")
-    return run.run_id
 
 
 def _finetuned(

@@ -1,7 +1,5 @@
 """The medical jobs: pretrain, fine-tune, predict, and the demo that does all three on a phantom."""
 
-import csv
-import io
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +9,6 @@ from numpy.typing import NDArray
 
 from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Rates, priced
-from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.evaluation import Estimate
 from unlabeled.core.finetuning import Tuning
 from unlabeled.core.progress import say
@@ -26,12 +23,14 @@ from unlabeled.medical.readers import read_images
 from unlabeled.medical.splits import check_no_leak
 from unlabeled.medical.tasks import Masking, Task
 from unlabeled.pipelines import _cost as cost
+from unlabeled.pipelines import _medical_pretraining as pretraining
 from unlabeled.pipelines._medical_exchange import begin, pretrained, settings_of
-from unlabeled.pipelines._medical_input import Parts, divide, read, read_unlabelled, say_skips
+from unlabeled.pipelines._medical_input import Parts, divide, looked_at, read, read_unlabelled, say_skips
 from unlabeled.pipelines._medical_judges import Judges, by_pixels, judges_found, judges_given
+from unlabeled.pipelines._medical_output import write_csv, write_skips
+from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Comparison, Outcome, percentiles
 
-EXPERIMENT = "unlabeled/medical"
 OURS, SCRATCH, PIXELS = "ours", "same network from scratch", "PCA + logistic regression"
 COMPARED = ("AUROC", "balanced accuracy")
 BESIDE = "baselines"
@@ -53,27 +52,36 @@ def pretrain(
     class_token: bool = False,
     split_column: str | None = None,
     split: str | None = None,
+    labels: Path | None = None,
+    beside_random: bool = False,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
 ) -> Outcome:
     """Learns from pictures without labels; interrupted and called again, it goes on where it was.
 
     ``start_from`` is a Hugging Face folder whose encoder it starts from. ``size`` is 64 where it is not given, or that
-    folder's. With ``dry_run``, only says what that would cost.
+    folder's. The ``labels`` of a few pictures are looked at while it learns, never learnt from. ``beside_random``
+    does the same with random masks as well. With ``dry_run``, only says what that would cost.
     """
     model = begin(
         start_from, size=size, pretrain_epochs=epochs, task=task, masking=masking, mask_ratio=mask_ratio,
         temperature=temperature, augmentation=augmentation, class_token=class_token, random_state=seed,
     )  # fmt: skip
+    if beside_random:
+        pretraining.check_beside_random(model)
+    given = None if labels is None else read_labels(labels)
     images = read_unlabelled(source, size=model.image_size, split_column=split_column, split=split)
+    asked = None if given is None else looked_at(images, given, seed=seed)
     if dry_run:
         return cost.dry_run(
-            [model.pretraining_cost(images)],
+            pretraining.costs(model, images, beside_random=beside_random),
             rates=rates,
             reads=f"{len(images):,} pictures ({len(images.skipped)} inputs skipped)",
             left_out="reading the pictures, the report, and fine-tuning (medical finetune --dry-run)",
         )
-    return _pretrain(model, images, out=out, synthetic=False, rates=rates)
+    return pretraining.pretrain(
+        model, images, out=out, synthetic=False, rates=rates, asked=asked, beside_random=beside_random
+    )
 
 
 def finetune(
@@ -128,44 +136,8 @@ def demo(out: Path, *, seed: int = 0) -> Outcome:
     say_skips(images.skipped)
     parts = divide(images, n_labels=40, seed=seed)
     model = PneumoniaModel(dim=64, depth=3, pretrain_epochs=90, finetune_steps=100, folds=2, random_state=seed)
-    _pretrain(model, parts.unlabelled, out=out / "pretrained", synthetic=True)
+    pretraining.pretrain(model, parts.unlabelled, out=out / "pretrained", synthetic=True)
     return _finetune(model, parts, out=out / "model", skipped=images.skipped, notes=images.notes, synthetic=True)
-
-
-def _pretrain(
-    model: PneumoniaModel, images: ImageSet, *, out: Path, synthetic: bool, rates: Rates = AS_FOUND
-) -> Outcome:
-    settings = {**settings_of(model), "images": len(images)}
-    with tracking.run(
-        EXPERIMENT, f"pretrain {out.name}", params=settings, tags={"data.fingerprint": images.fingerprint()}
-    ) as run:
-        model.pretrain(images, state=out.with_name(f".{out.name}.state"), log=priced(run.metrics, rates))
-        model.provenance_["pretraining_run"] = run.run_id
-        quality = None
-        if model.fills_in:
-            some = images.images[np.linspace(0, len(images) - 1, min(256, len(images))).astype(int)]
-            quality = report.reconstruction_quality(model, some)
-            run.metrics({"psnr": quality["predicted"][0], "ssim": quality["predicted"][1]})
-        page = report.pretraining_report(
-            model=model, images=images, quality=quality, synthetic=synthetic, run_id=run.run_id
-        )
-        model.save(out)
-        files = {"model": out, "report": page.write(out / "report.html"), **_write_skips(out, images.skipped)}
-        run.artifact(out, "model")
-        run.artifact(files["report"])
-    loss = model.pretraining_["curves"]["loss"][-1][1] if model.pretraining_ else float("nan")
-    return Outcome(
-        headline=f"Pretrained on {len(images):,} pictures without labels ({len(images.skipped)} inputs skipped); "
-        f"loss {loss:.3f}. Next: unlabeled medical finetune INPUT --labels CSV --model {out}",
-        files=files,
-        run_id=run.run_id,
-        details={
-            "images": len(images),
-            "skipped": len(images.skipped),
-            "loss": loss,
-            "start": model.start_.facts() if model.start_ else None,
-        },
-    )
 
 
 def _finetune(
@@ -226,7 +198,7 @@ def _finetune(
         # Whoever judges the model on other pictures later judges these beside it.
         scratch.save(out / BESIDE / "scratch")
         pixels.save(out / BESIDE / "pixels")
-        files = {"model": out, "report": page.write(out / "report.html"), **_write_skips(out, skipped)}
+        files = {"model": out, "report": page.write(out / "report.html"), **write_skips(out, skipped)}
         _log(run, table)
         run.artifact(out, "model")
         run.artifact(files["report"])
@@ -253,7 +225,7 @@ def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judges: Judg
     ) as run:
         called = int((probability >= decision.threshold).sum())
         files = {"predictions": _write_predictions(out, images, probability, decision)}
-        files |= _write_skips(out, images.skipped)
+        files |= write_skips(out, images.skipped)
         headline = f"{called} of {len(images)} pictures are called pneumonia ({len(images.skipped)} inputs skipped)."
         details: dict[str, object] = {"pictures": len(images), "called": called, "skipped": len(images.skipped)}
         run.metrics({"pictures": len(images), "called": called, "skipped": len(images.skipped)})
@@ -329,24 +301,12 @@ def _log(run: tracking.Run, table: Mapping[str, Mapping[str, Estimate]]) -> None
         run.metrics({f"baseline.{_key(other)}.{_key(n)}": value.value for n, value in table[other].items()})
 
 
-def _write_skips(out: Path, skipped: tuple[Skip, ...]) -> dict[str, Path]:
-    return {"skipped": _write_csv(out / "skipped.csv", ("input", "reason"), skipped)} if skipped else {}
-
-
 def _write_predictions(out: Path, images: ImageSet, probability: NDArray[np.float64], decision: Decision) -> Path:
     rows = [
         (name, f"{p:.6f}", "pneumonia" if p >= decision.threshold else "no pneumonia", f"{decision.threshold:.6f}")
         for name, p in zip(images.ids, probability, strict=True)
     ]
-    return _write_csv(out / "predictions.csv", ("image_id", "probability", "call", "threshold"), rows)
-
-
-def _write_csv(path: Path, header: tuple[str, ...], rows: object) -> Path:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)  # type: ignore[arg-type]
-    return write_atomically(path, text.getvalue())
+    return write_csv(out / "predictions.csv", ("image_id", "probability", "call", "threshold"), rows)
 
 
 def _comparisons(table: Mapping[str, Mapping[str, Estimate]]) -> list[Comparison]:

@@ -7,6 +7,7 @@ from unlabeled.core import fingerprint, tracking
 from unlabeled.core.budget import AS_FOUND, Rates
 from unlabeled.core.errors import DataError
 from unlabeled.core.report import Verdict
+from unlabeled.pipelines import _ablation as ablation
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _sensors_files as files
 from unlabeled.pipelines import _sensors_pretraining as pre
@@ -20,6 +21,7 @@ from unlabeled.sensors.baselines import applied
 from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.readers import read
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
+from unlabeled.sensors.tasks import HIDING
 
 
 def fit(
@@ -34,6 +36,7 @@ def fit(
     pretrain_on: Sequence[Path] = (),
     encoder: Path | None = None,
     template: MachineMonitor | None = None,
+    beside_random: bool = False,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
 ) -> Outcome:
@@ -44,11 +47,16 @@ def fit(
     Args:
         encoder: folder of an encoder that was pretrained before; nothing is pretrained then.
         template: a monitor with the settings that all are to have; the defaults without it.
+        beside_random: pretrain once more with random masks, and show both in the encoder's report.
     """
-    if encoder is not None and (pretrain_on or dry_run):
-        raise DataError("an encoder that is given is not pretrained again: leave out --pretrain-on and --dry-run")
+    if encoder is not None and (pretrain_on or dry_run or beside_random):
+        raise DataError(
+            "an encoder that is given is not pretrained again: leave out --pretrain-on, --beside-random and --dry-run"
+        )
     known = None if encoder is None else pre.learnt_before(encoder)
     template = template or MachineMonitor()
+    if beside_random:
+        ablation.check(template.masking, hides=template.task in HIDING)
     skipped: list[tuple[str, str]] = []
     recordings = pre.told(read(*inputs, fs=fs, every=every, assets=assets, left_out=skipped), skipped)
     alone = len(recordings) == 1 and not skipped
@@ -58,7 +66,7 @@ def fit(
         taught = [template.teaching_rows(r, normal_rows=n) for r, n in zip(fleet, taught, strict=True)]
     if dry_run:
         return cost.dry_run(
-            [template.pretraining_cost(files.first(fleet, taught), normal_share=1.0)],
+            pre.costs(template, files.first(fleet, taught), beside_random=beside_random),
             rates=rates,
             reads=f"{sum(taught):,} rows of {len(fleet)} recording(s)",
             left_out="reading the files, embedding and scoring each machine's normal period, and the report",
@@ -68,10 +76,11 @@ def fit(
     else:
         source = out / files.ENCODER
         learnt, pretraining = pre.pretrain(
-            fleet, taught, template=template, state=out / ".pretraining", keep=source, rates=rates
-        )
+            fleet, taught, template=template, state=out / ".pretraining", keep=source, rates=rates,
+            beside_random=beside_random,
+        )  # fmt: skip
     machines: list[pages.Machine] = []
-    written: dict[str, Path] = {}
+    written = {"encoder with random masks": ablation.folder_beside(source)} if beside_random else {}
     for recording in recordings:
         until = summary.hours_of(normal_until, recording)
         try:

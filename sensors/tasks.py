@@ -17,6 +17,7 @@ from unlabeled.core.tokens import GridPatches, take
 from unlabeled.core.views import SignalView
 
 Task = Literal["masked", "next", "contrastive", "vicreg", "order", "joint"]
+HIDING: tuple[Task, ...] = ("masked", "joint")  # the tasks that masking is for
 Masking = Literal["random", "bearing", "time", "band", "adaptive", "sparse"]
 
 SHAFT_HZ = (10.0, 1000.0)  # where ISO 20816-1 measures the vibration that a shaft causes

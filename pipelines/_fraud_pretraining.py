@@ -1,0 +1,112 @@
+"""The tracked pretraining on payments, alone or beside the same one with random masks."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sklearn.base import clone
+
+from unlabeled.core import tracking
+from unlabeled.core.budget import AS_FOUND, Budget, Rates, priced
+from unlabeled.core.progress import say
+from unlabeled.core.report import training_report
+from unlabeled.core.training import History
+from unlabeled.fraud.detector import FraudDetector
+from unlabeled.fraud.history_model import Size
+from unlabeled.fraud.readers import Transactions
+from unlabeled.pipelines import _ablation as ablation
+
+EXPERIMENT = "unlabeled/fraud"
+
+
+def pretrain(
+    detector: FraudDetector,
+    known: Transactions,
+    *,
+    out: Path,
+    source: str,
+    synthetic: bool = False,
+    rates: Rates = AS_FOUND,
+    name: str | None = None,
+    beside_random: bool = False,
+    inside: str | None = None,
+) -> str:
+    """Pretrains and saves the detector in a run of its own, and returns the run's id.
+
+    Args:
+        beside_random: do the same with random masks first, and show both.
+        inside: id of the run that this one is shown under.
+    """
+    for part, columns in known.roles.rows():
+        say(f"  {part}: {columns}")
+    params = {
+        "table": source,
+        "payments": len(known),
+        "seed": detector.random_state,
+        **vars(detector.size or Size()),
+        "task": detector.task,
+        "masking": detector.masking,
+    }
+    with tracking.run(EXPERIMENT, f"pretrain {name or out.name}", params=params, inside=inside) as run:
+        run.tags({"data.fingerprint": known.fingerprint()})
+        beside = _beside(detector, known, params, out, source, synthetic, rates, run) if beside_random else None
+        detector.pretrain(known, state=out.with_name(f".{out.name}.training"), log=priced(run.metrics, rates))
+        detector.manifest_["run_id"] = run.run_id
+        detector.save(out)
+        report = training_report(
+            title="Habits of spending, learnt without labels",
+            subtitle=source,
+            says="The encoder has learnt to foretell payments from the past of their cards and merchants.",
+            facts={"payments": len(known), "steps": sum(h.steps for h in detector.history_.values())},
+            curves={
+                name if curve == "loss" else f"{name}: {curve}": points
+                for name, history in detector.history_.items()
+                for curve, points in history.curves.items()
+                if curve == "loss" or curve.startswith("watch.")
+            },
+            # The task as it was learnt: payments that stand alone keep to events whatever was asked for.
+            made_of={**params, "task": detector.models_[0].task, **dict(known.roles.rows())},
+            synthetic=synthetic,
+            run_id=run.run_id,
+        )
+        if beside is not None:
+            verdict = "Where frauds are known, 'fraud backtest' with either masking tells which finds more."
+            ablation.show(report, run, detector.history_, beside, masking=detector.masking, verdict=verdict)
+        run.artifact(report.write(out / "report.html"))
+        run.artifact(out, "model")
+    return run.run_id
+
+
+def costs(detector: FraudDetector, known: Transactions, *, beside_random: bool) -> list[Budget]:
+    """What a pretraining would cost, network by network."""
+    budgets = list(detector.pretraining_cost(known).values())
+    if beside_random:
+        others = _with_random_masks(detector).pretraining_cost(known).values()
+        budgets += [replace(budget, label=f"{budget.label}, random masks") for budget in others]
+    return budgets
+
+
+def _beside(
+    detector: FraudDetector,
+    known: Transactions,
+    params: Mapping[str, Any],
+    out: Path,
+    source: str,
+    synthetic: bool,
+    rates: Rates,
+    run: tracking.Run,
+) -> ablation.Twin:
+    other, folder = _with_random_masks(detector), ablation.folder_beside(out)
+
+    def train() -> tuple[str, Mapping[str, History]]:
+        run_id = pretrain(other, known, out=folder, source=source, synthetic=synthetic, rates=rates, inside=run.run_id)
+        return run_id, other.history_
+
+    made_of = {**params, "masking": other.masking, "data": known.fingerprint()}
+    return ablation.twin(folder, made_of=made_of, train=train)
+
+
+def _with_random_masks(detector: FraudDetector) -> FraudDetector:
+    other: FraudDetector = clone(detector).set_params(masking="random")
+    return other

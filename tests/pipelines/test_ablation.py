@@ -1,0 +1,149 @@
+"""A pretraining beside the same one with random masks: two whole runs, alike in all but the masks."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from unlabeled.core.errors import DataError
+from unlabeled.fraud.simulate import simulate as payments
+from unlabeled.medical import simulate as radiographs
+from unlabeled.pipelines import fraud, medical, sensors
+from unlabeled.pipelines.cli import main
+from unlabeled.sensors import MachineMonitor
+from unlabeled.sensors import simulate as plant
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
+
+
+def alike(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same weights; what a mask remembers does not count."""
+    tensors = [load_file(folder / "weights.safetensors") for folder in (one, other)]
+    ours, theirs = ({name: t for name, t in found.items() if ".mask." not in name} for found in tensors)
+    assert ours.keys() == theirs.keys()
+    return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> radiographs.Simulated:
+    return radiographs.write_archive(tmp_path_factory.mktemp("films"), patients=30, seed=0)
+
+
+def curve(folder: Path, run: Any, name: str) -> list[tuple[int, float]]:
+    from mlflow import MlflowClient
+
+    points = MlflowClient(f"sqlite:///{folder}/mlflow.db").get_metric_history(run.info.run_id, name)
+    return sorted((point.step, point.value) for point in points)
+
+
+def test_radiographs_beside_random_masks_and_with_labels_that_teach_nothing(
+    films: radiographs.Simulated, in_tmp: Path, complete: Callable[[Path, str], dict[str, Any]]
+) -> None:
+    given: dict[str, Any] = {"size": 32, "epochs": 5}
+    both = medical.pretrain(
+        films.images, out=Path("m"), masking="adaptive", labels=films.labels, beside_random=True, **given
+    )
+    runs = complete(in_tmp, "medical")
+    ours, theirs = runs["pretrain m"], runs["pretrain m-random-masks"]
+    assert theirs.data.tags["mlflow.parentRunId"] == ours.info.run_id
+    assert ours.data.tags["unlabeled.random_masks_run"] == theirs.info.run_id == both.details["random_masks_run"]
+    changed = {name for name, value in ours.data.params.items() if theirs.data.params.get(name) != value}
+    assert changed == {"masking"}
+    for name in ("loss", "watch.effective_rank", "watch.linear_probe"):
+        assert curve(in_tmp, ours, f"random_masks.{name}") == curve(in_tmp, theirs, name)
+        assert len(curve(in_tmp, ours, name)) > 1
+    page = (in_tmp / "m" / "report.html").read_text(encoding="utf-8")
+    assert "Beside random masks" in page
+
+    # Each is what it would be alone, without a label in sight.
+    medical.pretrain(films.images, out=Path("a"), masking="adaptive", **given)
+    medical.pretrain(films.images, out=Path("r"), **given)
+    assert alike(Path("m"), Path("a"))
+    assert alike(Path("m-random-masks"), Path("r"))
+    assert not alike(Path("m"), Path("r"))
+
+
+def test_what_is_there_already_is_not_trained_again_unless_the_settings_differ(
+    films: radiographs.Simulated, in_tmp: Path
+) -> None:
+    def run(**given: Any) -> str:
+        done = medical.pretrain(
+            films.images, out=in_tmp / "m", size=32, epochs=1, masking="blocks", beside_random=True, **given
+        )
+        return str(done.details["random_masks_run"])
+
+    first = run()
+    assert run() == first
+    assert run(seed=1) != first
+
+
+def test_machines_beside_random_masks(in_tmp: Path, complete: Callable[[Path, str], dict[str, Any]]) -> None:
+    for machine in plant.fleet(healthy=2, failing=0, seed=0, plan=plant.Plan(days=20, every_h=4)):
+        plant.write(machine, in_tmp / "machines")
+    template = MachineMonitor(masking="bearing", steps=10)
+    sensors.fit([in_tmp / "machines"], out=Path("s"), normal_share=0.9, template=template, beside_random=True)
+    sensors.fit([in_tmp / "machines"], out=Path("r"), normal_share=0.9, template=MachineMonitor(steps=10))
+    runs = complete(in_tmp, "sensors")
+    theirs = runs["pretrain encoder-random-masks"]
+    parent = theirs.data.tags["mlflow.parentRunId"]
+    assert (theirs.data.params["masking"], parent) == (
+        "random",
+        runs["fit healthy-1"].data.tags["unlabeled.pretraining_run"],
+    )
+    assert alike(Path("s/encoder-random-masks"), Path("r/encoder"))
+    assert not alike(Path("s/encoder"), Path("r/encoder"))
+    assert "Beside random masks" in (in_tmp / "s" / "encoder" / "report.html").read_text(encoding="utf-8")
+
+
+def test_payments_beside_random_masks(in_tmp: Path, complete: Callable[[Path, str], dict[str, Any]]) -> None:
+    table = payments(seed=0)
+    table[: len(table) // 4].to_parquet("payments.parquet")
+    fraud.pretrain(Path("payments.parquet"), out=Path("f"), steps=8, masking="fields", beside_random=True)
+    fraud.pretrain(Path("payments.parquet"), out=Path("r"), steps=8)
+    runs = complete(in_tmp, "fraud")
+    ours, theirs = runs["pretrain f"], runs["pretrain f-random-masks"]
+    assert theirs.data.tags["mlflow.parentRunId"] == ours.info.run_id
+    for network, name in (("cards", "watch.deviation"), ("merchants", "merchants watch.deviation")):
+        assert curve(in_tmp, ours, f"random_masks.{network} watch.deviation") == curve(in_tmp, theirs, name)
+    assert alike(Path("f-random-masks"), Path("r"))
+    assert not alike(Path("f"), Path("r"))
+
+
+def test_both_are_in_the_dry_run(films: radiographs.Simulated, in_tmp: Path) -> None:
+    done = medical.pretrain(
+        films.images, out=Path("m"), size=32, epochs=2, masking="lungs", beside_random=True, dry_run=True
+    )
+    assert [budget["label"] for budget in done.details["budgets"]] == ["pretraining", "with random masks"]
+    assert not list(in_tmp.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ([], "choose another --masking"),
+        (["--task", "rotation", "--masking", "lungs"], "this task hides nothing"),
+    ],
+)
+def test_random_masks_are_not_compared_with_themselves(
+    more: list[str], why: str, films: radiographs.Simulated, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["medical", "pretrain", str(films.images), "--beside-random", *more])
+    assert ended.value.code == 1
+    assert why in capsys.readouterr().err
+    assert not list(in_tmp.iterdir())
+
+
+def test_labels_of_one_class_cannot_be_looked_at(films: radiographs.Simulated, in_tmp: Path) -> None:
+    head, *rows = films.labels.read_text().splitlines()
+    column = head.split(",").index("label")
+    healthy = [row for row in rows if row.split(",")[column] == "0"]
+    (in_tmp / "healthy.csv").write_text("\n".join([head, *healthy]) + "\n")
+    with pytest.raises(DataError, match="at least two labelled pictures with pneumonia"):
+        medical.pretrain(films.images, out=Path("m"), size=32, labels=Path("healthy.csv"))
