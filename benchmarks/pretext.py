@@ -31,6 +31,7 @@ from unlabeled.medical import _network as network
 from unlabeled.medical import read_images
 from unlabeled.medical._finetuning import Labelled, fit_probe
 from unlabeled.medical.images import ImageSet
+from unlabeled.medical.splits import first_labels
 from unlabeled.medical.transforms import Augment
 
 HERE = Path(__file__).parent
@@ -66,12 +67,9 @@ def main() -> None:
     given.cache.mkdir(parents=True, exist_ok=True)
     images = read_images(given.data, size=64)
     train, val = images.part("train"), images.part("val")
-    assert train.order is not None
-    order = np.where(train.order < 0, np.iinfo(np.int64).max, train.order)
-    ranked = train.take(np.argsort(order, kind="stable"))
     budget = flops_of("masked", "random", 0.75) * given.epochs * (len(train) // BATCH)
     for seed in range(given.seeds):
-        rows = [_cached(given.cache, name, seed, budget, train, ranked, val, given.epochs) for name in WAYS]
+        rows = [_cached(given.cache, name, seed, budget, train, val, given.epochs) for name in WAYS]
         print(json.dumps({r["name"]: r["auroc"] for r in rows}), flush=True)
         write(given, budget, seeds=seed + 1)
 
@@ -91,22 +89,22 @@ def _module(task: str, masking: str, ratio: float, *, seed: int) -> Pretraining:
 
 
 def _cached(
-    cache: Path, name: str, seed: int, budget: float, train: ImageSet, ranked: ImageSet, val: ImageSet, epochs: int
+    cache: Path, name: str, seed: int, budget: float, train: ImageSet, val: ImageSet, epochs: int
 ) -> dict[str, Any]:
     path = cache / f"{name.replace(' ', '-').replace(':', '')}-e{epochs}-s{seed}.json"
     if not path.exists():
-        path.write_text(json.dumps(run(name, seed, budget, train, ranked, val)))
+        path.write_text(json.dumps(run(name, seed, budget, train, val)))
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 
 
-def run(name: str, seed: int, budget: float, train: ImageSet, ranked: ImageSet, val: ImageSet) -> dict[str, Any]:
+def run(name: str, seed: int, budget: float, train: ImageSet, val: ImageSet) -> dict[str, Any]:
     task, masking, ratio = WAYS[name]
     module = _module(task, masking, ratio, seed=seed)
     each = flops_of(task, masking, ratio)
     steps = max(1, round(budget / each))
     batches = Batches(train.images, batch_size=BATCH, seed=derive(seed, "pretrain"), transform=Augment())
-    before = probe(module, ranked, val)
+    before = probe(module, train, val)
     began = time.monotonic()
     fit(module, batches, settings=TrainingSettings(steps=steps, lr=1e-3), seed=seed)
     return {
@@ -116,18 +114,19 @@ def run(name: str, seed: int, budget: float, train: ImageSet, ranked: ImageSet, 
         "flops_a_step": each,
         "seconds": round(time.monotonic() - began, 1),
         "untrained": before,
-        "auroc": probe(module, ranked, val),
+        "auroc": probe(module, train, val),
     }
 
 
-def probe(module: Pretraining, ranked: ImageSet, val: ImageSet) -> dict[str, float]:
+def probe(module: Pretraining, train: ImageSet, val: ImageSet) -> dict[str, float]:
     """Validation AUROC of a logistic regression on the frozen mean token, by number of labels."""
-    assert ranked.labels is not None
     assert val.labels is not None
     found = {}
     on_val = torch.from_numpy(network.embeddings(module.backbone, val.images))
     for count in LABELS:
-        data = Labelled(ranked.images[:count], ranked.labels[:count])
+        few = first_labels(train, count, seed=0)
+        assert few.labels is not None
+        data = Labelled(few.images, few.labels)
         found[str(count)] = roc_auc(val.labels, fit_probe(module.backbone, data)(on_val).numpy())
     return found
 

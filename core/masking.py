@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from unlabeled.core.seeds import generator
 from unlabeled.core.tokens import Tokens
 
+# Into so many parts of like difficulty is a batch cut by a mask that hides more of some sequences than of others.
+_GROUPS = 4
+
 
 class Masked(NamedTuple):
     """Indices of the kept (B, K) and the masked (B, M) tokens of each sequence, each token at most once.
@@ -27,7 +30,7 @@ class Masked(NamedTuple):
 
 
 class Mask(nn.Module, ABC):
-    """Draws what a task hides. All sequences of a batch hide the same number of tokens.
+    """Draws what a task hides. All sequences that are masked together hide the same number of tokens.
 
     Args:
         seed: with the step, fixes every draw.
@@ -52,8 +55,18 @@ class Mask(nn.Module, ABC):
             patches: (B, T, P) the raw content of the tokens, for masks that look at it.
         """
 
-    def observe(self, masked: Tensor, error: Tensor) -> None:
-        """Is told how hard each masked token was: indices and errors, both (B, M). Most masks do not care."""
+    def groups(self, patches: Tensor) -> list[Tensor] | None:
+        """Rows of a batch (B, T, P) to be masked apart, where a mask hides more of some sequences than of others;
+        ``None`` where it treats all alike."""
+        return None
+
+    def observe(self, masked: Tensor, error: Tensor, patches: Tensor | None = None, *, part: float = 1.0) -> None:
+        """Is told how hard each masked token was: indices and errors, both (B, M). Most masks do not care.
+
+        Args:
+            patches: (B, T, P) the raw content of the tokens.
+            part: share of the batch that these sequences are, where it was masked in groups.
+        """
         return
 
     def _gumbel(self, b: int, t: int, step: int, *, name: str = "mask") -> Tensor:
@@ -137,18 +150,23 @@ class BlockMask(Mask):
 
 
 class AdaptiveMask(Mask):
-    """Hides what is hard at the moment, and more of it as the task gets easier.
+    """Hides what is hard at the moment, more of it as the task gets easier, and less of what is a hard sequence.
 
     *What*: an exponential mean of each place's error, standardised over the places, adds ``strength`` times itself to
     the log weights of the draw (hard patches mining: Wang et al., 2023, with a memory in place of a teacher). *How
     much*: the share hidden goes from ``ratio[0]`` to ``ratio[1]`` as the error falls from where it was after the
-    first ``warmup`` looks to a ``floor`` share of that (a curriculum after Madan et al., 2024). With ``strength=0`` and
-    equal ratios it is :class:`RandomMask`: the ablation.
+    first ``warmup`` looks to a ``floor`` share of that (a curriculum after Madan et al., 2024). *Of whom*: how hard a
+    sequence will be is foretold from what its patches hold (the log of their mean variance) by the running linear
+    regression of the errors so far; a sequence foretold to be one standard deviation harder has ``spread`` less of it
+    hidden. Where the errors do not follow from that, all are treated alike. A batch is masked in up to four groups of
+    like difficulty, so that nothing is padded. With ``strength=0``, ``spread=0`` and equal ratios it is
+    :class:`RandomMask`: the ablation.
 
     Args:
         tokens: number of places T.
         ratio: share hidden at first and at last.
         strength: 0 ignores the memory.
+        spread: 0 hides as much of every sequence.
         momentum: of the memory.
         warmup: looks before the memory counts.
         floor: share of the early error at which the last ratio is reached.
@@ -161,6 +179,7 @@ class AdaptiveMask(Mask):
         *,
         ratio: tuple[float, float] = (0.7, 0.85),
         strength: float = 0.5,
+        spread: float = 0.1,
         momentum: float = 0.98,
         warmup: int = 20,
         floor: float = 0.5,
@@ -169,10 +188,13 @@ class AdaptiveMask(Mask):
     ) -> None:
         super().__init__(prior=prior, seed=seed)
         self.ratio = (_checked(ratio[0]), _checked(ratio[1]))
-        self.strength, self.momentum, self.warmup, self.floor = strength, momentum, warmup, floor
+        self.strength, self.spread = strength, spread
+        self.momentum, self.warmup, self.floor = momentum, warmup, floor
         self.register_buffer("difficulty", torch.zeros(tokens))
         self.register_buffer("looks", torch.zeros(tokens))
         self.register_buffer("level", torch.zeros(3))  # batches seen, mean error now, mean error after the warm-up
+        # Running means of what sequences hold, of their error, of both squares and of the product.
+        self.register_buffer("moments", torch.zeros(5, dtype=torch.float64))
 
     def forward(self, tokens: Tokens, step: int, patches: Tensor | None = None) -> Masked:
         b, t, _ = tokens.x.shape
@@ -180,31 +202,64 @@ class AdaptiveMask(Mask):
         difficulty, looks = self.get_buffer("difficulty").cpu(), self.get_buffer("looks").cpu()
         if self.strength and bool((looks > 0).all()) and float(self.get_buffer("level")[0]) >= self.warmup:
             key = key + self.strength * (difficulty - difficulty.mean()) / difficulty.std().clamp(min=1e-6)
-        return _split(key, _count(t, self.share()), tokens.x.device)
+        share = self.share()
+        if self.spread and self.training and patches is not None:
+            share = min(0.95, max(0.05, share - self.spread * float(self.foretold(patches).mean())))
+        return _split(key, min(t - 1, max(1, round(t * share))), tokens.x.device)
 
     def share(self) -> float:
-        """The share of the tokens that is hidden now."""
+        """The share of the tokens that is hidden now, of a sequence of usual difficulty."""
         seen, now, early = (float(value) for value in self.get_buffer("level"))
         if seen < self.warmup or early <= 0:
             return self.ratio[0]
         progress = min(1.0, max(0.0, (1 - now / early) / (1 - self.floor)))
         return self.ratio[0] + progress * (self.ratio[1] - self.ratio[0])
 
+    def foretold(self, patches_btp: Tensor) -> Tensor:
+        """How hard each sequence will be, (B,), in standard deviations of the errors: 0 for the usual."""
+        held, error, held2, error2, product = self.get_buffer("moments").cpu()
+        spread = ((held2 - held**2) * (error2 - error**2)).clamp(min=0).sqrt()
+        if float(self.get_buffer("level")[0]) < self.warmup or spread < 1e-12:
+            return torch.zeros(len(patches_btp))
+        correlation = ((product - held * error) / spread).clamp(-1, 1)
+        return (correlation * (_held(patches_btp).cpu() - held) / (held2 - held**2).sqrt()).clamp(-2, 2).float()
+
+    def groups(self, patches: Tensor) -> list[Tensor] | None:
+        if not (self.spread and self.training):  # what is judged is hidden alike
+            return None
+        hardness = self.foretold(patches)
+        if len(patches) < 2 or not bool(hardness.any()):
+            return None
+        order = hardness.argsort(stable=True).to(patches.device)
+        return list(order.chunk(min(_GROUPS, len(patches))))
+
     @torch.no_grad()
-    def observe(self, masked: Tensor, error: Tensor) -> None:
+    def observe(self, masked: Tensor, error: Tensor, patches: Tensor | None = None, *, part: float = 1.0) -> None:
         difficulty, looks, level = (self.get_buffer(name) for name in ("difficulty", "looks", "level"))
+        momentum = self.momentum**part
         index, value = masked.reshape(-1), error.detach().float().reshape(-1)
         count = torch.zeros_like(looks).index_add_(0, index, torch.ones_like(value))
         total = torch.zeros_like(looks).index_add_(0, index, value)
         seen, mean = count > 0, total / count.clamp(min=1)
         fresh = seen & (looks == 0)
-        blended = self.momentum * difficulty + (1 - self.momentum) * mean
+        blended = momentum * difficulty + (1 - momentum) * mean
         difficulty.copy_(torch.where(fresh, mean, torch.where(seen, blended, difficulty)))
         looks += seen
-        level[0] += 1
-        level[1] = value.mean() if level[0] == 1 else self.momentum * level[1] + (1 - self.momentum) * value.mean()
+        first = level[0] == 0
+        level[0] += part
+        level[1] = value.mean() if first else momentum * level[1] + (1 - momentum) * value.mean()
         if level[0] == self.warmup:
             level[2] = level[1]
+        if self.spread and patches is not None:
+            held, hard = _held(patches), error.detach().double().mean(dim=1).to(patches.device)
+            now = torch.stack([x.mean() for x in (held, hard, held**2, hard**2, held * hard)])
+            moments = self.get_buffer("moments")
+            moments.copy_(now if first else momentum * moments + (1 - momentum) * now.to(moments.device))
+
+
+def _held(patches_btp: Tensor) -> Tensor:
+    """The log of the mean variance of each sequence's patches, (B,)."""
+    return (salience(patches_btp, kind="variance").double().mean(dim=1) + 1e-8).log()
 
 
 class SalientMask(Mask):

@@ -63,7 +63,9 @@ class MaskedReconstruction(Pretext):
 
     def target(self, tokenizer: GridPatches, batch: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, T, P)."""
-        patches = tokenizer.patches(batch)
+        return self._target(tokenizer.patches(batch))
+
+    def _target(self, patches: Tensor) -> Tensor:
         return standardised(patches) if self.normalise else patches
 
     def reconstruct(
@@ -91,12 +93,18 @@ class MaskedReconstruction(Pretext):
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
         tokenizer = backbone.tokenizer
         assert isinstance(tokenizer, GridPatches)
-        prediction, masked = self.reconstruct(backbone, batch, step, predicted=self.predicted)
-        target = take(self.target(tokenizer, batch), masked)
-        error = (prediction - target).square().mean(dim=-1)
-        if self.training:
-            self.mask.observe(masked, error)
-        total = error.mean()
+        patches = tokenizer.patches(batch)
+        groups = self.mask.groups(patches)
+        parts = [(batch, patches)] if groups is None else [(batch[rows], patches[rows]) for rows in groups]
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        for some, content in parts:
+            prediction, masked = self.reconstruct(backbone, some, step, predicted=self.predicted)
+            error = (prediction - take(self._target(content), masked)).square().mean(dim=-1)
+            found.append((masked, error, content))
+        if self.training:  # only now, so that all groups are masked by what was known before the step
+            for masked, error, content in found:
+                self.mask.observe(masked, error, content, part=len(error) / len(batch))
+        total = torch.cat([error.reshape(-1) for _, error, _ in found]).mean()
         return Loss(total, {"masked_mse": total.detach()})
 
 

@@ -1,5 +1,7 @@
 """Blocks, adaptive and salient masks: exact counts, shapes, memory, and that nothing is never seen."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -63,7 +65,7 @@ def test_a_prior_pulls_blocks_towards_it() -> None:
 
 
 def test_without_strength_an_adaptive_mask_is_a_random_one() -> None:
-    adaptive = AdaptiveMask(16, ratio=(0.5, 0.5), strength=0.0, seed=4, warmup=1)
+    adaptive = AdaptiveMask(16, ratio=(0.5, 0.5), strength=0.0, spread=0.0, seed=4, warmup=1)
     for step in range(5):
         adaptive.observe(torch.arange(16).expand(2, -1), torch.arange(16.0).expand(2, -1))
         assert torch.equal(
@@ -90,6 +92,68 @@ def test_the_share_follows_the_error_by_hand() -> None:
         shares.append(mask.share())
     # Early error 8: at 6 half of the way to its half, at 4 and below all of it, and back where it was.
     assert shares == pytest.approx([0.5, 0.5, 0.625, 0.75, 0.75, 0.5])
+
+
+def sequences(*deviations: float) -> torch.Tensor:
+    """(B, 20, 2): every patch of a sequence is plus and minus its deviation."""
+    return torch.tensor([[-1.0, 1.0]]).expand(len(deviations), 20, 2) * torch.tensor(deviations)[:, None, None]
+
+
+def test_less_is_hidden_of_sequences_that_are_foretold_to_be_hard_by_hand() -> None:
+    mask = AdaptiveMask(20, ratio=(0.5, 0.5), strength=0.0, spread=0.1, momentum=0.0, warmup=1)
+    held = sequences(1.0, math.e, 1.0, math.e)  # log variances 0 and 2: mean 1, standard deviation 1
+    everywhere = torch.arange(20).expand(4, -1)
+    mask.observe(everywhere, torch.tensor([3.0, 5.0, 3.0, 5.0])[:, None].expand(4, 20), held)
+    asked = sequences(math.e, 1.0, math.e**0.5, math.e**9)
+    assert mask.foretold(asked).tolist() == pytest.approx([1.0, -1.0, 0.0, 2.0], abs=1e-4)  # held to two deviations
+    groups = mask.groups(asked)
+    assert groups is not None
+    assert [rows.tolist() for rows in groups] == [[1], [2], [0], [3]]  # from easy to hard
+    hidden = [mask(tokens_of(1, 20), 0, asked[rows]).masked.shape[1] for rows in groups]
+    assert hidden == [12, 10, 8, 6]  # of 20: 0.6, 0.5, 0.4 and 0.3
+
+
+def test_all_sequences_are_treated_alike_where_nothing_tells_the_hard_ones_and_where_they_are_judged() -> None:
+    mask = AdaptiveMask(20, warmup=1, momentum=0.0)
+    held, everywhere = sequences(1.0, 2.0, 1.0, 2.0), torch.arange(20).expand(4, -1)
+    mask.observe(everywhere, torch.tensor([3.0, 3.0, 5.0, 5.0])[:, None].expand(4, 20), held)  # no correlation
+    assert mask.groups(held) is None
+    mask.observe(everywhere, torch.tensor([3.0, 5.0, 3.0, 5.0])[:, None].expand(4, 20), held)
+    assert mask.groups(held) is not None
+    assert AdaptiveMask(20, spread=0.0).groups(held) is None
+    mask.eval()
+    assert mask.groups(held) is None
+    usual = mask(tokens_of(1, 20), 0).masked
+    assert torch.equal(mask(tokens_of(1, 20), 0, sequences(9.0)).masked, usual)
+
+
+def test_the_loss_over_groups_is_the_mean_over_all_hidden_tokens() -> None:
+    tokenizer = GridPatches(grid=(16, 16), patch=(4, 4), dim=32)
+    mask = AdaptiveMask(16, ratio=(0.5, 0.5), spread=0.2, warmup=1, momentum=0.0)
+    task = MaskedReconstruction(tokenizer, mask=mask, dim=16, depth=1, heads=2, normalise=False)
+    backbone = Backbone(tokenizer, Encoder(dim=32, depth=1, heads=2))
+    x = torch.randn(8, 1, 16, 16) * torch.linspace(0.2, 2.0, 8)[:, None, None, None]
+    task.loss(backbone, x, 0)  # errors follow the variance: patches are not standardised
+    state = {name: value.clone() for name, value in mask.state_dict().items()}
+    lengths: list[tuple[int, int]] = []
+    hook = backbone.encoder.register_forward_pre_hook(lambda _, given: lengths.append(tuple(given[0].x.shape[:2])))
+    total = task.loss(backbone, x, 1).total
+    hook.remove()
+    assert [rows for rows, _ in lengths] == [2, 2, 2, 2]
+    kept = [length for _, length in lengths]
+    assert kept == sorted(kept)
+    assert kept[0] < 8 < kept[-1]  # of the hard ones more is shown
+
+    mask.load_state_dict(state)
+    errors = []
+    for rows in mask.groups(tokenizer.patches(x)) or []:
+        prediction, masked = task.reconstruct(backbone, x[rows], 1)
+        truth = tokenizer.patches(x[rows]).gather(1, masked[..., None].expand(-1, -1, 16))
+        errors += (prediction - truth).square().mean(dim=-1).flatten().tolist()
+    assert total.item() == pytest.approx(sum(errors) / len(errors), rel=1e-5)
+    assert mask.get_buffer("level")[0] == 1
+    task.loss(backbone, x, 1)
+    assert mask.get_buffer("level")[0] == 2  # four groups are one look
 
 
 def test_an_adaptive_mask_comes_back_from_its_state() -> None:
