@@ -4,7 +4,8 @@
 
 Each way trains from scratch with a budget of its own (a share of what the longest training with random masks costs) and
 a schedule of that length. Compute is counted step by step from the tokens that were processed: the encoder's training
-FLOPs, and those of tokenizer, encoder and decoder together.
+FLOPs, and those of tokenizer, encoder and decoder together. Adaptive: the places hidden follow their errors, and the
+share grows as the error falls; share of each: only how much of each sequence is hidden follows its foretold error.
 
 Radiographs (kermany224 at 64 px, encoder of 128 x 4): trained on the 4,709 training pictures without labels; quality is
 the validation AUROC of a logistic regression on the frozen mean token with 250 labels. Vibration (encoder of 64 x 3, as
@@ -51,7 +52,9 @@ _COSTS = (("flops", "whole"), ("encoder_flops", "whole_encoder"))
 WAYS: dict[str, tuple[float, ...]] = {
     "random": (SPARSE, 0.5, LESS, FULL),
     "adaptive": (SPARSE, 0.5, LESS, FULL),
+    "adaptive, share of each": (LESS,),
     "sparse": (0.15, SPARSE),
+    "sparse, half random tokens": (SPARSE,),
     "sparse, random tokens": (SPARSE,),
 }
 
@@ -189,12 +192,16 @@ def _regression() -> Any:
 
 
 def mask_of(kind: Kind, way: str, tokens: int, seed: int) -> Mask:
-    draw = derive(seed, "mask")
-    if way == "random":
-        return RandomMask(kind.ratio, seed=draw)
-    if way == "adaptive":
-        return AdaptiveMask(tokens, ratio=(kind.ratio - 0.1, kind.ratio + 0.1), seed=draw)
-    return SalientMask(active=0.5, chance=1.0 if way == "sparse, random tokens" else 0.2, ratio=kind.ratio, seed=draw)
+    draw, usual = derive(seed, "mask"), kind.ratio
+    match way:
+        case "random":
+            return RandomMask(usual, seed=draw)
+        case "adaptive":
+            return AdaptiveMask(tokens, ratio=(usual - 0.1, usual + 0.1), spread=0.0, seed=draw)
+        case "adaptive, share of each":
+            return AdaptiveMask(tokens, ratio=(usual, usual), strength=0.0, seed=draw)
+    chance = {"sparse": 0.2, "sparse, half random tokens": 0.5, "sparse, random tokens": 1.0}[way]
+    return SalientMask(active=0.5, chance=chance, ratio=usual, seed=draw)
 
 
 class Counted(MaskedReconstruction):
@@ -252,7 +259,7 @@ def run(kind: Kind, way: str, share: float, seed: int) -> dict[str, Any]:
     """One training with a share of the compute of the longest: of the encoder's for adaptive masks, which is what they
     save; of all for sparse ones."""
     full = cost_of_a_step(kind, "random")
-    own = cost_of_a_step(kind, "random" if way == "adaptive" else way)
+    own = cost_of_a_step(kind, "random" if way.startswith("adaptive") else way)
     steps = max(1, round(kind.steps * share * (full.whole / own.whole)))
     module, task = built(kind, way, seed)
     untrained = kind.quality(module.backbone)
@@ -284,15 +291,16 @@ def write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     print(markdown(content))
 
 
-def reached(rows: list[dict[str, Any]]) -> list[float | None]:
+def reached(rows: list[dict[str, Any]]) -> dict[str, list[float | None]]:
     """Seed by seed: encoder FLOPs at which adaptive masks reach what random ones end with, as a share of what those
     took, or ``None`` where they never do."""
-    found: list[float | None] = []
+    found: dict[str, list[float | None]] = {way: [] for way in WAYS if way.startswith("adaptive")}
     for seed in sorted({row["seed"] for row in rows}):
         own = [row for row in rows if row["seed"] == seed]
         end = next(row for row in own if row["way"] == "random" and row["share"] == FULL)
-        curve = sorted((r["encoder_flops"] / end["encoder_flops"], r["quality"]) for r in own if r["way"] == "adaptive")
-        found.append(next((x for x, y in curve if y >= end["quality"]), None))
+        for way, shares in found.items():
+            curve = sorted((r["encoder_flops"] / end["encoder_flops"], r["quality"]) for r in own if r["way"] == way)
+            shares.append(next((x for x, y in curve if y >= end["quality"]), None))
     return found
 
 
@@ -302,14 +310,13 @@ def markdown(content: dict[str, Any]) -> str:
     lines = ["# Masks that choose: quality against compute", "", f"`{content['command']}`", ""]
     lines += [" ".join(part.split()) for part in about[2:4]]
     lines += [f"Means with Student's 95 % interval over seeds. Hardware: {content['hardware']}.", ""]
-    for name, shares in content["adaptive_reaches_at"].items():
+    for name, ways in content["adaptive_reaches_at"].items():
         rows = [row for row in content["rows"] if row["kind"] == name]
-        lines += [f"## {name.capitalize()}, {len(shares)} seeds", "", *_table(rows), ""]
-        said = ", ".join("never" if x is None else f"at {x:.0%}" for x in shares)
-        lines += [
-            f"Adaptive masks reach what random ones end with (asked: at 77 % of their encoder FLOPs), by seed: {said}.",
-            "",
-        ]
+        lines += [f"## {name.capitalize()}, {len({row['seed'] for row in rows})} seeds", "", *_table(rows), ""]
+        lines += ["Where they reach what random masks end with (asked: at 77 % of their encoder FLOPs), by seed:", ""]
+        for way, shares in ways.items():
+            lines.append(f"- {way}: " + ", ".join("never" if x is None else f"at {x:.0%}" for x in shares))
+        lines.append("")
     return "\n".join(lines)
 
 

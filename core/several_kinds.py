@@ -7,6 +7,7 @@ by the units of its loss.
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unlabeled.core.audit.watch import Curves, Health, Watch
 from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.pretext.base import Loss, Pretraining
@@ -50,10 +52,19 @@ def teach_together(
 
     Raises:
         ValueError: encoders of different sizes.
+        CollapseError: the embeddings of one kind no longer tell its rows apart.
     """
     several, batches = together(lessons)
     history = fit(
-        several, batches, settings=settings, seed=seed, state=state, describe=describe, log=log, label="pretraining"
+        several,
+        batches,
+        settings=settings,
+        seed=seed,
+        state=state,
+        describe=describe,
+        watch=WatchOfKinds.of({kind: lesson.batches for kind, lesson in lessons.items()}),
+        log=log,
+        label="pretraining",
     )
     for lesson in lessons.values():
         lesson.module.backbone.encoder = copy.deepcopy(lesson.module.backbone.encoder)
@@ -133,6 +144,60 @@ class SeveralKinds(nn.Module):
         task = self.tasks[kind]
         assert isinstance(task, Pretraining)
         return copy.deepcopy(task.backbone)
+
+
+class WatchOfKinds(Watch):
+    """A watch over each kind of data; the training collapses when one of them does. Curves: those of
+    :class:`~unlabeled.core.audit.watch.Watch` under each kind's name.
+
+    Args:
+        watches: by kind, as in the :class:`SeveralKinds` that is trained.
+    """
+
+    def __init__(self, watches: Mapping[str, Watch]) -> None:
+        self.watches = dict(watches)
+
+    @classmethod
+    def of(cls, kinds: Mapping[str, Batches]) -> "WatchOfKinds | None":
+        """Over 64 rows of each kind; ``None`` where no kind has rows to tell apart."""
+        found = {kind: watch for kind, batches in kinds.items() if (watch := Watch.over(batches, rows=64))}
+        return cls(found) if found else None
+
+    def names(self, module: nn.Module) -> tuple[str, ...]:
+        return tuple(
+            f"{kind}.{name}" for kind, watch in self.watches.items() for name in watch.names(_of(module, kind))
+        )
+
+    def look(self, module: nn.Module) -> dict[str, float]:
+        return {
+            f"{kind}.{name}": value
+            for kind, watch in self.watches.items()
+            for name, value in watch.look(_of(module, kind)).items()
+        }
+
+    def rhythm(self, *, steps: int, batch_size: int, checkpoint_every: int, share: float = 0.02) -> int:
+        each = batch_size // len(self.watches)
+        return max(
+            watch.rhythm(steps=steps, batch_size=each, checkpoint_every=checkpoint_every, share=share)
+            for watch in self.watches.values()
+        )
+
+    def health(self, curves: Curves) -> Health:
+        """The worst of all kinds; what is kept was healthy in all of them."""
+        found = []
+        for kind, watch in self.watches.items():
+            own = {name.removeprefix(f"{kind}."): c for name, c in curves.items() if name.startswith(f"{kind}.")}
+            one = watch.health(own)
+            found.append(replace(one, seen=f"{one.seen} for '{kind}'"))
+        worst = max(found, key=lambda one: (one.collapsed, one.low))
+        kept = [one.kept for one in found]
+        return replace(worst, kept=None if None in kept else min(step for step in kept if step is not None))
+
+
+def _of(module: nn.Module, kind: str) -> nn.Module:
+    tasks = module.tasks
+    assert isinstance(tasks, nn.ModuleDict)
+    return tasks[kind]
 
 
 class SideBySide(Batches):

@@ -127,7 +127,8 @@ def pretrain(
             says="The same transformer blocks have learnt from all of them, without labels.",
             facts={"kinds": len(lessons), "steps": history.steps},
             # Each loss over its own first value: they have units of their own.
-            curves={kind: _relative(history.curves[kind]) for kind in lessons},
+            curves={kind: _relative(history.curves[kind]) for kind in lessons}
+            | {name: curve for name, curve in history.curves.items() if ".watch." in name},
             made_of=made_of,
             synthetic=False,
             run_id=run.run_id,

@@ -10,7 +10,7 @@ from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.masking import RandomMask
 from unlabeled.core.pretext import EventModelling, MaskedReconstruction, Pretraining
-from unlabeled.core.several_kinds import Lesson, SeveralKinds, SideBySide, of_kind, sharing, teach_together
+from unlabeled.core.several_kinds import Lesson, SeveralKinds, SideBySide, of_kind, sharing, teach_together, together
 from unlabeled.core.tokens import EventFields, GridPatches
 from unlabeled.core.training import History, TrainingSettings, fit
 
@@ -132,6 +132,19 @@ def test_an_encoder_of_its_own_is_refused() -> None:
         SeveralKinds({**dict(module.tasks.items()), "stranger": stranger})  # type: ignore[dict-item]
 
 
+def test_each_kind_is_watched_and_that_changes_nothing() -> None:
+    settings = TrainingSettings(steps=30, lr=3e-3, log_every=5, checkpoint_every=10)
+    watched = teach_together(lessons(), settings=settings)
+    several, batches = together(lessons())
+    plain = fit(several, batches, settings=settings)
+    looks = {name: curve for name, curve in watched.curves.items() if "watch." in name}
+    assert {name.partition(".")[0] for name in looks} == {"pictures", "spectra", "payments"}
+    assert {name: curve for name, curve in watched.curves.items() if name not in looks} == plain.curves
+    own = of_kind(watched, "spectra").curves["watch.effective_rank"]
+    assert own == looks["spectra.watch.effective_rank"]
+    assert len(own) > 1
+
+
 def lessons() -> dict[str, Lesson]:
     module, together = three_kinds(), data()
     return {
@@ -159,7 +172,7 @@ def test_kinds_taught_together_leave_with_the_same_blocks_each_in_a_copy_of_its_
         next(one.parameters()).add_(1.0)
     assert not torch.equal(next(one.parameters()), next(others[0].parameters()))
     alone = of_kind(history, "payments")
-    assert set(alone.curves) == {"loss", "next_event", "masked_field"}
+    assert {name for name in alone.curves if not name.startswith("watch.")} == {"loss", "next_event", "masked_field"}
     assert alone.curves["loss"] == history.curves["payments"]
     # What a kind goes on with is what was trained: its loss now is the curve's, not the untrained one.
     lesson = taught["spectra"]

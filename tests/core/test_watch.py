@@ -20,6 +20,7 @@ from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.errors import BadBatchError, CollapseError
 from unlabeled.core.masking import RandomMask
 from unlabeled.core.pretext import EventModelling, Joint, Loss, MaskedReconstruction, Pretext, Pretraining, Rotation
+from unlabeled.core.several_kinds import SeveralKinds, SideBySide, WatchOfKinds, sharing
 from unlabeled.core.tokens import EventFields, GridPatches
 from unlabeled.core.training import History, TrainingSettings, fit
 
@@ -286,3 +287,44 @@ def test_embeddings_that_are_no_numbers_are_no_collapse() -> None:
     plain = reconstruction()
     with pytest.raises(BadBatchError, match="embeddings were not finite after the batch at step 4"):
         watched(Breaks(plain.backbone, plain.pretext), waves())
+
+
+def several(*tasks: Pretraining) -> SeveralKinds:
+    """Their encoders share the blocks of the first."""
+    trunk = tasks[0].backbone.encoder
+    for task in tasks[1:]:
+        task.backbone.encoder = sharing(trunk, causal=False)
+    return SeveralKinds(dict(zip("ab", tasks, strict=False)))
+
+
+def test_several_kinds_are_looked_at_one_by_one() -> None:
+    module, sample = several(reconstruction(), two_views(negatives=True)), torch.from_numpy(waves(8))
+    watch = WatchOfKinds({"a": Watch(sample), "b": Watch(sample)})
+    seen = watch.look(module)
+    assert tuple(seen) == watch.names(module)
+    for name, task in module.tasks.items():
+        alone = Watch(sample).look(task)
+        assert {key: seen[f"{name}.{key}"] for key in alone} == alone
+    assert f"b.{PROJECTED_RANK}" in seen
+    assert f"a.{PROJECTED_RANK}" not in seen
+
+
+def test_a_collapse_of_one_kind_is_a_collapse_and_is_named() -> None:
+    fine, falling = [(10 * i, 9.0) for i in range(5)], [(10 * i, rank) for i, rank in enumerate((9, 9, 9, 1.01, 1.01))]
+    spread = [(10 * i, 0.5) for i in range(5)]
+    watch = WatchOfKinds({name: Watch(torch.zeros(2, 1)) for name in "ab"})
+    curves = {f"a.{RANK}": fine, f"a.{DEVIATION}": spread, f"b.{RANK}": falling, f"b.{DEVIATION}": spread}
+    found = watch.health(curves)
+    assert (found.low, found.collapsed, found.kept) == (2, True, 20)
+    assert found.seen == "an effective rank of 1.01 (at best 9) for 'b'"
+    healthy = watch.health({**curves, f"b.{RANK}": fine})
+    assert (healthy.low, healthy.collapsed, healthy.kept) == (0, False, 40)
+
+
+def test_a_training_of_several_kinds_stops_when_one_of_them_collapses() -> None:
+    module = several(two_views(negatives=False), two_views(negatives=True))
+    data = SideBySide({name: Batches(waves(), batch_size=32) for name in "ab"})
+    watch = WatchOfKinds({name: Watch(torch.from_numpy(waves(64)), every=5) for name in "ab"})
+    settings = TrainingSettings(steps=200, lr=3e-3, checkpoint_every=1)
+    with pytest.raises(CollapseError, match="for 'a'"):
+        fit(module, data, settings=settings, watch=watch)
