@@ -1,0 +1,242 @@
+"""Which value of a task's own setting teaches most? The defaults of the pretext tasks, by kind of data.
+
+    OMP_NUM_THREADS=1 python benchmarks/settings.py --cache FOLDER
+
+Every row trains the same small encoder (64 x 3) on the same data without labels, all values of one setting for the
+same training FLOPs (those of the default over ``steps`` steps), three seeds each. Quality is that of frontier.py:
+radiographs, validation AUROC of a logistic regression on the frozen mean token with 250 labels; vibration, AUROC of
+late against earlier life on bearings that gave no labels, which looks at how runs ended, so no default is chosen by it.
+The official test part is not looked at. The budgets differ from setting to setting, so that rows compare within one
+setting only. Runs are kept in ``--cache``.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import frontier
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from unlabeled.core.batches import Batches
+from unlabeled.core.checkpoints import write_atomically
+from unlabeled.core.encoder import Backbone, Encoder
+from unlabeled.core.evaluation import over_runs
+from unlabeled.core.hardware import describe_hardware
+from unlabeled.core.masking import BlockMask, RandomMask
+from unlabeled.core.pretext import Joint, MaskedReconstruction, NTXent, Pretext, Pretraining, VICReg
+from unlabeled.core.progress import quiet
+from unlabeled.core.seeds import derive
+from unlabeled.core.tokens import GridPatches
+from unlabeled.core.training import TrainingSettings, fit
+from unlabeled.core.views import PictureView, SignalView
+
+HERE = Path(__file__).parent
+DIM, DEPTH, HEADS, DECODER = 64, 3, 4, {"dim": 32, "depth": 1, "heads": 4}
+Make = Callable[[GridPatches, float, int], Pretext]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting of one task: the values that are tried, the default among them, and what a run is given."""
+
+    values: tuple[float, ...]
+    default: float
+    make: Make
+    steps: int = 240  # with the default
+
+
+def masked(tokenizer: GridPatches, ratio: float, seed: int, *, raw: bool = False) -> MaskedReconstruction:
+    return MaskedReconstruction(tokenizer, mask=RandomMask(ratio, seed=seed), normalise=not raw, **DECODER)
+
+
+def gap(shape: Any, blocks: int, *, raw: bool) -> Make:
+    def make(tokenizer: GridPatches, ratio: float, seed: int) -> Pretext:
+        mask = BlockMask((tokenizer.rows, tokenizer.columns), ratio=ratio, blocks=blocks, shape=shape, seed=seed)
+        return MaskedReconstruction(tokenizer, mask=mask, normalise=not raw, **DECODER)
+
+    return make
+
+
+def signal_view(strength: float) -> SignalView:
+    usual = SignalView()
+    return SignalView(gain=usual.gain * strength, noise=usual.noise * strength, band=usual.band * strength)
+
+
+RADIOGRAPHS = {
+    "masked: share hidden": Setting(values=(0.5, 0.6, 0.75, 0.85, 0.9), default=0.75, make=masked),
+    "inpainting, two blocks: share hidden": Setting(
+        values=(0.25, 0.4, 0.6, 0.75), default=0.4, make=gap("block", 2, raw=False)
+    ),
+    "NT-Xent: temperature": Setting(
+        values=(0.1, 0.2, 0.5),
+        default=0.2,
+        make=lambda _, t, seed: NTXent(DIM, view=PictureView(), temperature=t, seed=seed),
+        steps=100,
+    ),
+    "NT-Xent: strength of the views": Setting(
+        values=(0.5, 1.0, 1.5),
+        default=1.0,
+        make=lambda _, s, seed: NTXent(DIM, view=PictureView.of_strength(s), temperature=0.2, seed=seed),
+        steps=100,
+    ),
+    "VICReg: strength of the views": Setting(
+        values=(0.5, 1.0, 1.5),
+        default=1.0,
+        make=lambda _, s, seed: VICReg(DIM, view=PictureView.of_strength(s), seed=seed),
+        steps=100,
+    ),
+    "masked and NT-Xent: weight of the second": Setting(
+        values=(0.03, 0.1, 0.3),
+        default=0.1,
+        make=lambda tokenizer, w, seed: Joint(
+            {
+                "masked": (masked(tokenizer, 0.75, seed), 1.0),
+                "contrastive": (NTXent(DIM, view=PictureView(), temperature=0.2, seed=seed), w),
+            }
+        ),
+        steps=100,
+    ),
+}
+VIBRATION = {
+    "masked: share hidden": Setting(
+        values=(0.4, 0.6, 0.75, 0.85), default=0.6, make=lambda t, r, seed: masked(t, r, seed, raw=True)
+    ),
+    "gap in time: share hidden": Setting(values=(0.2, 0.4, 0.6), default=0.6, make=gap("time", 1, raw=True)),
+    "gap in frequency: share hidden": Setting(values=(0.2, 0.4, 0.6), default=0.6, make=gap("band", 1, raw=True)),
+    "NT-Xent: temperature": Setting(
+        values=(0.1, 0.2, 0.5),
+        default=0.2,
+        make=lambda _, t, seed: NTXent(DIM, view=SignalView(), temperature=t, seed=seed),
+        steps=100,
+    ),
+    "NT-Xent: strength of the views": Setting(
+        values=(0.5, 1.0, 2.0),
+        default=1.0,
+        make=lambda _, s, seed: NTXent(DIM, view=signal_view(s), temperature=0.2, seed=seed),
+        steps=100,
+    ),
+    "VICReg: strength of the views": Setting(
+        values=(0.5, 1.0, 2.0),
+        default=1.0,
+        make=lambda _, s, seed: VICReg(DIM, view=signal_view(s), seed=seed),
+        steps=100,
+    ),
+    "masked and VICReg: weight of the second": Setting(
+        values=(0.03, 0.1, 0.3),
+        default=0.1,
+        make=lambda tokenizer, w, seed: Joint(
+            {
+                "masked": (masked(tokenizer, 0.6, seed, raw=True), 1.0),
+                "vicreg": (VICReg(DIM, view=SignalView(), seed=seed), w),
+            }
+        ),
+        steps=100,
+    ),
+}
+KINDS: dict[str, dict[str, Setting]] = {"radiographs": RADIOGRAPHS, "vibration": VIBRATION}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--cache", type=Path, required=True, help="folder outside the repository")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--seeds", type=int, default=3)
+    given = parser.parse_args()
+    quiet(True)
+    torch.set_num_threads(1)
+    given.cache.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for kind_name in given.kinds:
+        kind = getattr(frontier, kind_name)(given.data)
+        kind = replace(kind, tokenizer=_narrow(kind.tokenizer()))
+        for seed in range(given.seeds):
+            for name, setting in KINDS[kind_name].items():
+                for value in setting.values:
+                    about = {"kind": kind_name, "setting": name, "value": value, "seed": seed}
+                    path = given.cache / f"{kind_name}-{_slug(name)}-{value:g}-s{seed}.json"
+                    if not path.exists():
+                        write_atomically(path, json.dumps({**about, **run(kind, setting, value, seed)}))
+                    rows.append(json.loads(path.read_text()))
+                    print(kind_name, name, value, seed, rows[-1]["quality"], flush=True)
+    write(given, rows)
+
+
+def _narrow(tokenizer: GridPatches) -> Callable[[], GridPatches]:
+    (height, width), (high, wide) = tokenizer.grid, tokenizer.patch
+    return lambda: GridPatches(grid=(height, width), patch=(high, wide), dim=DIM, channels=tokenizer.channels)
+
+
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
+def build(kind: frontier.Kind, setting: Setting, value: float, seed: int) -> Pretraining:
+    torch.manual_seed(derive(seed, "network"))
+    tokenizer = kind.tokenizer()
+    backbone = Backbone(tokenizer, Encoder(dim=DIM, depth=DEPTH, heads=HEADS))
+    return Pretraining(backbone, setting.make(tokenizer, value, derive(seed, "task")))
+
+
+def flops_of(kind: frontier.Kind, setting: Setting, value: float) -> float:
+    """Training FLOPs of one step: three times the forward pass's."""
+    module = build(kind, setting, value, 0)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module((frontier.task_input(kind, module),), 0)
+    return 3.0 * counter.get_total_flops()
+
+
+def run(kind: frontier.Kind, setting: Setting, value: float, seed: int) -> dict[str, Any]:
+    steps = round(setting.steps * flops_of(kind, setting, setting.default) / flops_of(kind, setting, value))
+    module = build(kind, setting, value, seed)
+    untrained = kind.quality(module.backbone)
+    batches = Batches(kind.inputs, batch_size=kind.batch, seed=derive(seed, "pretrain"), transform=kind.transform)
+    module.train()
+    fit(module, batches, settings=TrainingSettings(steps=steps, lr=1e-3, device="cpu"), seed=seed)
+    return {"steps": steps, "untrained": untrained, "quality": kind.quality(module.backbone)}
+
+
+def write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    content = {
+        "command": f"OMP_NUM_THREADS=1 python benchmarks/settings.py --seeds {given.seeds} --cache FOLDER",
+        "hardware": describe_hardware(),
+        "rows": rows,
+    }
+    assert __doc__ is not None
+    lines = ["# Settings of the pretext tasks", "", f"`{content['command']}`", ""]
+    lines += [" ".join(__doc__.split("\n\n")[2].split()), ""]
+    lines += [f"Mean and Student's 95 % interval over seeds. Hardware: {content['hardware']}.", ""]
+    for kind in given.kinds:
+        own = [row for row in rows if row["kind"] == kind]
+        lines += [f"## {kind.capitalize()}", ""]
+        lines += ["| setting | value | steps | quality | minus the default, seed by seed |", "|" + "---|" * 5]
+        first = [row["untrained"] for row in own if row["setting"] == next(iter(KINDS[kind]))]
+        lines.append(f"| untrained | | 0 | {_mean(first[:: len(next(iter(KINDS[kind].values())).values)])} | |")
+        for name, setting in KINDS[kind].items():
+            found = {v: [r for r in own if (r["setting"], r["value"]) == (name, v)] for v in setting.values}
+            for value, runs in found.items():
+                quality = [row["quality"] for row in runs]
+                usual = [row["quality"] for row in found[setting.default]]
+                better = [q - u for q, u in zip(quality, usual, strict=True)]
+                shown = "default" if value == setting.default else _mean(better, "+")
+                lines.append(f"| {name} | {value:g} | {runs[0]['steps']} | {_mean(quality)} | {shown} |")
+        lines.append("")
+    given.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(given.out / "settings.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(given.out / "settings.md", "\n".join(lines))
+    print("\n".join(lines))
+
+
+def _mean(values: list[float], sign: str = "") -> str:
+    found = over_runs(values)
+    text = f"{found.value:{sign}.3f}"
+    return text + (f" [{found.low:{sign}.3f}, {found.high:{sign}.3f}]" if len(values) > 1 else "")
+
+
+if __name__ == "__main__":
+    main()
