@@ -294,7 +294,7 @@ def write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
 def reached(rows: list[dict[str, Any]]) -> dict[str, list[float | None]]:
     """Seed by seed: encoder FLOPs at which adaptive masks reach what random ones end with, as a share of what those
     took, or ``None`` where they never do."""
-    found: dict[str, list[float | None]] = {way: [] for way in WAYS if way.startswith("adaptive")}
+    found: dict[str, list[float | None]] = {way: [] for way in WAYS if way.startswith(("random", "adaptive"))}
     for seed in sorted({row["seed"] for row in rows}):
         own = [row for row in rows if row["seed"] == seed]
         end = next(row for row in own if row["way"] == "random" and row["share"] == FULL)
@@ -313,7 +313,11 @@ def markdown(content: dict[str, Any]) -> str:
     for name, ways in content["adaptive_reaches_at"].items():
         rows = [row for row in content["rows"] if row["kind"] == name]
         lines += [f"## {name.capitalize()}, {len({row['seed'] for row in rows})} seeds", "", *_table(rows), ""]
-        lines += ["Where they reach what random masks end with (asked: at 77 % of their encoder FLOPs), by seed:", ""]
+        lines += [
+            "Where they reach what random masks end with (asked: at 77 % of their encoder FLOPs), by seed; that random "
+            "masks are there early themselves shows how much of this is chance:",
+            "",
+        ]
         for way, shares in ways.items():
             lines.append(f"- {way}: " + ", ".join("never" if x is None else f"at {x:.0%}" for x in shares))
         lines.append("")

@@ -41,7 +41,7 @@ Make = Callable[[GridPatches, float, int], Pretext]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One setting of one task: the values that are tried, the default among them, and what a run is given."""
+    """One setting of one task: the values that are tried, the task's own default, and what a run is given."""
 
     values: tuple[float, ...]
     default: float

@@ -18,6 +18,15 @@ FORMAT = "unlabeled/1"
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 
 
+def check_free(folder: str | Path) -> None:
+    """Raises a CheckpointError where :func:`save` would refuse to write, so that it is said before a training."""
+    folder = Path(folder)
+    if not folder.name:
+        raise CheckpointError(f"a model cannot be written to '{folder}' itself: name a folder in it")
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).exists())):
+        raise CheckpointError(f"{folder} exists and is not a model of ours: name another folder")
+
+
 def save(
     folder: str | Path,
     *,
@@ -43,8 +52,7 @@ def save(
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).exists())):
-        raise CheckpointError(f"{folder} exists and is not a model of ours: name another folder")
+    check_free(folder)
     with replacing(folder) as new:
         # A copy, because safetensors refuses tensors that share memory.
         copies = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}

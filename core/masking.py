@@ -188,6 +188,8 @@ class AdaptiveMask(Mask):
     ) -> None:
         super().__init__(prior=prior, seed=seed)
         self.ratio = (_checked(ratio[0]), _checked(ratio[1]))
+        if warmup < 1 or not 0 <= floor < 1:
+            raise ValueError(f"an adaptive mask needs warmup >= 1 and 0 <= floor < 1, got {warmup} and {floor}")
         self.strength, self.spread = strength, spread
         self.momentum, self.warmup, self.floor = momentum, warmup, floor
         self.register_buffer("difficulty", torch.zeros(tokens))

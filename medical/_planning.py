@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unlabeled.core import fingerprint
 from unlabeled.core.audit.watch import Watch
 from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget
@@ -108,6 +109,11 @@ def pretraining(model: "PneumoniaModel", pixels: NDArray[np.uint8] | Store) -> t
     )
     steps = model.pretrain_epochs * batches.per_epoch
     return batches, TrainingSettings(steps=steps, lr=1e-3, checkpoint_every=max(1, min(200, steps // 10)))
+
+
+def described(asked: Labelled | None) -> dict[str, str]:
+    """What an interrupted pretraining must have looked at to go on: curves over two samples would say nothing."""
+    return {} if asked is None else {"looked at": fingerprint.of_array(asked.images, asked.labels)}
 
 
 def watch(batches: Batches, asked: Labelled | None) -> Watch | None:

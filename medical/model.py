@@ -166,7 +166,7 @@ class PneumoniaModel(BaseEstimator):
             settings=settings,
             seed=self.random_state,
             state=state,
-            describe={"model": self.get_params(), "images": print_, **start},
+            describe={"model": self.get_params(), "images": print_, **start, **planning.described(asked)},
             validate=None if judge is None else lambda: judge(module.backbone),
             validate_every=max(1, settings.steps // JUDGED),
             watch=planning.watch(batches, asked),

@@ -34,8 +34,8 @@ def build_task(
         task: masked reconstruction; NT-Xent or VICReg on two crops; quarter turns; scrambled patches; or masked
             reconstruction with NT-Xent beside it at a tenth of the weight.
         masking: for the tasks that hide patches: ``random`` ones; random ones ``lungs`` first; two ``blocks``
-            (inpainting); ``adaptive`` to what is hard at the moment; ``sparse``, where only patches with some contrast
-            take part at all.
+            (inpainting); ``adaptive`` to what is hard at the moment; ``sparse``, where only half of
+            the patches take part at all: those with most contrast, and random ones.
         mask_ratio: share of the patches that is hidden (of those that take part).
         temperature: of NT-Xent.
         augmentation: strength of the two views (1: the defaults).

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from unlabeled.core import tracking
-from unlabeled.core.checkpoints import write_atomically
-from unlabeled.core.errors import DataError
+from unlabeled.core.checkpoints import MANIFEST, load, write_atomically
+from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.progress import say
 from unlabeled.core.report import OTHERS, OURS, Report, new_figure
 from unlabeled.core.training import History
@@ -52,21 +52,41 @@ def twin(folder: Path, *, made_of: Mapping[str, Any], train: Callable[[], tuple[
         made_of: settings and data; what is in ``folder`` counts only if it was made of the same.
         train: returns its run and its histories by network.
     """
-    record, described = folder / RECORD, {name: str(value) for name, value in made_of.items()}
-    if record.exists():
-        content = json.loads(record.read_text())
-        if content["made_of"] == described:
-            say(f"the pretraining with random masks is there already: {folder}")
-            saved = {name: History.from_saved(history) for name, history in content["histories"].items()}
-            return Twin(content["run_id"], folder, saved)
+    described = {name: str(value) for name, value in made_of.items()}
+    found = _kept(folder, described)
+    if found is not None:
+        say(f"the pretraining with random masks is there already: {folder}")
+        return found
     say("first with random masks, to compare with")
     run_id, histories = train()
     kept = {
         name: {"curves": history.curves, "seconds": history.seconds, "steps": history.steps}
         for name, history in histories.items()
     }
-    write_atomically(record, json.dumps({"made_of": described, "run_id": run_id, "histories": kept}))
+    write_atomically(folder / RECORD, json.dumps({"made_of": described, "run_id": run_id, "histories": kept}))
     return Twin(run_id, folder, histories)
+
+
+def _kept(folder: Path, described: Mapping[str, str]) -> Twin | None:
+    """The twin in a folder, if it is whole and made of the same.
+
+    Raises:
+        DataError: the folder holds a model that was not trained for a comparison.
+    """
+    if not (folder / MANIFEST).exists():
+        return None
+    if not (folder / RECORD).exists():
+        raise DataError(
+            f"{folder} holds another model, and the one with random masks goes there: move it, or change --out"
+        )
+    try:
+        content = json.loads((folder / RECORD).read_text())
+        load(folder)
+        histories = {name: History.from_saved(history) for name, history in content["histories"].items()}
+        kept = Twin(content["run_id"], folder, histories)
+        return kept if content["made_of"] == described else None
+    except (ValueError, KeyError, TypeError, CheckpointError):  # damaged: trained again
+        return None
 
 
 def show(

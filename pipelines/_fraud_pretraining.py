@@ -9,6 +9,7 @@ from sklearn.base import clone
 
 from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Budget, Rates, priced
+from unlabeled.core.checkpoints import check_free
 from unlabeled.core.progress import say
 from unlabeled.core.report import training_report
 from unlabeled.core.training import History
@@ -38,6 +39,8 @@ def pretrain(
         beside_random: do the same with random masks first, and show both.
         inside: id of the run that this one is shown under.
     """
+    for folder in (out, *((ablation.folder_beside(out),) if beside_random else ())):
+        check_free(folder)
     for part, columns in known.roles.rows():
         say(f"  {part}: {columns}")
     params = {
@@ -103,7 +106,7 @@ def _beside(
         run_id = pretrain(other, known, out=folder, source=source, synthetic=synthetic, rates=rates, inside=run.run_id)
         return run_id, other.history_
 
-    made_of = {**params, "masking": other.masking, "data": known.fingerprint()}
+    made_of = {**params, **dict(known.roles.rows()), "masking": other.masking, "data": known.fingerprint()}
     return ablation.twin(folder, made_of=made_of, train=train)
 
 

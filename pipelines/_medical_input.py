@@ -7,6 +7,7 @@ import numpy as np
 
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
+from unlabeled.core.seeds import derive
 from unlabeled.medical._finetuning import Labelled
 from unlabeled.medical.images import ImageSet, Skip, skip_summary
 from unlabeled.medical.labels import Row, attach, read_labels
@@ -85,20 +86,28 @@ def read_unlabelled(source: Path, *, size: int, split_column: str | None = None,
 
 
 def looked_at(images: ImageSet, labels: dict[str, Row], *, seed: int) -> Labelled:
-    """At most :data:`LOOKED_AT` of the labelled pictures, for a look at the features while they are learnt.
+    """At most :data:`LOOKED_AT` of the labelled pictures, as many of either class as there are, for a look at the
+    features while they are learnt; where the labels name splits, those of ``train`` only.
 
     Raises:
         DataError: no label belongs to a picture, or a class has fewer than two.
     """
     labelled = attach(images, labels).labelled()
-    some = first_labels(labelled, min(LOOKED_AT, len(labelled)), seed=seed)
-    assert some.labels is not None
-    counts = np.bincount(some.labels, minlength=2)
-    if counts.min() < 2:
+    if labelled.splits is not None and "train" in labelled.splits:
+        labelled = labelled.part("train")
+    assert labelled.labels is not None
+    by_class = [np.flatnonzero(labelled.labels == value) for value in (0, 1)]
+    if min(map(len, by_class)) < 2:
         raise DataError(
             f"a probe on the way needs at least two labelled pictures with pneumonia and two without among those "
-            f"pretrained on, got {counts[1]} and {counts[0]}"
+            f"pretrained on, got {len(by_class[1])} and {len(by_class[0])}"
         )
+    rng = np.random.default_rng(derive(seed, "looked at") % 2**32)
+    few = min(LOOKED_AT // 2, *map(len, by_class))
+    most = max(few, LOOKED_AT - few)
+    rows = np.sort(np.concatenate([rng.permutation(rows)[: few if len(rows) == few else most] for rows in by_class]))
+    some = labelled.take(rows)
+    assert some.labels is not None
     say(f"the labels of {len(some)} pictures are looked at on the way, and not learnt from")
     return Labelled(some.images, some.labels)
 

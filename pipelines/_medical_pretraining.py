@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from unlabeled.core import fingerprint, tracking
+from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Budget, Rates, priced
+from unlabeled.core.checkpoints import check_free
 from unlabeled.core.training import History
 from unlabeled.medical import report
 from unlabeled.medical._finetuning import Labelled
+from unlabeled.medical._planning import described
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.tasks import HIDING
@@ -41,6 +43,8 @@ def pretrain(
         beside_random: do the same with random masks first, and show both.
         inside: id of the run that this one is shown under.
     """
+    for folder in (out, *((ablation.folder_beside(out),) if beside_random else ())):
+        check_free(folder)
     settings, print_ = {**settings_of(model), "images": len(images)}, images.fingerprint()
     with tracking.run(
         EXPERIMENT, f"pretrain {out.name}", params=settings, tags={"data.fingerprint": print_}, inside=inside
@@ -110,8 +114,7 @@ def _beside(
         assert done.run_id is not None
         return done.run_id, {"": _history(other)}
 
-    looked_at = None if asked is None else fingerprint.of_array(asked.images, asked.labels)
-    made_of = {**settings_of(other), "data": images.fingerprint(), "looked at": looked_at}
+    made_of = {**settings_of(other), "data": images.fingerprint(), **described(asked)}
     return ablation.twin(folder, made_of=made_of, train=train)
 
 

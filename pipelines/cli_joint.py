@@ -34,6 +34,12 @@ def pretrain(
     normal_share: Annotated[
         float, typer.Option(help="Share of each machine's record that is declared normal.", min=0.01, max=1.0)
     ] = 0.25,
+    fs: Annotated[
+        float | None, typer.Option("--fs", help="Sampling rate of the machines in Hz, where the files do not say.")
+    ] = None,
+    every: Annotated[
+        float | None, typer.Option(help="Seconds between snapshots, where the machines' files have no times.")
+    ] = None,
     until: Annotated[str | None, typer.Option(help="Use payments before this time.")] = None,
     dim: Annotated[int, typer.Option(help="Width of the encoder; a multiple of 16.", min=16)] = 64,
     depth: Annotated[int, typer.Option(help="Blocks of the encoder.", min=1)] = 3,
@@ -53,6 +59,6 @@ def pretrain(
 
     return job.pretrain(
         out=out, xrays=xrays, machines=machines or (), payments=payments, size=size, normal_share=normal_share,
-        until=until, shape=job.Shape(dim=dim, depth=depth), steps=steps, seed=seed, dry_run=dry_run,
+        fs=fs, every=every, until=until, shape=job.Shape(dim=dim, depth=depth), steps=steps, seed=seed, dry_run=dry_run,
         rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip

@@ -47,7 +47,7 @@ MaskingName = Annotated[
     Literal["random", "bearing", "time", "band", "adaptive", "sparse"],
     typer.Option("--masking", help="What a task that fills in hides; 'random' is the ablation of all others."),
 ]
-Ratio = Annotated[float, typer.Option(help="Share of the patches that is hidden, 0 to 1.")]
+Ratio = Annotated[float, typer.Option(help="Share of the patches that is hidden.", min=0.05, max=0.95)]
 Shaft = Annotated[
     float | None,
     typer.Option(help="Shaft speed in revolutions a second, for --masking bearing (default: unknown).", min=SMALLEST),

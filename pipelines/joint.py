@@ -6,6 +6,7 @@ from pathlib import Path
 
 from unlabeled.core import fingerprint, tracking
 from unlabeled.core.budget import AS_FOUND, Rates, priced
+from unlabeled.core.checkpoints import check_free
 from unlabeled.core.dry_run import estimate
 from unlabeled.core.errors import DataError
 from unlabeled.core.optimization import TrainingSettings
@@ -66,6 +67,8 @@ def pretrain(
     payments: Path | None = None,
     size: int = 64,
     normal_share: float = NORMAL_SHARE,
+    fs: float | None = None,
+    every: float | None = None,
     until: str | None = None,
     shape: Shape | None = None,
     steps: int = 1500,
@@ -80,6 +83,7 @@ def pretrain(
         xrays, machines, payments: as the verticals' own pretraining commands take them.
         size: rows and columns of the radiographs.
         normal_share: of each machine's record, from its start.
+        fs, every: sampling rate (Hz) and seconds between snapshots, where the machines' files do not say.
         until: payments before this time only.
         steps: each takes a batch of every kind.
 
@@ -88,12 +92,14 @@ def pretrain(
     """
     shape = shape or Shape()
     rooms: dict[str, Room] = {}
+    for name in ("medical", "sensors", "fraud"):
+        check_free(out / name)
     if (xrays is not None) + bool(machines) + (payments is not None) < 2:
         raise DataError("a joint pretraining needs two kinds of data at least: --xrays, --machines, --payments")
     if xrays is not None:
         rooms["medical"] = _radiographs(xrays, size, shape, seed)
     if machines:
-        rooms["sensors"] = _machines(machines, normal_share, shape, seed)
+        rooms["sensors"] = _machines(machines, normal_share, fs, every, shape, seed)
     if payments is not None:
         rooms["fraud"] = _payments(payments, until, shape, seed)
     lessons = {kind: lesson for room in rooms.values() for kind, lesson in room.lessons.items()}
@@ -164,19 +170,22 @@ def _radiographs(source: Path, size: int, shape: Shape, seed: int) -> Room:
     )  # fmt: skip
 
 
-def _machines(sources: Sequence[Path], normal_share: float, shape: Shape, seed: int) -> Room:
+def _machines(
+    sources: Sequence[Path], normal_share: float, fs: float | None, every: float | None, shape: Shape, seed: int
+) -> Room:
     skipped: list[tuple[str, str]] = []
-    recordings = told(read(*sources, left_out=skipped), skipped)
+    recordings = told(read(*sources, fs=fs, every=every, left_out=skipped), skipped)
     monitor = MachineMonitor(dim=shape.dim, depth=shape.depth, heads=shape.heads, random_state=seed)
     rows = [monitor.teaching_rows(r, normal_rows=r.normal_rows(share=normal_share)) for r in recordings]
+    taught = first(recordings, rows)
 
     def finish(histories: Mapping[str, History], folder: Path, run: str) -> None:
         monitor.taught(histories).save(folder, pretraining_run=run)
 
     return Room(
-        monitor.lessons(first(recordings, rows), normal_share=1.0), finish,
+        monitor.lessons(taught, normal_share=1.0), finish,
         f"{sum(rows):,} snapshots or rows of {len(recordings)} machine(s)",
-        fingerprint.of_names(fingerprint.of_array(r.values, r.hours) for r in recordings),
+        fingerprint.of_names(fingerprint.of_array(r.values, r.hours) for r in taught),
         "unlabeled sensors fit INPUT --encoder {folder}", skipped,
     )  # fmt: skip
 
@@ -191,10 +200,12 @@ def _payments(source: Path, until: str | None, shape: Shape, seed: int) -> Room:
         detector.manifest_["run_id"] = run
         detector.save(folder)
 
+    why = known.skipped.groupby("reason")["row"]
+    skipped = [(f"{len(rows):,} rows, e.g. {rows.iloc[0]}", str(reason)) for reason, rows in why]
     return Room(
         detector.lessons(known), finish, f"{len(known):,} payments", known.fingerprint(),
         "unlabeled fraud finetune TABLE --model {folder}",
-        [(f"row {row}", reason) for row, reason in known.skipped[["row", "reason"]].itertuples(index=False)],
+        skipped,
     )  # fmt: skip
 
 

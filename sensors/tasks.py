@@ -36,7 +36,8 @@ def build_task(
             scrambled (order); or masked reconstruction with VICReg beside it at a tenth of the weight (joint).
         masking: for the tasks that hide patches: ``random`` ones; random ones with those of the ``bearing`` prior
             first; a gap in ``time``; a gap in frequency (``band``; of a trend, whole indicators); ``adaptive`` to what
-            is hard at the moment; ``sparse``, where only the patches with most energy take part at all.
+            is hard at the moment; ``sparse``, where only half of the patches take part at all: those
+            with most energy, and random ones.
         mask_ratio: share of the patches that is hidden (of those that take part).
         prior: weights of the patches for ``bearing`` (:func:`bearing_prior`).
 

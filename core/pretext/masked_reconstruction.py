@@ -14,6 +14,8 @@ from unlabeled.core.pretext.base import Loss, Pretext
 from unlabeled.core.seeds import generator
 from unlabeled.core.tokens import GridPatches, Tokens, sincos_2d, take
 
+_APART = 2**40
+
 
 class MaskedReconstruction(Pretext):
     """Mean squared error on the masked patches, ``mean((prediction - target)^2)``.
@@ -97,8 +99,9 @@ class MaskedReconstruction(Pretext):
         groups = self.mask.groups(patches)
         parts = [(batch, patches)] if groups is None else [(batch[rows], patches[rows]) for rows in groups]
         found: list[tuple[Tensor, Tensor, Tensor]] = []
-        for some, content in parts:
-            prediction, masked = self.reconstruct(backbone, some, step, predicted=self.predicted)
+        for number, (some, content) in enumerate(parts):
+            # Each group draws as at a step that no training reaches: no two groups share their masks.
+            prediction, masked = self.reconstruct(backbone, some, step + number * _APART, predicted=self.predicted)
             error = (prediction - take(self._target(content), masked)).square().mean(dim=-1)
             found.append((masked, error, content))
         if self.training:  # only now, so that all groups are masked by what was known before the step

@@ -1,5 +1,6 @@
 """Blocks, adaptive and salient masks: exact counts, shapes, memory, and that nothing is never seen."""
 
+import itertools
 import math
 
 import pytest
@@ -145,15 +146,31 @@ def test_the_loss_over_groups_is_the_mean_over_all_hidden_tokens() -> None:
     assert kept[0] < 8 < kept[-1]  # of the hard ones more is shown
 
     mask.load_state_dict(state)
-    errors = []
-    for rows in mask.groups(tokenizer.patches(x)) or []:
-        prediction, masked = task.reconstruct(backbone, x[rows], 1)
+    errors, drawn = [], list[list[set[int]]]()
+    for number, rows in enumerate(mask.groups(tokenizer.patches(x)) or []):
+        prediction, masked = task.reconstruct(backbone, x[rows], 1 + number * 2**40)
+        drawn.append([set(row.tolist()) for row in masked])
         truth = tokenizer.patches(x[rows]).gather(1, masked[..., None].expand(-1, -1, 16))
         errors += (prediction - truth).square().mean(dim=-1).flatten().tolist()
     assert total.item() == pytest.approx(sum(errors) / len(errors), rel=1e-5)
+    # The groups' masks are draws of their own: what is hidden of a hard row is not a part of what is of an easy one.
+    nested = [b <= a for one, other in itertools.pairwise(drawn) for a, b in zip(one, other, strict=True)]
+    assert sum(nested) < len(nested) / 2
     assert mask.get_buffer("level")[0] == 1
     task.loss(backbone, x, 1)
     assert mask.get_buffer("level")[0] == 2  # four groups are one look
+
+
+def test_groups_forget_as_fast_as_a_whole_batch() -> None:
+    whole, parts = (AdaptiveMask(4, momentum=0.5, warmup=1) for _ in range(2))
+    for mask in (whole, parts):
+        mask.observe(torch.arange(4)[None], torch.full((1, 4), 8.0))
+    whole.observe(torch.arange(4)[None], torch.full((1, 4), 2.0))
+    for _ in range(4):
+        parts.observe(torch.arange(4)[None], torch.full((1, 4), 2.0), part=0.25)
+    assert parts.difficulty.tolist() == pytest.approx([5.0] * 4)  # half of the way from 8 to 2
+    assert torch.allclose(whole.difficulty, parts.difficulty)  # type: ignore[arg-type]
+    assert torch.allclose(whole.level, parts.level)  # type: ignore[arg-type]
 
 
 def test_an_adaptive_mask_comes_back_from_its_state() -> None:

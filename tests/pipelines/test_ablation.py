@@ -1,17 +1,22 @@
 """A pretraining beside the same one with random masks: two whole runs, alike in all but the masks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from unlabeled.core.errors import DataError
+from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.fraud.simulate import simulate as payments
+from unlabeled.medical import read_images
 from unlabeled.medical import simulate as radiographs
+from unlabeled.medical.labels import attach, read_labels
 from unlabeled.pipelines import fraud, medical, sensors
+from unlabeled.pipelines._medical_input import looked_at
 from unlabeled.pipelines.cli import main
 from unlabeled.sensors import MachineMonitor
 from unlabeled.sensors import simulate as plant
@@ -81,6 +86,55 @@ def test_what_is_there_already_is_not_trained_again_unless_the_settings_differ(
     first = run()
     assert run() == first
     assert run(seed=1) != first
+
+
+def test_a_twin_that_is_damaged_is_trained_again_and_a_model_of_somebody_is_not_overwritten(
+    films: radiographs.Simulated, in_tmp: Path
+) -> None:
+    def run() -> str:
+        done = medical.pretrain(films.images, out=in_tmp / "m", size=32, epochs=1, masking="blocks", beside_random=True)
+        return str(done.details["random_masks_run"])
+
+    beside, seen = in_tmp / "m-random-masks", [run()]
+    for damage in (
+        lambda: (beside / "weights.safetensors").unlink(),
+        lambda: (beside / "ablation.json").write_text("{"),
+        lambda: (beside / "ablation.json").write_text("{}"),
+    ):
+        damage()
+        seen.append(run())
+    assert len(set(seen)) == 4
+    (beside / "ablation.json").unlink()
+    before = (beside / "weights.safetensors").read_bytes()
+    with pytest.raises(DataError, match="m-random-masks holds another model"):
+        run()
+    assert (beside / "weights.safetensors").read_bytes() == before
+
+
+def test_a_folder_that_is_in_use_is_refused_before_the_training(films: radiographs.Simulated, in_tmp: Path) -> None:
+    (in_tmp / "m-random-masks").mkdir()
+    (in_tmp / "m-random-masks" / "notes.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="m-random-masks exists and is not a model"):
+        medical.pretrain(films.images, out=in_tmp / "m", size=32, epochs=500, masking="lungs", beside_random=True)
+    with pytest.raises(CheckpointError, match="name a folder in it"):
+        medical.pretrain(films.images, out=Path(), size=32, epochs=500)
+    assert not list(in_tmp.glob(".*state"))
+
+
+def test_labels_that_are_looked_at_are_few_of_either_class_and_never_those_of_another_split(
+    films: radiographs.Simulated,
+) -> None:
+    images, rows = read_images(films.images, size=32), read_labels(films.labels)
+    ids = [name for name in rows if rows[name].label == 1]
+    rare = {name: row for name, row in rows.items() if row.label == 0 or name in ids[:2]}
+    for seed in range(5):
+        assert np.bincount(looked_at(images, rare, seed=seed).labels)[1] == 2
+    split = {
+        name: replace(row, split="test" if number % 2 else "train") for number, (name, row) in enumerate(rows.items())
+    }
+    judged = attach(images, {name: row for name, row in split.items() if row.split == "test"}).labelled()
+    seen = looked_at(images, split, seed=0).images
+    assert not any((picture == other).all() for picture in seen for other in judged.images)
 
 
 def test_machines_beside_random_masks(in_tmp: Path, complete: Callable[[Path, str], dict[str, Any]]) -> None:

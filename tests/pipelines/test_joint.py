@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from unlabeled.core.errors import DataError
+from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.fraud import FraudDetector
 from unlabeled.fraud.simulate import simulate as payments
 from unlabeled.medical import PneumoniaModel
@@ -95,19 +95,27 @@ def test_an_interrupted_joint_pretraining_goes_on_and_ends_the_same(data: Path, 
         "steps": 30,
     }
     joint.pretrain(out=in_tmp / "whole", **given)
-    reached: list[int] = []
 
     def stop(self: object, values: dict[str, float], step: int | None = None) -> None:
-        reached.append(step or 0)
         if (step or 0) >= 20:
             raise KeyboardInterrupt
+
+    reached: list[int] = []
+
+    def note(self: object, values: dict[str, float], step: int | None = None) -> None:
+        reached.append(step or 0)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unlabeled.core.tracking.Run.metrics", stop)
         with pytest.raises(KeyboardInterrupt):
             joint.pretrain(out=in_tmp / "cut", **given)
     assert not (in_tmp / "cut" / "fraud").exists()
-    joint.pretrain(out=in_tmp / "cut", **given)
+    with pytest.raises(CheckpointError, match="data"):  # other rows of the same files
+        joint.pretrain(out=in_tmp / "cut", **{**given, "normal_share": 0.5})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unlabeled.core.tracking.Run.metrics", note)
+        joint.pretrain(out=in_tmp / "cut", **given)
+    assert min(step for step in reached if step) > 10  # it went on; it did not begin again
     for room in ("sensors", "fraud"):
         one, other = (load_file(in_tmp / name / room / "weights.safetensors") for name in ("whole", "cut"))
         assert all(torch.equal(value, other[name]) for name, value in one.items())
