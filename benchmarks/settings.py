@@ -203,7 +203,8 @@ def run(kind: frontier.Kind, setting: Setting, value: float, seed: int) -> dict[
 
 def write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     content = {
-        "command": f"OMP_NUM_THREADS=1 python benchmarks/settings.py --seeds {given.seeds} --cache FOLDER",
+        "command": f"OMP_NUM_THREADS=1 python benchmarks/settings.py --kinds {' '.join(given.kinds)} "
+        f"--seeds {given.seeds} --cache FOLDER",
         "hardware": describe_hardware(),
         "rows": rows,
     }

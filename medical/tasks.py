@@ -32,7 +32,8 @@ def build_task(
 
     Args:
         task: masked reconstruction; NT-Xent or VICReg on two crops; quarter turns; scrambled patches; or masked
-            reconstruction with NT-Xent beside it at a tenth of the weight.
+            reconstruction with NT-Xent beside it at a tenth of the weight (0.03 and 0.3 were no better: settings.md
+            in benchmarks/results).
         masking: for the tasks that hide patches: ``random`` ones; random ones ``lungs`` first; two ``blocks``
             (inpainting); ``adaptive`` to what is hard at the moment; ``sparse``, where only half of
             the patches take part at all: those with most contrast, and random ones.
