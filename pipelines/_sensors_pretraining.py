@@ -98,6 +98,15 @@ def learnt_before(folder: Path) -> MachineMonitor:
     return monitor
 
 
+def check_nothing_asked(template: MachineMonitor) -> None:
+    """Raises a DataError where an encoder that is given would ignore what was asked of its pretraining."""
+    usual = MachineMonitor()
+    names = ("steps", "task", "masking", "mask_ratio", "shaft_hz")
+    asked = [f"--{name.replace('_', '-')}" for name in names if getattr(template, name) != getattr(usual, name)]
+    if asked:
+        raise DataError(f"an encoder that is given has been taught already: leave out {', '.join(asked)}")
+
+
 def copy_of(encoder: MachineMonitor, folder: Path) -> MachineMonitor:
     """A monitor of its own for each machine, with the pretrained encoder."""
     if not encoder.pretrained_:

@@ -55,6 +55,8 @@ def fit(
         )
     known = None if encoder is None else pre.learnt_before(encoder)
     template = template or MachineMonitor()
+    if known is not None:
+        pre.check_nothing_asked(template)
     if beside_random:
         ablation.check(template.masking, hides=template.task in HIDING)
     skipped: list[tuple[str, str]] = []

@@ -171,3 +171,5 @@ def test_an_encoder_that_was_pretrained_before_is_taken_as_it_is(
     assert all(bool((other[name] == value).all()) for name, value in one.items())
     with pytest.raises(jobs.DataError, match="leave out --pretrain-on"):
         jobs.fit(files[1:2], out=in_tmp / "x", encoder=encoder, pretrain_on=files[:1])
+    with pytest.raises(DataError, match="has been taught already: leave out --steps, --task"):
+        jobs.fit(files[1:2], out=in_tmp / "x", encoder=encoder, template=MachineMonitor(steps=9, task="next"))
