@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tables import interval
 
 from unlabeled.core.checkpoints import write_atomically
-from unlabeled.core.evaluation import average_precision, over_runs
+from unlabeled.core.evaluation import average_precision
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.core.progress import quiet
 from unlabeled.fraud import FraudDetector, Size, Transactions, read_table, transactions
@@ -168,7 +169,7 @@ def markdown(content: dict[str, Any], seeds: int) -> str:
         cells = []
         for key in MEASURES:
             own = _values(rows, name, key)
-            cells += [_interval(own), "" if name == next(iter(WAYS)) else _interval(own - first[key], sign="+")]
+            cells += [interval(own), "" if name == next(iter(WAYS)) else interval(own - first[key], sign="+")]
         lines.append(f"| {name} | {seconds:.0f} | " + " | ".join(cells) + " |")
     plain = np.mean(rows[0]["lightgbm"])
     lines += ["", f"LightGBM on the plain features with the same labels, mean over the draws: {plain:.3f}."]
@@ -177,12 +178,6 @@ def markdown(content: dict[str, Any], seeds: int) -> str:
 
 def _values(rows: list[dict[str, Any]], name: str, key: str) -> NDArray[np.float64]:
     return np.array([np.mean(row[key]) for row in rows if row["name"] == name])
-
-
-def _interval(values: NDArray[np.float64], *, sign: str = "") -> str:
-    found = over_runs(values)
-    bounds = f" [{found.low:{sign}.3f}, {found.high:{sign}.3f}]" if len(values) > 1 else ""
-    return f"{found.value:{sign}.3f}{bounds}"
 
 
 if __name__ == "__main__":

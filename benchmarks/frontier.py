@@ -25,12 +25,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tables import interval
 from torch import nn
 
 from unlabeled.core.batches import Batches, Transform, chunks
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.encoder import Backbone, Encoder
-from unlabeled.core.evaluation import over_runs, roc_auc
+from unlabeled.core.evaluation import roc_auc
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.core.masking import AdaptiveMask, Mask, RandomMask, SalientMask
 from unlabeled.core.pretext import MaskedReconstruction, Pretraining
@@ -329,23 +330,17 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     lines = ["| masks | compute, all | compute, encoder | quality | gain over untrained | kept |", "|" + "---|" * 6]
     first = [r for r in rows if (r["way"], r["share"]) == ("random", FULL)]
     full = np.mean([r["quality"] - r["untrained"] for r in first])
-    lines.append(f"| untrained | 0 | 0 | {_mean([r['untrained'] for r in first])} | | |")
+    lines.append(f"| untrained | 0 | 0 | {interval([r['untrained'] for r in first])} | | |")
     for way, shares in WAYS.items():
         for share in shares:
             own = [r for r in rows if (r["way"], r["share"]) == (way, share)]
             whole, encoder = (np.mean([r[n] / r[m] for r in own]) for n, m in _COSTS)
             gains = [r["quality"] - r["untrained"] for r in own]
             lines.append(
-                f"| {way} | {whole:.0%} | {encoder:.0%} | {_mean([r['quality'] for r in own])} | "
-                f"{_mean(gains, '+')} | {np.mean(gains) / full:.0%} |"
+                f"| {way} | {whole:.0%} | {encoder:.0%} | {interval([r['quality'] for r in own])} | "
+                f"{interval(gains, sign='+')} | {np.mean(gains) / full:.0%} |"
             )
     return lines
-
-
-def _mean(values: list[float], sign: str = "") -> str:
-    found = over_runs(values)
-    text = f"{found.value:{sign}.3f}"
-    return text + (f" [{found.low:{sign}.3f}, {found.high:{sign}.3f}]" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ import fraud_tasks
 import frontier
 import numpy as np
 import torch
+from tables import interval
 
 from unlabeled.core.checkpoints import write_atomically
-from unlabeled.core.evaluation import over_runs
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.core.progress import quiet
 from unlabeled.core.several_kinds import Lesson, of_kind, teach_together
@@ -131,18 +131,12 @@ def write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         "|" + "---|" * (1 + len(MEASURES)),
     ]
     values = {(way, name): [row[name] for row in rows if row["way"] == way] for way in WAYS for name in MEASURES}
-    lines += [f"| {way} | " + " | ".join(_mean(values[way, name]) for name in MEASURES) + " |" for way in WAYS]
+    lines += [f"| {way} | " + " | ".join(interval(values[way, name]) for name in MEASURES) + " |" for way in WAYS]
     gains = [np.subtract(values["together", name], values["apart", name]).tolist() for name in MEASURES]
-    lines.append("| together minus apart | " + " | ".join(_mean(gain, sign="+") for gain in gains) + " |")
+    lines.append("| together minus apart | " + " | ".join(interval(gain, sign="+") for gain in gains) + " |")
     given.out.mkdir(parents=True, exist_ok=True)
     write_atomically(given.out / "joint.json", json.dumps(content, indent=1) + "\n")
     write_atomically(given.out / "joint.md", "\n".join(lines) + "\n")
-
-
-def _mean(values: list[float], sign: str = "") -> str:
-    found = over_runs(values)
-    text = f"{found.value:{sign}.3f}"
-    return text + (f" [{found.low:{sign}.3f}, {found.high:{sign}.3f}]" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

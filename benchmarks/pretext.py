@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from tables import interval
 from torch.utils.flop_counter import FlopCounterMode
 
 from unlabeled.core.batches import Batches
 from unlabeled.core.checkpoints import write_atomically
-from unlabeled.core.evaluation import over_runs, roc_auc
+from unlabeled.core.evaluation import roc_auc
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.core.pretext import Pretraining
 from unlabeled.core.progress import quiet
@@ -161,20 +162,15 @@ def write(given: argparse.Namespace, budget: float, *, seeds: int) -> None:
         "|" + "---|" * (3 + len(LABELS)),
     ]
     untrained = [
-        _interval([row["untrained"][str(k)] for row in rows if row["name"] == next(iter(WAYS))]) for k in LABELS
+        interval([row["untrained"][str(k)] for row in rows if row["name"] == next(iter(WAYS))]) for k in LABELS
     ]
     lines.append("| no training | 0 | 0 | " + " | ".join(untrained) + " |")
     for name in WAYS:
         own = [row for row in rows if row["name"] == name]
-        cells = [_interval([row["auroc"][str(k)] for row in own]) for k in LABELS]
+        cells = [interval([row["auroc"][str(k)] for row in own]) for k in LABELS]
         seconds = np.mean([row["seconds"] for row in own])
         lines.append(f"| {name} | {own[0]['steps']} | {seconds:.0f} | " + " | ".join(cells) + " |")
     write_atomically(given.out / "pretext.md", "\n".join(lines) + "\n")
-
-
-def _interval(values: list[float]) -> str:
-    found = over_runs(values)
-    return f"{found.value:.3f}" + (f" [{found.low:.3f}, {found.high:.3f}]" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

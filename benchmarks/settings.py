@@ -19,12 +19,13 @@ from typing import Any
 
 import frontier
 import torch
+from tables import interval
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from unlabeled.core.batches import Batches
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.encoder import Backbone, Encoder
-from unlabeled.core.evaluation import over_runs
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.core.masking import BlockMask, RandomMask
 from unlabeled.core.pretext import Joint, MaskedReconstruction, NTXent, Pretext, Pretraining, VICReg
@@ -37,6 +38,7 @@ from unlabeled.core.views import PictureView, SignalView
 HERE = Path(__file__).parent
 DIM, DEPTH, HEADS, DECODER = 64, 3, 4, {"dim": 32, "depth": 1, "heads": 4}
 Make = Callable[[GridPatches, float, int], Pretext]
+View = Callable[[Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,39 +68,47 @@ def signal_view(strength: float) -> SignalView:
     return SignalView(gain=usual.gain * strength, noise=usual.noise * strength, band=usual.band * strength)
 
 
+def two_views(view: Callable[[float], View], strengths: tuple[float, ...]) -> dict[str, Setting]:
+    """The contrastive tasks, with views by their strength (1: the default)."""
+    return {
+        "NT-Xent: temperature": Setting(
+            values=(0.1, 0.2, 0.5),
+            default=0.2,
+            make=lambda _, t, seed: NTXent(DIM, view=view(1.0), temperature=t, seed=seed),
+            steps=100,
+        ),
+        "NT-Xent: strength of the views": Setting(
+            values=strengths,
+            default=1.0,
+            make=lambda _, s, seed: NTXent(DIM, view=view(s), temperature=0.2, seed=seed),
+            steps=100,
+        ),
+        "VICReg: strength of the views": Setting(
+            values=strengths, default=1.0, make=lambda _, s, seed: VICReg(DIM, view=view(s), seed=seed), steps=100
+        ),
+    }
+
+
+def beside(name: str, ratio: float, second: Callable[[int], Pretext], *, raw: bool) -> Setting:
+    """Masked reconstruction and a second task, by the weight of the second."""
+    return Setting(
+        values=(0.03, 0.1, 0.3),
+        default=0.1,
+        make=lambda tokenizer, weight, seed: Joint(
+            {"masked": (masked(tokenizer, ratio, seed, raw=raw), 1.0), name: (second(seed), weight)}
+        ),
+        steps=100,
+    )
+
+
 RADIOGRAPHS = {
     "masked: share hidden": Setting(values=(0.5, 0.6, 0.75, 0.85, 0.9), default=0.75, make=masked),
     "inpainting, two blocks: share hidden": Setting(
         values=(0.25, 0.4, 0.6, 0.75), default=0.4, make=gap("block", 2, raw=False)
     ),
-    "NT-Xent: temperature": Setting(
-        values=(0.1, 0.2, 0.5),
-        default=0.2,
-        make=lambda _, t, seed: NTXent(DIM, view=PictureView(), temperature=t, seed=seed),
-        steps=100,
-    ),
-    "NT-Xent: strength of the views": Setting(
-        values=(0.5, 1.0, 1.5),
-        default=1.0,
-        make=lambda _, s, seed: NTXent(DIM, view=PictureView.of_strength(s), temperature=0.2, seed=seed),
-        steps=100,
-    ),
-    "VICReg: strength of the views": Setting(
-        values=(0.5, 1.0, 1.5),
-        default=1.0,
-        make=lambda _, s, seed: VICReg(DIM, view=PictureView.of_strength(s), seed=seed),
-        steps=100,
-    ),
-    "masked and NT-Xent: weight of the second": Setting(
-        values=(0.03, 0.1, 0.3),
-        default=0.1,
-        make=lambda tokenizer, w, seed: Joint(
-            {
-                "masked": (masked(tokenizer, 0.75, seed), 1.0),
-                "contrastive": (NTXent(DIM, view=PictureView(), temperature=0.2, seed=seed), w),
-            }
-        ),
-        steps=100,
+    **two_views(PictureView.of_strength, (0.5, 1.0, 1.5)),
+    "masked and NT-Xent: weight of the second": beside(
+        "contrastive", 0.75, lambda seed: NTXent(DIM, view=PictureView(), temperature=0.2, seed=seed), raw=False
     ),
 }
 VIBRATION = {
@@ -107,34 +117,9 @@ VIBRATION = {
     ),
     "gap in time: share hidden": Setting(values=(0.2, 0.4, 0.6), default=0.6, make=gap("time", 1, raw=True)),
     "gap in frequency: share hidden": Setting(values=(0.2, 0.4, 0.6), default=0.6, make=gap("band", 1, raw=True)),
-    "NT-Xent: temperature": Setting(
-        values=(0.1, 0.2, 0.5),
-        default=0.2,
-        make=lambda _, t, seed: NTXent(DIM, view=SignalView(), temperature=t, seed=seed),
-        steps=100,
-    ),
-    "NT-Xent: strength of the views": Setting(
-        values=(0.5, 1.0, 2.0),
-        default=1.0,
-        make=lambda _, s, seed: NTXent(DIM, view=signal_view(s), temperature=0.2, seed=seed),
-        steps=100,
-    ),
-    "VICReg: strength of the views": Setting(
-        values=(0.5, 1.0, 2.0),
-        default=1.0,
-        make=lambda _, s, seed: VICReg(DIM, view=signal_view(s), seed=seed),
-        steps=100,
-    ),
-    "masked and VICReg: weight of the second": Setting(
-        values=(0.03, 0.1, 0.3),
-        default=0.1,
-        make=lambda tokenizer, w, seed: Joint(
-            {
-                "masked": (masked(tokenizer, 0.6, seed, raw=True), 1.0),
-                "vicreg": (VICReg(DIM, view=SignalView(), seed=seed), w),
-            }
-        ),
-        steps=100,
+    **two_views(signal_view, (0.5, 1.0, 2.0)),
+    "masked and VICReg: weight of the second": beside(
+        "vicreg", 0.6, lambda seed: VICReg(DIM, view=SignalView(), seed=seed), raw=True
     ),
 }
 KINDS: dict[str, dict[str, Setting]] = {"radiographs": RADIOGRAPHS, "vibration": VIBRATION}
@@ -217,26 +202,20 @@ def write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         lines += [f"## {kind.capitalize()}", ""]
         lines += ["| setting | value | steps | quality | minus the default, seed by seed |", "|" + "---|" * 5]
         first = [row["untrained"] for row in own if row["setting"] == next(iter(KINDS[kind]))]
-        lines.append(f"| untrained | | 0 | {_mean(first[:: len(next(iter(KINDS[kind].values())).values)])} | |")
+        lines.append(f"| untrained | | 0 | {interval(first[:: len(next(iter(KINDS[kind].values())).values)])} | |")
         for name, setting in KINDS[kind].items():
             found = {v: [r for r in own if (r["setting"], r["value"]) == (name, v)] for v in setting.values}
             for value, runs in found.items():
                 quality = [row["quality"] for row in runs]
                 usual = [row["quality"] for row in found[setting.default]]
                 better = [q - u for q, u in zip(quality, usual, strict=True)]
-                shown = "default" if value == setting.default else _mean(better, "+")
-                lines.append(f"| {name} | {value:g} | {runs[0]['steps']} | {_mean(quality)} | {shown} |")
+                shown = "default" if value == setting.default else interval(better, sign="+")
+                lines.append(f"| {name} | {value:g} | {runs[0]['steps']} | {interval(quality)} | {shown} |")
         lines.append("")
     given.out.mkdir(parents=True, exist_ok=True)
     write_atomically(given.out / "settings.json", json.dumps(content, indent=1) + "\n")
     write_atomically(given.out / "settings.md", "\n".join(lines))
     print("\n".join(lines))
-
-
-def _mean(values: list[float], sign: str = "") -> str:
-    found = over_runs(values)
-    text = f"{found.value:{sign}.3f}"
-    return text + (f" [{found.low:{sign}.3f}, {found.high:{sign}.3f}]" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

@@ -26,12 +26,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from tables import interval
 from torch import Tensor, nn
 
 from unlabeled.core.batches import Batches
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.encoder import Backbone, Encoder
-from unlabeled.core.evaluation import over_runs, roc_auc
+from unlabeled.core.evaluation import roc_auc
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.core.optimization import TrainingSettings, learning_rate, make_optimizer, train_step
 from unlabeled.core.pretext import MaskedReconstruction, Pretraining
@@ -61,7 +62,6 @@ class Way:
     predicted: float = 1.0
     masking: Masking = "random"
     decoder: tuple[int, int, int] = DECODER
-    lr: float = LR
     peer: bool = False
 
 
@@ -196,7 +196,7 @@ def _batches(train: ImageSet, way: Way, seed: int) -> Batches:
 
 def run(way: Way, steps: int, seed: int, train: ImageSet, val: ImageSet) -> dict[str, Any]:
     module, step = build(way, seed)
-    batches, settings = _batches(train, way, seed), TrainingSettings(steps=steps, lr=way.lr)
+    batches, settings = _batches(train, way, seed), TrainingSettings(steps=steps, lr=LR)
     torch.manual_seed(derive(seed, "masks of the peer"))
     points = {round(steps * share / 100): share for share in CURVE}
     before, curve = probe(module, train, val), {}
@@ -258,10 +258,14 @@ def write(given: argparse.Namespace, speed: dict[str, float], whole: float, hard
         took = steps * speed[name]
         rows.append(
             f"| {title} | {rate:.0f} ({rate / usual:.2f}) | {steps} | {took / 60:.1f} ({took / whole:.0%}) | "
-            f"{seeds} | {_mean([one['auroc'] for one in found]) if found else ''} |"
+            f"{seeds} | {interval([one['auroc'] for one in found], digits=4) if found else ''} |"
         )
     usual_runs = [one for one in runs["usual"] if one["seed"] in given.seeds]
-    late = {point: _mean([one["curve"][str(point)] for one in usual_runs]) for point in CURVE} if usual_runs else {}
+    late = (
+        {point: interval([one["curve"][str(point)] for one in usual_runs], digits=4) for point in CURVE}
+        if usual_runs
+        else {}
+    )
     assert __doc__ is not None
     about = [" ".join(part.split()) for part in __doc__.split("\n\n")[2:4]]
     lines = [
@@ -285,11 +289,6 @@ def write(given: argparse.Namespace, speed: dict[str, float], whole: float, hard
     write_atomically(given.out / "time_to_quality.json", json.dumps(content, indent=1) + "\n")
     write_atomically(given.out / "time_to_quality.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
-
-
-def _mean(values: list[float]) -> str:
-    found = over_runs(values)
-    return f"{found.value:.4f}" + (f" [{found.low:.4f}, {found.high:.4f}]" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

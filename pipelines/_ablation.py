@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unlabeled.core import tracking
-from unlabeled.core.checkpoints import MANIFEST, load, write_atomically
+from unlabeled.core.checkpoints import MANIFEST, check_free, load, write_atomically
 from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.progress import say
 from unlabeled.core.report import OTHERS, OURS, Report, new_figure
@@ -42,6 +42,13 @@ def check(masking: str, *, hides: bool = True) -> None:
 def folder_beside(out: Path) -> Path:
     """Where the pretraining with random masks goes."""
     return out.with_name(f"{out.name}-random-masks")
+
+
+def check_folders(out: Path, *, beside_random: bool) -> None:
+    """Raises a CheckpointError where a model could not be written after the training."""
+    check_free(out)
+    if beside_random:
+        check_free(folder_beside(out))
 
 
 def twin(folder: Path, *, made_of: Mapping[str, Any], train: Callable[[], tuple[str, Mapping[str, History]]]) -> Twin:

@@ -9,7 +9,6 @@ from sklearn.base import clone
 
 from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Budget, Rates, priced
-from unlabeled.core.checkpoints import check_free
 from unlabeled.core.progress import say
 from unlabeled.core.report import training_report
 from unlabeled.core.training import History
@@ -39,8 +38,7 @@ def pretrain(
         beside_random: do the same with random masks first, and show both.
         inside: id of the run that this one is shown under.
     """
-    for folder in (out, *((ablation.folder_beside(out),) if beside_random else ())):
-        check_free(folder)
+    ablation.check_folders(out, beside_random=beside_random)
     for part, columns in known.roles.rows():
         say(f"  {part}: {columns}")
     params = {

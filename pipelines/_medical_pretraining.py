@@ -9,7 +9,6 @@ import numpy as np
 
 from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Budget, Rates, priced
-from unlabeled.core.checkpoints import check_free
 from unlabeled.core.training import History
 from unlabeled.medical import report
 from unlabeled.medical._finetuning import Labelled
@@ -43,8 +42,7 @@ def pretrain(
         beside_random: do the same with random masks first, and show both.
         inside: id of the run that this one is shown under.
     """
-    for folder in (out, *((ablation.folder_beside(out),) if beside_random else ())):
-        check_free(folder)
+    ablation.check_folders(out, beside_random=beside_random)
     settings, print_ = {**settings_of(model), "images": len(images)}, images.fingerprint()
     with tracking.run(
         EXPERIMENT, f"pretrain {out.name}", params=settings, tags={"data.fingerprint": print_}, inside=inside

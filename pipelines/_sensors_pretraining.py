@@ -9,7 +9,6 @@ from sklearn.base import clone
 
 from unlabeled.core import fingerprint, tracking
 from unlabeled.core.budget import AS_FOUND, Budget, Rates, priced
-from unlabeled.core.checkpoints import check_free
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.core.report import training_report
@@ -42,8 +41,7 @@ def pretrain(
         beside_random: do the same with random masks first, and show both.
         inside: id of the run that this one is shown under.
     """
-    for folder in (keep, *((ablation.folder_beside(keep),) if beside_random else ())):
-        check_free(folder)
+    ablation.check_folders(keep, beside_random=beside_random)
     monitor: MachineMonitor = clone(template)
     with tracking.run(EXPERIMENT, f"pretrain {keep.name}", params=params(monitor), inside=inside) as run:
         run.params({"fleet": ", ".join(r.asset for r in fleet), "normal_rows": ", ".join(map(str, normal))})
