@@ -121,9 +121,6 @@ class TrainingState:
             if step is not None and folder > self._at(step):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _at(self, step: int) -> Path:
         return self.folder / f"step-{step:09d}"
 

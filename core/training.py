@@ -7,6 +7,7 @@ again goes through the very losses of one that was not.
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -84,7 +85,8 @@ def fit(
         batches: where batch ``i`` comes from.
         settings: optimiser, precision and rhythm.
         seed: fixes dropout and anything else that draws from PyTorch's global generator.
-        state: folder for resumable training states; ``None`` keeps none. Removed when training ends well.
+        state: folder for resumable training states; ``None`` keeps none. The last stays when training ends, so that a
+            full disk at the saving of what was learnt costs the last steps only: :func:`forget` it after that.
         describe: what the run is made of (data fingerprint, architecture...). A state of a run with
             another description is refused, with the differences.
         validate: called every ``validate_every`` steps and at the end; higher is better. The best weights
@@ -107,6 +109,12 @@ def fit(
         training.judge = _Judge(validate, every=validate_every, patience=patience)
     training.keep_in(state, {"settings": asdict(settings), "seed": seed, **(describe or {})})
     return training.run()
+
+
+def forget(state: Path | None) -> None:
+    """Removes training states; for when what was learnt has been saved."""
+    if state is not None:
+        shutil.rmtree(state, ignore_errors=True)
 
 
 @dataclass
@@ -314,8 +322,6 @@ class _Training:
             self.module.load_state_dict(self.judge.best)
         self.module.eval()
         self.processes.barrier()
-        if self.saved is not None and self.processes.leads:
-            self.saved.remove()
         return self.history
 
     def _check_finite(self) -> None:

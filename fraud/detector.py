@@ -1,6 +1,5 @@
 """The user-facing estimator: learns habits without labels, then fraud from a few."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,8 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
 
         Args:
             table: payments of the training period.
-            state: folder in which an interrupted pretraining is kept and from which it goes on; removed at the end.
+            state: folder in which an interrupted pretraining is kept and from which it goes on; remove it
+                (:func:`~unlabeled.core.training.forget`) once the detector is saved.
             log: receives ``{curve: value}`` and the step; curves of the second kind of history bear its name.
 
         Raises:
@@ -115,8 +115,6 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
             trained = histories.values()
             log(budget.totals([h.predicted for h in trained], [h.spent for h in trained]), 0)
         self._end(known, histories)
-        if state is not None:
-            shutil.rmtree(state, ignore_errors=True)
         return self
 
     def lessons(self, table: pd.DataFrame | Transactions) -> dict[str, Lesson]:

@@ -27,7 +27,7 @@ from unlabeled.core.progress import say
 from unlabeled.core.seeds import derive
 from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.tokens import EventFields
-from unlabeled.core.training import History, TrainingSettings, fit
+from unlabeled.core.training import History, TrainingSettings, fit, forget
 from unlabeled.fraud.fields import WHEN, FieldCodes, Part
 from unlabeled.fraud.histories import Groups, gather, windows_for, with_previous
 from unlabeled.fraud.readers import DAY, Transactions
@@ -161,6 +161,7 @@ class HistoryModel:
             costs = {name: asdict(cost) for name in ("predicted", "spent") if (cost := getattr(history, name))}
             manifest = {"description": describe, "curves": history.curves, "steps": history.steps, "costs": costs}
             checkpoints.save(state / f"{self.name}-done", kind=KIND, tensors=self.tensors(), manifest=manifest)
+            forget(state / self.name)
         return history
 
     def lesson(self, table: Transactions) -> Lesson:

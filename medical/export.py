@@ -115,10 +115,12 @@ def to_onnx(model: "PneumoniaModel", folder: str | Path) -> Exported:
         folder: where; an earlier export is replaced.
 
     Raises:
+        DataError: the model has learnt nothing yet.
         UnlabeledError: the packages of the extra ``onnx`` are not installed.
         CheckpointError: the folder is in use, or what was written computes something else.
     """
     folder = _free(folder)
+    _check_learnt(model)
     graphs: list[tuple[str, nn.Module, str, str]] = []
     if model.has_learnt:
         embedding = onnx.Embedding(model.module_.backbone.eval(), "mean")
@@ -141,7 +143,13 @@ def to_onnx(model: "PneumoniaModel", folder: str | Path) -> Exported:
 _PREPARED = f"{README}, {PREPROCESSING}: how pictures must be prepared for the same numbers"
 
 
+def _check_learnt(model: "PneumoniaModel") -> None:
+    if not model.has_learnt and getattr(model, "decision_", None) is None:
+        raise DataError("this model has learnt nothing yet: pretrain or fine-tune it, then write it")
+
+
 def _pretrained(model: "PneumoniaModel") -> Backbone:
+    _check_learnt(model)
     if not model.has_learnt:
         raise DataError(
             "this model was fine-tuned from scratch, so that it has no encoder of its own to write: pretrain one, or "

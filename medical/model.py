@@ -153,7 +153,8 @@ class PneumoniaModel(BaseEstimator):
             images: without labels (any that there are stay unread); a :class:`~unlabeled.core.store.Store` may be
                 larger than memory.
             asked: a few pictures whose labels are looked at on the way (curves of two probes), never learnt from.
-            state: folder that keeps an interrupted pretraining; the same call goes on from it.
+            state: folder that keeps an interrupted pretraining; the same call goes on from it. Remove it
+                (:func:`~unlabeled.core.training.forget`) once the model is saved.
             log: receives ``{name: value}, step``.
             judge: asked eight times on the way how good the features are (higher is better); the best are kept.
         """

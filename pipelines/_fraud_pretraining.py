@@ -11,7 +11,7 @@ from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Budget, Rates, priced
 from unlabeled.core.progress import say
 from unlabeled.core.report import training_report
-from unlabeled.core.training import History
+from unlabeled.core.training import History, forget
 from unlabeled.fraud.detector import FraudDetector
 from unlabeled.fraud.history_model import Size
 from unlabeled.fraud.readers import Transactions
@@ -52,9 +52,11 @@ def pretrain(
     with tracking.run(EXPERIMENT, f"pretrain {name or out.name}", params=params, inside=inside) as run:
         run.tags({"data.fingerprint": known.fingerprint()})
         beside = _beside(detector, known, params, out, source, synthetic, rates, run) if beside_random else None
-        detector.pretrain(known, state=out.with_name(f".{out.name}.training"), log=priced(run.metrics, rates))
+        state = out.with_name(f".{out.name}.training")
+        detector.pretrain(known, state=state, log=priced(run.metrics, rates))
         detector.manifest_["run_id"] = run.run_id
         detector.save(out)
+        forget(state)
         report = training_report(
             title="Habits of spending, learnt without labels",
             subtitle=source,

@@ -9,7 +9,7 @@ import numpy as np
 
 from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Budget, Rates, priced
-from unlabeled.core.training import History
+from unlabeled.core.training import History, forget
 from unlabeled.medical import report
 from unlabeled.medical._finetuning import Labelled
 from unlabeled.medical._planning import described
@@ -48,7 +48,8 @@ def pretrain(
         EXPERIMENT, f"pretrain {out.name}", params=settings, tags={"data.fingerprint": print_}, inside=inside
     ) as run:
         beside = _beside(model, images, out, synthetic, rates, asked, run) if beside_random else None
-        model.pretrain(images, asked=asked, state=out.with_name(f".{out.name}.state"), log=priced(run.metrics, rates))
+        state = out.with_name(f".{out.name}.state")
+        model.pretrain(images, asked=asked, state=state, log=priced(run.metrics, rates))
         model.provenance_["pretraining_run"] = run.run_id
         quality = None
         if model.fills_in:
@@ -62,6 +63,7 @@ def pretrain(
             verdict = "Fine-tune both on the same labels and compare."
             ablation.show(page, run, {"": _history(model)}, beside, masking=model.masking, verdict=verdict)
         model.save(out)
+        forget(state)
         files = {"model": out, "report": page.write(out / "report.html"), **write_skips(out, images.skipped)}
         if beside is not None:
             files["with random masks"] = beside.folder

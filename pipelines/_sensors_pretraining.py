@@ -12,13 +12,14 @@ from unlabeled.core.budget import AS_FOUND, Budget, Rates, priced
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.core.report import training_report
-from unlabeled.core.training import History
+from unlabeled.core.training import History, forget
 from unlabeled.pipelines import _ablation as ablation
 from unlabeled.pipelines import _sensors_files as files
 from unlabeled.sensors import report as pages
 from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.readers import read
 from unlabeled.sensors.recording import Recording
+from unlabeled.sensors.tasks import check_bearing
 
 EXPERIMENT = "unlabeled/sensors"
 
@@ -42,6 +43,7 @@ def pretrain(
         inside: id of the run that this one is shown under.
     """
     ablation.check_folders(keep, beside_random=beside_random)
+    check_bearing(template.masking, waveform=fleet[0].kind == "waveform")
     monitor: MachineMonitor = clone(template)
     with tracking.run(EXPERIMENT, f"pretrain {keep.name}", params=params(monitor), inside=inside) as run:
         run.params({"fleet": ", ".join(r.asset for r in fleet), "normal_rows": ", ".join(map(str, normal))})
@@ -61,6 +63,7 @@ def pretrain(
         log = priced(run.metrics, rates)
         monitor.pretrain(files.first(fleet, normal), normal_share=1.0, state=state, log=log)
         monitor.save(keep, pretraining_run=run.run_id)
+        forget(state)
         page = training_report(
             title="Pretraining on normal periods",
             subtitle=f"{len(fleet)} recordings, no labels",

@@ -1,18 +1,19 @@
 """One encoder for several kinds of data: pretrained together, left as a model folder for each vertical."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from unlabeled.core import fingerprint, tracking
 from unlabeled.core.budget import AS_FOUND, Rates, priced
-from unlabeled.core.checkpoints import check_free
+from unlabeled.core.checkpoints import check_free, replacing
 from unlabeled.core.dry_run import estimate
 from unlabeled.core.errors import DataError
 from unlabeled.core.optimization import TrainingSettings
 from unlabeled.core.report import training_report
 from unlabeled.core.several_kinds import Lesson, of_kind, teach_together, together
-from unlabeled.core.training import History
+from unlabeled.core.training import History, forget
 from unlabeled.fraud import FraudDetector
 from unlabeled.fraud.history_model import Size
 from unlabeled.medical import PneumoniaModel
@@ -115,17 +116,22 @@ def pretrain(
     made_of = {"kinds": ", ".join(lessons), "dim": shape.dim, "depth": shape.depth, "heads": shape.heads,
                "steps": steps, "seed": seed, "data": reads}  # fmt: skip
     prints = fingerprint.of_names(room.fingerprint for room in rooms.values())
+    state = out.with_name(f".{out.name}.state")
     with tracking.run(EXPERIMENT, f"pretrain {out.name}", params=made_of, tags={"data.fingerprint": prints}) as run:
         history = teach_together(
             lessons,
             settings=settings,
             seed=seed,
-            state=out.with_name(f".{out.name}.state"),
+            state=state,
             describe={**made_of, "data": prints},
             log=priced(run.metrics, rates),
         )
-        for name, room in rooms.items():
-            room.finish({kind: of_kind(history, kind) for kind in room.lessons}, out / name, run.run_id)
+        with ExitStack() as all_or_none:
+            for name, room in rooms.items():
+                folder = all_or_none.enter_context(replacing(out / name))
+                room.finish({kind: of_kind(history, kind) for kind in room.lessons}, folder, run.run_id)
+        forget(state)
+        for name in rooms:
             run.artifact(out / name, f"model/{name}")
         page = training_report(
             title="One encoder, several kinds of data",

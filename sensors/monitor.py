@@ -122,7 +122,8 @@ class MachineMonitor(BaseEstimator):
         Args:
             fleet: recordings with the same axes or indicators; each is scaled by its own normal period.
             normal_share, normal_until: which rows are normal: the first share, or those up to so many hours.
-            state: folder for resumable training states.
+            state: folder for resumable training states; remove it (:func:`~unlabeled.core.training.forget`) once the
+                monitor is saved.
             log: receives the curve's points.
 
         Raises:

@@ -33,7 +33,8 @@ def build_task(
     Args:
         task: masked reconstruction; the ``next`` time step from those before it (the encoder must be causal); NT-Xent
             or VICReg on two views (gain, noise, a shift in time, a masked band); whether segments in time were
-            scrambled (order); or masked reconstruction with VICReg beside it at a tenth of the weight (joint).
+            scrambled (order); or masked reconstruction with VICReg beside it at a tenth of the weight (joint; 0.03 and
+            0.3 could not be told apart from it: settings.md in benchmarks/results).
         masking: for the tasks that hide patches: ``random`` ones; random ones with those of the ``bearing`` prior
             first; a gap in ``time``; a gap in frequency (``band``; of a trend, whole indicators); ``adaptive`` to what
             is hard at the moment; ``sparse``, where only half of the patches take part at all: those
@@ -78,10 +79,7 @@ def build_mask(tokenizer: GridPatches, *, masking: Masking, ratio: float, prior:
         case "random":
             return RandomMask(ratio, seed=seed)
         case "bearing":
-            if prior is None:
-                raise DataError(
-                    "masking 'bearing' is for waveforms, whose rows are frequencies: choose another for trends"
-                )
+            check_bearing(masking, waveform=prior is not None)
             return RandomMask(ratio, prior=prior, seed=seed)
         case "time" | "band":
             return BlockMask(grid, ratio=ratio, shape=masking, seed=seed)
@@ -90,6 +88,12 @@ def build_mask(tokenizer: GridPatches, *, masking: Masking, ratio: float, prior:
             return AdaptiveMask(tokenizer.tokens, ratio=(low, high), seed=seed)
         case "sparse":
             return SalientMask(active=0.5, ratio=ratio, salience="energy", seed=seed)
+
+
+def check_bearing(masking: str, *, waveform: bool) -> None:
+    """Raises a DataError where the bearing prior is asked for and rows are no frequencies."""
+    if masking == "bearing" and not waveform:
+        raise DataError("masking 'bearing' is for waveforms, whose rows are frequencies: choose another for trends")
 
 
 def bearing_prior(rows: int, columns: int, *, fs: float, shaft_hz: float | None = None, inside: float = 3.0) -> Tensor:

@@ -28,7 +28,8 @@ class MaskedReconstruction(Pretext):
     Args:
         tokenizer: the backbone's own patch tokenizer (for targets and shapes).
         mask: which tokens to hide. On radiographs, random masks of 0.75 (the paper's share), 0.85 and 0.9 were alike,
-            less was worse (benchmarks/results/settings.md).
+            less was worse; on vibration nothing from 0.4 to 0.85 was clearly better than 0.6
+            (benchmarks/results/settings.md).
         dim, depth, heads: the decoder's size.
         normalise: standardise each target patch.
         predicted: share of the hidden tokens that the decoder is asked for, drawn anew at every step; the others are

@@ -131,6 +131,9 @@ def test_of_a_model_without_labels_the_encoder_alone_is_written_and_of_one_from_
     np.testing.assert_allclose(found["probability"], scratch.score(phantoms.take(range(3))), atol=CLOSE)
     with pytest.raises(DataError, match="fine-tuned from scratch, so that it has no encoder of its own"):
         to_huggingface(scratch, tmp_path / "hf")
+    for write in (to_huggingface, to_onnx):
+        with pytest.raises(DataError, match="has learnt nothing yet"):
+            write(PneumoniaModel(**SMALL), tmp_path / "hf")
     assert not (tmp_path / "hf").exists()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -153,6 +154,14 @@ def test_machines_beside_random_masks(in_tmp: Path, complete: Callable[[Path, st
     assert alike(Path("s/encoder-random-masks"), Path("r/encoder"))
     assert not alike(Path("s/encoder"), Path("r/encoder"))
     assert "Beside random masks" in (in_tmp / "s" / "encoder" / "report.html").read_text(encoding="utf-8")
+
+
+def test_masks_that_a_trend_cannot_have_are_refused_before_the_random_ones_are_trained(in_tmp: Path) -> None:
+    hours = pd.date_range("2026-01-01", periods=160, freq="h")
+    pd.DataFrame({"time": hours, "rms": np.random.default_rng(0).normal(size=160)}).to_csv("trend.csv", index=False)
+    with pytest.raises(DataError, match="'bearing' is for waveforms"):
+        sensors.fit([Path("trend.csv")], out=Path("s"), template=MachineMonitor(masking="bearing"), beside_random=True)
+    assert not list(in_tmp.rglob("weights.safetensors"))
 
 
 def test_payments_beside_random_masks(in_tmp: Path, complete: Callable[[Path, str], dict[str, Any]]) -> None:
