@@ -1,4 +1,4 @@
-"""Which pretext task and which prior of fields teach most about fraud, after the same number of steps?
+"""Which pretext task, which of its settings and which prior of fields teach most about fraud, after as many steps?
 
     OMP_NUM_THREADS=1 python benchmarks/fraud_tasks.py --data DATA --cache FOLDER   # DATA holds sparkov-sample/
 
@@ -10,11 +10,12 @@ September on, is not looked at. All ways have the same encoder, steps, batches a
 
 import argparse
 import json
-import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -25,21 +26,41 @@ from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.evaluation import average_precision
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.core.progress import quiet
-from unlabeled.fraud import FraudDetector, Size, Transactions, read_table, transactions
+from unlabeled.fraud import FraudDetector, Size, Transactions, history_model, read_table, transactions
 from unlabeled.fraud.baselines import LightGBM
 from unlabeled.fraud.blend import Blend
 from unlabeled.fraud.features import stacked
 from unlabeled.fraud.labels import few
+from unlabeled.fraud.tasks import Masking, Task, build_task, importance
 
 HERE = Path(__file__).parent
 JULY, SEPTEMBER = (np.datetime64(day, "s").astype(np.int64) for day in ("2022-07-01", "2022-09-01"))
 FRAUDS, DRAWS = 50, 5
-# name -> task, masking; the first is what the others are compared with
-WAYS: dict[str, tuple[str, str]] = {
-    "events, random fields": ("events", "random"),
-    "events, fields that matter first": ("events", "fields"),
-    "events+contrastive": ("events+contrastive", "random"),
-    "events+order": ("events+order", "random"),
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """A task and its settings; ``what`` is the weight of the fields that matter, ``weight`` that of a second task."""
+
+    task: Task = "events"
+    what: float = 1.0
+    weight: float = 0.1
+    temperature: float = 0.2
+
+
+# The first is what the others are compared with.
+WAYS = {
+    "events, random fields": Way(),
+    "events, fields that matter first, 3 : 1": Way(what=3.0),
+    "events, fields that matter first, 10 : 1": Way(what=10.0),
+    "events+contrastive, weight 0.03": Way(task="events+contrastive", weight=0.03),
+    "events+contrastive, weight 0.1, temperature 0.2": Way(task="events+contrastive"),
+    "events+contrastive, weight 0.3": Way(task="events+contrastive", weight=0.3),
+    "events+contrastive, temperature 0.1": Way(task="events+contrastive", temperature=0.1),
+    "events+contrastive, temperature 0.5": Way(task="events+contrastive", temperature=0.5),
+    "events+order, weight 0.03": Way(task="events+order", weight=0.03),
+    "events+order, weight 0.1": Way(task="events+order"),
+    "events+order, weight 0.3": Way(task="events+order", weight=0.3),
 }
 MEASURES = {"few": f"AP, {FRAUDS} labelled frauds", "none": "AP, no labels"}
 
@@ -70,7 +91,7 @@ def read(data: Path) -> Transactions:
 
 
 def cached(cache: Path, name: str, seed: int, size: Size, table: Transactions) -> dict[str, Any]:
-    path = cache / f"{'-'.join(WAYS[name])}-{size.steps}-s{seed}.json"
+    path = cache / f"{name.translate(str.maketrans(' ,:', '---'))}-{size.steps}-s{seed}.json"
     if not path.exists():
         path.write_text(json.dumps(run(name, seed, size, table)))
         print(path.read_text(), flush=True)
@@ -79,17 +100,20 @@ def cached(cache: Path, name: str, seed: int, size: Size, table: Transactions) -
 
 
 def run(name: str, seed: int, size: Size, table: Transactions) -> dict[str, Any]:
-    task, masking = WAYS[name]
+    way = WAYS[name]
+    masking: Masking = "random" if way.what == 1 else "fields"
     past = table.time < JULY
     known = table.with_labels(np.where(past, table.label, -1))
-    detector = FraudDetector(size=size, task=task, masking=masking, random_state=seed)  # type: ignore[arg-type]
-    began = time.monotonic()
-    detector.pretrain(known.take(past))
-    seconds = round(time.monotonic() - began, 1)
+    detector = FraudDetector(size=size, task=way.task, masking=masking, random_state=seed)
+    # The detector offers the tasks with their defaults only.
+    with (
+        patch.object(history_model, "build_task", partial(build_task, weight=way.weight, temperature=way.temperature)),
+        patch.object(history_model, "importance", partial(importance, what=way.what)),
+    ):
+        detector.pretrain(known.take(past))
     return {
         "name": name,
         "seed": seed,
-        "seconds": seconds,
         "steps": {kind: history.steps for kind, history in detector.history_.items()},
         # LightGBM reads nothing that was learnt: once is enough.
         **judge(detector, table, baseline=(name, seed) == (next(iter(WAYS)), 0)),
@@ -155,22 +179,21 @@ def markdown(content: dict[str, Any], seeds: int) -> str:
         f"not which ends highest. Average precision (AP); with labels, each seed is the mean over "
         f"{content['label_draws']} label draws, the same for every seed and way. Mean over {seeds} seeds with "
         "Student's 95 % interval over seeds (it leaves out how much the draws differ), and differences to the first "
-        "row, seed by seed. Seconds: pretraining and the scales that follow it, rough, since the machine was shared "
-        f"with other work. {hardware['hardware.processor']}, {hardware['hardware.threads']} thread of "
+        "row, seed by seed. "
+        f"{hardware['hardware.processor']}, {hardware['hardware.threads']} thread of "
         f"{hardware['hardware.cores']} cores; Python {hardware['python']}, torch {hardware['torch']}, "
         f"lightgbm {hardware['lightgbm']}.",
         "",
-        "| task | seconds | " + " | ".join(f"{title} | difference" for title in MEASURES.values()) + " |",
-        "|" + "---|" * (2 + 2 * len(MEASURES)),
+        "| task | " + " | ".join(f"{title} | difference" for title in MEASURES.values()) + " |",
+        "|" + "---|" * (1 + 2 * len(MEASURES)),
     ]
     first = {key: _values(rows, next(iter(WAYS)), key) for key in MEASURES}
     for name in WAYS:
-        seconds = np.mean([row["seconds"] for row in rows if row["name"] == name])
         cells = []
         for key in MEASURES:
             own = _values(rows, name, key)
             cells += [interval(own), "" if name == next(iter(WAYS)) else interval(own - first[key], sign="+")]
-        lines.append(f"| {name} | {seconds:.0f} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     plain = np.mean(rows[0]["lightgbm"])
     lines += ["", f"LightGBM on the plain features with the same labels, mean over the draws: {plain:.3f}."]
     return "\n".join(lines) + "\n"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import fraud_tasks
-import frontier
+import kinds
 import numpy as np
 import torch
 from tables import interval
@@ -71,7 +71,7 @@ class Data:
     def __init__(self, folder: Path) -> None:
         images = read_images(folder / "xray/kermany224/kermany_cxr_224.parquet", size=64)
         self.images = images.part("train")
-        self.radiographs, self.vibration = frontier.radiographs(folder), frontier.vibration(folder)
+        self.radiographs, self.vibration = kinds.radiographs(folder), kinds.vibration(folder)
         runs = [read(path)[0] for path in sorted((folder / "vibration/femto").glob("*.npz"))]
         self.fleet = [one.rows(slice(0, one.normal_rows())) for one in runs]
         self.payments = fraud_tasks.read(folder / "transactions")

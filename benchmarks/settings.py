@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import frontier
+import kinds
 import torch
 from tables import interval
 from torch import Tensor
@@ -138,7 +138,7 @@ def main() -> None:
     given.cache.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for kind_name in given.kinds:
-        kind = getattr(frontier, kind_name)(given.data)
+        kind = getattr(kinds, kind_name)(given.data)
         kind = replace(kind, tokenizer=_narrow(kind.tokenizer()))
         for seed in range(given.seeds):
             for name, setting in KINDS[kind_name].items():
@@ -161,22 +161,22 @@ def _slug(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
-def build(kind: frontier.Kind, setting: Setting, value: float, seed: int) -> Pretraining:
+def build(kind: kinds.Kind, setting: Setting, value: float, seed: int) -> Pretraining:
     torch.manual_seed(derive(seed, "network"))
     tokenizer = kind.tokenizer()
     backbone = Backbone(tokenizer, Encoder(dim=DIM, depth=DEPTH, heads=HEADS))
     return Pretraining(backbone, setting.make(tokenizer, value, derive(seed, "task")))
 
 
-def flops_of(kind: frontier.Kind, setting: Setting, value: float) -> float:
+def flops_of(kind: kinds.Kind, setting: Setting, value: float) -> float:
     """Training FLOPs of one step: three times the forward pass's."""
     module = build(kind, setting, value, 0)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module((frontier.task_input(kind, module),), 0)
+        module((kind.noise(),), 0)
     return 3.0 * counter.get_total_flops()
 
 
-def run(kind: frontier.Kind, setting: Setting, value: float, seed: int) -> dict[str, Any]:
+def run(kind: kinds.Kind, setting: Setting, value: float, seed: int) -> dict[str, Any]:
     steps = round(setting.steps * flops_of(kind, setting, setting.default) / flops_of(kind, setting, value))
     module = build(kind, setting, value, seed)
     untrained = kind.quality(module.backbone)

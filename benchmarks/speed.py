@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from peers import DECODER, DEPTH, DIM, HEADS, PATCH, RATIO, SIDE, Peer, monai_mae, plain_optimizer, plain_step, vit_mae
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,7 +34,7 @@ from unlabeled.core.pretext import MaskedReconstruction, Pretraining
 from unlabeled.core.tokens import GridPatches
 
 HERE = Path(__file__).parent
-SIDE, PATCH, DIM, DEPTH, HEADS, DECODER, RATIO, BATCH = 64, 8, 192, 6, 3, (96, 2, 3), 0.75, 256
+BATCH = 256
 Step = Callable[[Tensor, int], None]
 
 
@@ -64,7 +65,11 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(given.threads)
     images = np.random.default_rng(0).integers(0, 256, (4096, SIDE, SIDE), dtype=np.uint8)
-    contenders = {"ours": ours(), "transformers ViTMAE": vit_mae(), "MONAI MaskedAutoEncoderViT": monai_mae()}
+    contenders = {
+        "ours": ours(),
+        "transformers ViTMAE": theirs(vit_mae),
+        "MONAI MaskedAutoEncoderViT": theirs(monai_mae),
+    }
     sources = {name: _ours_data(images) if name == "ours" else _peer_data(images) for name in contenders}
     seconds: dict[str, dict[str, list[float]]] = {name: {"step": [], "data": []} for name in contenders}
     for turn in range(given.rounds + 1):
@@ -104,56 +109,15 @@ def ours() -> tuple[float, Step]:
     return _flops(lambda x: module((x,), 0)), step
 
 
-def vit_mae() -> tuple[float, Step]:
-    from transformers import ViTMAEConfig, ViTMAEForPreTraining
-
+def theirs(make: Callable[[], Peer]) -> tuple[float, Step]:
     torch.manual_seed(0)
-    dim, depth, heads = DECODER
-    model = ViTMAEForPreTraining(
-        ViTMAEConfig(
-            image_size=SIDE, patch_size=PATCH, num_channels=1, hidden_size=DIM, num_hidden_layers=DEPTH,
-            num_attention_heads=HEADS, intermediate_size=4 * DIM, decoder_hidden_size=dim,
-            decoder_num_hidden_layers=depth, decoder_num_attention_heads=heads, decoder_intermediate_size=4 * dim,
-            mask_ratio=RATIO, norm_pix_loss=True,
-        )
-    ).train()  # fmt: skip
-    return _flops(lambda x: model(x).loss), _plain_step(model, lambda x: model(x).loss)
-
-
-def monai_mae() -> tuple[float, Step]:
-    from monai.networks.nets import MaskedAutoEncoderViT
-
-    torch.manual_seed(0)
-    dim, depth, heads = DECODER
-    model = MaskedAutoEncoderViT(
-        in_channels=1, img_size=SIDE, patch_size=PATCH, hidden_size=DIM, mlp_dim=4 * DIM, num_layers=DEPTH,
-        num_heads=HEADS, masking_ratio=RATIO, decoder_hidden_size=dim, decoder_mlp_dim=4 * dim,
-        decoder_num_layers=depth, decoder_num_heads=heads, spatial_dims=2, qkv_bias=True,
-    ).train()  # fmt: skip
-
-    def loss(x: Tensor) -> Tensor:
-        # MONAI's network returns predictions and the mask; the loss is its user's to write.
-        predicted, mask = model(x)
-        b, side = len(x), SIDE // PATCH
-        patches = x.reshape(b, 1, side, PATCH, side, PATCH).permute(0, 2, 4, 3, 5, 1).reshape(b, side * side, -1)
-        target = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
-        error = (predicted - target).square().mean(-1)
-        return (error * mask).sum() / mask.sum()
-
-    return _flops(loss), _plain_step(model, loss)
-
-
-def _plain_step(model: nn.Module, loss: Callable[[Tensor], Tensor]) -> Step:
-    """What everybody writes: fused AdamW, clipped gradients."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05, betas=(0.9, 0.95), fused=True)
+    peer = make()
+    optimizer = plain_optimizer(peer.model)
 
     def step(batch: Tensor, number: int) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss(batch).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        plain_step(peer.model, optimizer, peer.loss(batch))
 
-    return step
+    return _flops(peer.loss), step
 
 
 def _ours_data(images: np.ndarray) -> Iterator[Tensor]:

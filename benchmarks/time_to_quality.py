@@ -26,10 +26,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from peers import DECODER, DEPTH, DIM, HEADS, PATCH, SIDE, Peer, monai_mae, plain_optimizer, plain_step, vit_mae
 from tables import interval
-from torch import Tensor, nn
+from torch import Tensor
 
-from unlabeled.core.batches import Batches
+from unlabeled.core.batches import Batches, chunks
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.evaluation import roc_auc
@@ -48,13 +49,13 @@ from unlabeled.medical.transforms import Augment, standardise
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "shared/data/xray/kermany224/kermany_cxr_224.parquet"
-SIDE, PATCH, DIM, DEPTH, HEADS, DECODER, EPOCHS, LABELS, LR = 64, 8, 192, 6, 3, (96, 2, 3), 100, 250, 1e-3
+EPOCHS, LABELS, LR = 100, 250, 1e-3
 CURVE = (10, 20, 33, 50, 75)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """How to train: ``share`` of the usual recipe's wall time; ``peer`` for that recipe itself."""
+    """How to train: ``share`` of the usual recipe's wall time (1: its epochs); ``peer``: another library's network."""
 
     share: float = 1 / 3
     batch: int = 64
@@ -62,18 +63,22 @@ class Way:
     predicted: float = 1.0
     masking: Masking = "random"
     decoder: tuple[int, int, int] = DECODER
-    peer: bool = False
+    peer: Callable[[], Peer] | None = None
 
 
-USUAL = Way(share=1.0, batch=256, peer=True)
+USUAL = Way(share=1.0, batch=256, peer=vit_mae)
 # What is kept on disk bears the short name.
 WAYS: dict[str, tuple[str, Way]] = {
     "usual": ("usual recipe (transformers ViTMAE)", USUAL),
+    "m": ("usual recipe (MONAI MaskedAutoEncoderViT)", Way(share=1.0, batch=256, peer=monai_mae)),
+    "p": ("usual recipe in batches of 64, a shorter schedule (transformers ViTMAE)", Way(batch=64, peer=vit_mae)),
     "a": ("ours: the same recipe, shorter schedule", Way(batch=256)),
     "b": ("ours: batches of 64", Way(batch=64)),
     "c": ("batches of 64, a quarter of the hidden patches predicted", Way(batch=64, predicted=0.25)),
+    "h": ("batches of 64, 85 % hidden", Way(batch=64, ratio=0.85)),
     "d": ("batches of 64, a quarter predicted, 85 % hidden", Way(batch=64, predicted=0.25, ratio=0.85)),
     "k": ("batches of 64, lungs first", Way(batch=64, masking="lungs")),
+    "s": ("batches of 64, half of the patches take part (sparse)", Way(batch=64, masking="sparse")),
     "n": ("batches of 64, a decoder of 64 x 1", Way(batch=64, decoder=(64, 1, 4))),
 }
 Step = Callable[[Tensor, int, TrainingSettings], None]
@@ -94,16 +99,21 @@ def main() -> None:
     speed: dict[str, float] = _kept(given.cache / "seconds.json", lambda: seconds(train))
     hardware = describe_hardware()
     torch.set_num_threads(1)
-    whole = EPOCHS * (len(train) // USUAL.batch) * speed["usual"]
+    whole = planned(USUAL, len(train)) * speed["usual"]
     for seed in given.seeds:
         for name in given.only or ():
             way = WAYS[name][1]
-            steps = round(way.share * whole / speed[name])
+            steps = planned(way, len(train), whole / speed[name])
             path = given.cache / f"{name}-s{seed}.json"
             found = _kept(path, lambda way=way, steps=steps, seed=seed: run(way, steps, seed, train, val))
             print(seed, name, steps, found["curve"], found["auroc"], flush=True)
     if not given.only:
         write(given, speed, whole, hardware)
+
+
+def planned(way: Way, pictures: int, fitting: float = 0.0) -> int:
+    """Steps: all epochs of a usual recipe, or the share of as many as fit into its wall time."""
+    return EPOCHS * (pictures // way.batch) if way.share == 1 else round(way.share * fitting)
 
 
 def _kept(path: Path, make: Callable[[], Any]) -> Any:
@@ -112,12 +122,12 @@ def _kept(path: Path, make: Callable[[], Any]) -> Any:
     return json.loads(path.read_text())
 
 
-def build(way: Way, seed: int) -> tuple[nn.Module, Step]:
+def build(way: Way, seed: int) -> tuple[Pretraining | Peer, Step]:
     """The network and what one step of its training is."""
-    return _peer(seed) if way.peer else _ours(way, seed)
+    return _theirs(way, seed) if way.peer else _ours(way, seed)
 
 
-def _ours(way: Way, seed: int) -> tuple[nn.Module, Step]:
+def _ours(way: Way, seed: int) -> tuple[Pretraining, Step]:
     torch.manual_seed(derive(seed, "network"))
     tokenizer = GridPatches(grid=(SIDE, SIDE), patch=(PATCH, PATCH), dim=DIM)
     mask = build_mask(tokenizer, masking=way.masking, ratio=way.ratio, seed=derive(seed, "mask"))
@@ -132,46 +142,18 @@ def _ours(way: Way, seed: int) -> tuple[nn.Module, Step]:
     return module, step
 
 
-def _peer(seed: int) -> tuple[nn.Module, Step]:
-    from transformers import ViTMAEConfig, ViTMAEForPreTraining
-
+def _theirs(way: Way, seed: int) -> tuple[Peer, Step]:
     torch.manual_seed(derive(seed, "network"))
-    dim, depth, heads = DECODER
-    model = ViTMAEForPreTraining(
-        ViTMAEConfig(
-            image_size=SIDE, patch_size=PATCH, num_channels=1, hidden_size=DIM, num_hidden_layers=DEPTH,
-            num_attention_heads=HEADS, intermediate_size=4 * DIM, decoder_hidden_size=dim,
-            decoder_num_hidden_layers=depth, decoder_num_attention_heads=heads, decoder_intermediate_size=4 * dim,
-            mask_ratio=0.75, norm_pix_loss=True,
-        )
-    ).train()  # fmt: skip
-    _with_positions(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.05, betas=(0.9, 0.95), fused=True)
+    assert way.peer is not None
+    peer = way.peer()
+    optimizer = plain_optimizer(peer.model, LR)
 
     def step(batch: Tensor, number: int, settings: TrainingSettings) -> None:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(number, settings)
-        optimizer.zero_grad(set_to_none=True)
-        model(batch).loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        plain_step(peer.model, optimizer, peer.loss(batch))
 
-    return model, step
-
-
-def _with_positions(model: Any) -> None:
-    """Initialise by the library's own functions what transformers 5.23 leaves at zero in a model made from a config.
-
-    Its position embeddings, the encoder's as the decoder's, are skipped or overwritten after they were computed;
-    without them the recipe does not learn at all (its loss stays near that of the mean patch).
-    """
-    embeddings, decoder = model.vit.embeddings, model.decoder
-    for part in (*embeddings.modules(), *embeddings.parameters(), *decoder.modules(), *decoder.parameters()):
-        part._is_hf_initialized = False
-    embeddings.initialize_weights()
-    decoder.initialize_weights(embeddings.patch_embeddings.num_patches)
-    assert embeddings.position_embeddings.any()
-    assert decoder.decoder_pos_embed.any()
+    return peer, step
 
 
 def seconds(train: ImageSet, *, turns: int = 12, steps: int = 4) -> dict[str, float]:
@@ -195,45 +177,44 @@ def _batches(train: ImageSet, way: Way, seed: int) -> Batches:
 
 
 def run(way: Way, steps: int, seed: int, train: ImageSet, val: ImageSet) -> dict[str, Any]:
-    module, step = build(way, seed)
+    network, step = build(way, seed)
     batches, settings = _batches(train, way, seed), TrainingSettings(steps=steps, lr=LR)
     torch.manual_seed(derive(seed, "masks of the peer"))
     points = {round(steps * share / 100): share for share in CURVE}
-    before, curve = probe(module, train, val), {}
+    before, curve = probe(network, train, val), {}
     for number in range(steps):
         step(batches.at(number)[0], number, settings)
         if number + 1 in points:
-            curve[str(points[number + 1])] = probe(module, train, val)
-    return {**asdict(way), "seed": seed, "steps": steps, "untrained": before, "curve": curve,
-            "auroc": probe(module, train, val)}  # fmt: skip
+            curve[str(points[number + 1])] = probe(network, train, val)
+    return {**about(way), "seed": seed, "steps": steps, "untrained": before, "curve": curve,
+            "auroc": probe(network, train, val)}  # fmt: skip
+
+
+def about(way: Way) -> dict[str, Any]:
+    return {**asdict(way), "peer": way.peer.__name__ if way.peer else None}
 
 
 @torch.no_grad()
-def features(module: nn.Module, pictures: np.ndarray) -> np.ndarray:
+def features(network: Pretraining | Peer, pictures: np.ndarray) -> np.ndarray:
     """Mean tokens (N, D) of unmasked pictures."""
-    if isinstance(module, Pretraining):
-        return embeddings(module.backbone, pictures)
-    encoder: Any = module.vit
-    encoder.embeddings.config.mask_ratio = 0.0
-    parts = [
-        encoder(standardise(torch.from_numpy(pictures[i : i + 256]))).last_hidden_state[:, 1:].mean(dim=1)
-        for i in range(0, len(pictures), 256)
-    ]
-    encoder.embeddings.config.mask_ratio = 0.75
+    if isinstance(network, Pretraining):
+        return embeddings(network.backbone, pictures)
+    parts = [network.features(standardise(torch.from_numpy(pictures[rows]))) for rows in chunks(len(pictures), 256)]
     return torch.cat(parts).numpy()
 
 
-def probe(module: nn.Module, train: ImageSet, val: ImageSet) -> float:
+def probe(network: Pretraining | Peer, train: ImageSet, val: ImageSet) -> float:
     """Validation AUROC of a logistic regression on 250 labels, both classes weighing the same."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    module = network if isinstance(network, Pretraining) else network.model
     module.eval()
     labelled = first_labels(train, LABELS, seed=0)
     judge = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=3000))
-    judge.fit(features(module, labelled.images), labelled.labels)
-    score = judge.predict_proba(features(module, val.images))[:, 1]
+    judge.fit(features(network, labelled.images), labelled.labels)
+    score = judge.predict_proba(features(network, val.images))[:, 1]
     module.train()
     return roc_auc(val.labels, score)
 

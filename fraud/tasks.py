@@ -16,13 +16,17 @@ from unlabeled.core.views import HistorySlice
 Task = Literal["events", "events+contrastive", "events+order"]
 Masking = Literal["random", "fields"]
 
-_BESIDE = 0.1  # weight of a second task: the surprisals that are scored come from the first
-_WHEN, _WHAT = 1.0, 3.0
 _CALENDAR = ("hour", "gap")
 
 
 def build_task(
-    backbone: Backbone, *, task: Task = "events", prior: Tensor | None = None, seed: int, temperature: float = 0.2
+    backbone: Backbone,
+    *,
+    task: Task = "events",
+    prior: Tensor | None = None,
+    seed: int,
+    weight: float = 0.1,
+    temperature: float = 0.2,
 ) -> Pretext:
     """The pretext task of a causal backbone that reads histories of payments.
 
@@ -30,16 +34,18 @@ def build_task(
     (:func:`event_modelling` finds it). Masked tokens in the manner of BERT (whole histories, read from both sides:
     :class:`~unlabeled.core.pretext.MaskedTokens`) are not among the choices: they need an encoder that is not causal,
     and a score that reads a payment's past alone cannot use one. After a short training no choice was clearly better
-    than ``events`` without a prior (benchmarks/results/fraud_tasks.md).
+    than ``events`` without a prior, whatever the weight of a second task (0.03 to 0.3; order at 0.3 was worse), the
+    temperature (0.1 to 0.5) or the strength of the prior (3 or 10): benchmarks/results/fraud_tasks.md.
 
     Args:
         backbone: event tokenizer and causal encoder.
-        task: ``events``: the next payment, and its hidden fields from the others. ``events+contrastive``: beside it, at
-            a tenth of the weight, NT-Xent between two runs of one history (CoLES: Babaev et al., 2022; unlike there,
-            the other windows of the same card count as others, because a batch holds windows, not cards).
-            ``events+order``: beside it, at a tenth of the weight, whether half of a history's payments changed places.
+        task: ``events``: the next payment, and its hidden fields from the others. ``events+contrastive``: beside it
+            NT-Xent between two runs of one history (CoLES: Babaev et al., 2022; unlike there, the other windows of the
+            same card count as others, because a batch holds windows, not cards). ``events+order``: beside it, whether
+            half of a history's payments changed places.
         prior: positive weights of the fields (F,), see :func:`importance`.
         seed: fixes what is hidden, the runs and the changes of place.
+        weight: of the second task; the surprisals that are scored come from the first, whose weight is 1.
         temperature: of NT-Xent, above 0.
 
     Raises:
@@ -56,10 +62,10 @@ def build_task(
             return events
         case "events+contrastive":
             contrast = NTXent(dim, view=HistorySlice(), temperature=temperature, seed=derive(seed, "views"))
-            return Joint({"events": (events, 1.0), "contrastive": (contrast, _BESIDE)})
+            return Joint({"events": (events, 1.0), "contrastive": (contrast, weight)})
         case "events+order":
             order = OrderPrediction(dim, seed=derive(seed, "order"))
-            return Joint({"events": (events, 1.0), "order": (order, _BESIDE)})
+            return Joint({"events": (events, 1.0), "order": (order, weight)})
 
 
 def event_modelling(pretext: Pretext) -> EventModelling:
@@ -69,14 +75,15 @@ def event_modelling(pretext: Pretext) -> EventModelling:
     return found
 
 
-def importance(names: Sequence[str]) -> Tensor:
-    """Weights of fields by name, (F,): 1 for the calendar (hour, gap since the payment before), 3 for all others.
+def importance(names: Sequence[str], *, what: float = 3.0) -> Tensor:
+    """Weights of fields by name, (F,): 1 for the calendar (hour, gap since the payment before), ``what`` for all
+    others.
 
     A judgement of the domain, not a measurement. When somebody pays is mostly habit and chance, and hard to foretell;
     how much, for what and to whom (a category, a merchant new to the card) is what a thief changes. So these are to be
     told from the rest of the payment more often. On a table that has nothing but them, this is no prior at all.
     """
-    return torch.tensor([_WHEN if name in _CALENDAR else _WHAT for name in names])
+    return torch.tensor([1.0 if name in _CALENDAR else what for name in names])
 
 
 def check_names(*, task: str = "events", masking: str = "random") -> None:
