@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from unlabeled import __version__
 from unlabeled.core.errors import CheckpointError
@@ -108,6 +108,24 @@ def load(folder: str | Path, *, kind: str | None = None) -> tuple[dict[str, Tens
         if _sha256(path) != expected:
             raise CheckpointError(f"{path} is damaged (its checksum differs from the manifest's): train again")
     return load_file(str(folder / WEIGHTS)), manifest
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start so, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def put(module: nn.Module, tensors: Mapping[str, Tensor], *, what: object) -> None:
+    """Puts a module's saved state into place.
+
+    Raises:
+        CheckpointError: the tensors are not those of such a module (says which).
+    """
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        why = " ".join(str(error).split(":", 1)[-1].split())
+        raise CheckpointError(f"{what} was written by another version ({why}): train again") from None
 
 
 def check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, what: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unlabeled.core import checkpoints
+from unlabeled.core.checkpoints import under
 from unlabeled.core.errors import CheckpointError
 from unlabeled.core.progress import say
 
@@ -91,15 +92,15 @@ class TrainingState:
                 checkpoints.check_same(manifest["description"], self.description, what="the interrupted run")
             except CheckpointError as error:
                 raise CheckpointError(f"{error}. Delete {self.folder} to start anew, or name another folder") from None
-            module.load_state_dict(_under("module.", tensors))
+            checkpoints.put(module, under("module.", tensors), what=folder)
             state = optimizer.state_dict()
             state["state"] = {}
-            for name, value in _under("optimizer.", tensors).items():
+            for name, value in under("optimizer.", tensors).items():
                 number, key = name.split(".", 1)
                 state["state"].setdefault(int(number), {})[key] = value
             optimizer.load_state_dict(state)
             return Found(
-                manifest["step"], manifest["history"], _under("best.", tensors), manifest["stale"], manifest["window"]
+                manifest["step"], manifest["history"], under("best.", tensors), manifest["stale"], manifest["window"]
             )
         return None
 
@@ -111,7 +112,7 @@ class TrainingState:
     def weights_at(self, step: int | None) -> dict[str, Tensor]:
         """The module's weights in the state of ``step``; nothing where there is none to read."""
         try:
-            return {} if step is None else _under("module.", checkpoints.load(self._at(step), kind=KIND)[0])
+            return {} if step is None else under("module.", checkpoints.load(self._at(step), kind=KIND)[0])
         except CheckpointError:
             return {}
 
@@ -126,7 +127,3 @@ class TrainingState:
 
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob("step-*")) if self.folder.is_dir() else []
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from unlabeled.core import checkpoints
+from unlabeled.core.checkpoints import under
 from unlabeled.core.training import History
 from unlabeled.fraud.baselines import LightGBM
 from unlabeled.fraud.blend import Blend
@@ -61,8 +62,8 @@ def load(cls: "type[FraudDetector]", folder: str | Path) -> "FraudDetector":
     made.roles_, made.classes_ = roles, np.array([0, 1])
     made.models_, made.components_ = [], []
     for i, entry in enumerate(content["models"]):
-        own = {k.removeprefix(f"{i}."): v for k, v in tensors.items() if k.startswith(f"{i}.")}
-        made.models_.append(HistoryModel.from_saved(entry, own))
+        own = under(f"{i}.", tensors)
+        made.models_.append(HistoryModel.from_saved(entry, own, folder=folder))
         made.components_.append((own["middle"].numpy(), own["axes"].numpy()))
     made.plain_ = PlainFeatures.from_json(content["plain"])
     made.unsupervised_ = Unsupervised.from_json(content["unsupervised"])

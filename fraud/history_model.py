@@ -208,7 +208,7 @@ class HistoryModel:
             checkpoints.check_same(manifest["description"], wanted, what="the interrupted run")
         except CheckpointError as error:
             raise CheckpointError(f"{error}. Delete {folder.parent} to start anew, or name another folder") from None
-        self._load(tensors)
+        self._load(tensors, folder)
         curves = {name: [(at, value) for at, value in curve] for name, curve in manifest["curves"].items()}
         made = History(curves=curves, steps=manifest["steps"], resumed_from=manifest["steps"])
         costs = manifest.get("costs", {})
@@ -284,18 +284,18 @@ class HistoryModel:
         }
 
     @staticmethod
-    def from_saved(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "HistoryModel":
+    def from_saved(content: Mapping[str, Any], tensors: Mapping[str, Tensor], *, folder: object) -> "HistoryModel":
         # Folders that know of no task were pretrained on events.
         settings = {name: content[name] for name in ("task", "masking") if name in content}
         made = HistoryModel(content["part"], size=Size(**content["size"]), **settings, seed=content["seed"])
         made.fields = FieldCodes.from_json(content["fields"])
         made._build()
-        made._load(tensors)
+        made._load(tensors, folder)
         return made
 
-    def _load(self, tensors: Mapping[str, Tensor]) -> None:
+    def _load(self, tensors: Mapping[str, Tensor], folder: object) -> None:
         for name, module in (("backbone.", self.backbone), ("pretext.", self.events)):
-            module.load_state_dict({k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)})
+            checkpoints.put(module, checkpoints.under(name, tensors), what=folder)
             module.eval()
 
     def _build(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from unlabeled.core import checkpoints
+from unlabeled.core.checkpoints import under
 from unlabeled.core.errors import CheckpointError
 from unlabeled.core.heads import Classifier
 from unlabeled.medical._finetuning import Decision
@@ -85,4 +86,4 @@ def read(kind: "type[PneumoniaModel]", folder: str | Path) -> "PneumoniaModel":
 
 
 def _put(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
-    module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+    module.load_state_dict(under(prefix, tensors))

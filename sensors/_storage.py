@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unlabeled.core import checkpoints
+from unlabeled.core.checkpoints import under
 from unlabeled.core.errors import CheckpointError
 from unlabeled.core.training import History
 
@@ -60,8 +61,8 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
     fitted = manifest.get("fitted")
     grid = tuple(manifest["picture"]["grid"])
     monitor.build(manifest["picture"]["channels"], (grid[0], grid[1]), manifest["picture"].get("fs"))
-    monitor.backbone_.load_state_dict(_under("backbone.", tensors))
-    monitor.pretext_.load_state_dict(_under("pretext.", tensors))
+    checkpoints.put(monitor.backbone_, under("backbone.", tensors), what=folder)
+    checkpoints.put(monitor.pretext_, under("pretext.", tensors), what=folder)
     monitor.backbone_.eval()
     monitor.pretext_.eval()
     monitor.fleet_, monitor.pretrained_ = manifest["fleet"], manifest["pretrained"]
@@ -73,10 +74,6 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
         monitor.names_, monitor.period_ = tuple(fitted["names_"]), Period(**fitted["period_"])
         monitor.plain_rules_ = [Rule(**rule) for rule in fitted["plain_rules_"]]
         monitor.scaling_ = Scaling(*(tensors[f"scaling.{k}"].numpy() for k in _SCALING))
-        reference = {k: v.numpy() for k, v in _under("reference.", tensors).items()}
+        reference = {k: v.numpy() for k, v in under("reference.", tensors).items()}
         monitor.set_reference(reference["embedding"], reference["error"], reference["outside"], monitor.cut_)
     return monitor
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

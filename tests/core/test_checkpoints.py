@@ -33,6 +33,16 @@ def test_another_kind_is_refused_by_name(tmp_path: Path) -> None:
         checkpoints.load(save(tmp_path / "model"), kind="other.Thing")
 
 
+def test_weights_of_another_module_are_refused_with_the_names_that_differ(tmp_path: Path) -> None:
+    module, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2, bias=False)
+    checkpoints.put(
+        module, checkpoints.under("it.", {"it.weight": torch.ones(2, 3), "it.bias": torch.ones(2)}), what=""
+    )
+    assert module(torch.ones(1, 3)).tolist() == [[4.0, 4.0]]
+    with pytest.raises(CheckpointError, match=r"m was written by another version.*Missing key.*bias"):
+        checkpoints.put(module, other.state_dict(), what=tmp_path / "m")
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "t.txt"])
 def test_a_changed_file_is_noticed(tmp_path: Path, name: str) -> None:
     folder = save(tmp_path / "model")

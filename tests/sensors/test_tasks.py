@@ -8,6 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from unlabeled.core import checkpoints
 from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.pipelines import cli_sensors
 from unlabeled.pipelines.cli import app
@@ -51,6 +52,16 @@ def test_every_task_and_masking_goes_from_a_record_to_a_monitor_on_disk(
     again = MachineMonitor.load(monitor.save(tmp_path / "m"))
     assert again.score(recording)["score"].equals(scores["score"])
     assert (again.task, again.masking) == (task, masking)
+
+
+def test_a_monitor_of_another_version_whose_mask_remembered_less_is_refused_plainly(tmp_path: Path) -> None:
+    monitor = small(masking="adaptive").fit(machine("waveform"), normal_share=0.5)
+    tensors, manifest = checkpoints.load(monitor.save(tmp_path / "m"))
+    kept = {name: value for name, value in tensors.items() if not name.endswith(".moments")}
+    assert len(kept) == len(tensors) - 1
+    checkpoints.save(tmp_path / "m", kind=manifest["kind"], tensors=kept, manifest=manifest)
+    with pytest.raises(CheckpointError, match=r"m was written by another version.*moments.*train again"):
+        MachineMonitor.load(tmp_path / "m")
 
 
 @pytest.mark.parametrize("task", get_args(Task))
