@@ -41,6 +41,12 @@ def divide(images: ImageSet, *, n_labels: int | None, seed: int) -> Parts:
     validation = None
     if "train" in known and known & {"test", "val"}:
         labelled = images.labelled()
+        for name in sorted(known & {"train", "test", "val"}):
+            if labelled.splits is None or name not in labelled.splits:
+                raise DataError(
+                    f"the input has pictures of split '{name}', but none of them is labelled: label some of them, or "
+                    "leave the column of splits out (a share of the labelled patients judges then)"
+                )
         train, test = labelled.part("train"), labelled.part("test" if "test" in known else "val")
         if {"test", "val"} <= known:
             validation = labelled.part("val")

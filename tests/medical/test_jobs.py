@@ -13,6 +13,7 @@ import pytest
 from unlabeled.core.errors import DataError, GateError
 from unlabeled.medical import ImageSet, PneumoniaModel, read_images, simulate
 from unlabeled.pipelines import medical as jobs
+from unlabeled.pipelines._medical_input import divide
 from unlabeled.pipelines.cli import main
 
 # MLflow and what it loads warn about their own future.
@@ -317,3 +318,11 @@ def test_labels_that_leave_nobody_to_judge_on_are_too_few(
     (in_tmp / "l.csv").write_text("\n".join(archive.labels.read_text().splitlines()[:4]) + "\n")
     with pytest.raises(DataError, match="labelled patients of each kind"):
         jobs.finetune(archive.images, model=pretrained, out=in_tmp / "m", labels=in_tmp / "l.csv")
+
+
+def test_a_split_without_a_single_label_is_named_with_what_to_do(phantoms: ImageSet) -> None:
+    assert phantoms.labels is not None
+    splits = np.where(np.arange(len(phantoms)) % 4 == 0, "test", "train")
+    labels = np.where(splits == "train", phantoms.labels, -1)
+    with pytest.raises(DataError, match="pictures of split 'test', but none of them is labelled: label some of them"):
+        divide(replace(phantoms, splits=splits, labels=labels), n_labels=None, seed=0)
