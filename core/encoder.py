@@ -34,6 +34,17 @@ class Block(nn.Module):
         x_btd = x_btd + self.proj(read.transpose(1, 2).reshape(b, t, d))
         return x_btd + self.mlp(self.norm2(x_btd))
 
+    def tail(self, x_btd: Tensor, count: int) -> Tensor:
+        """What :meth:`forward` makes of the last ``count`` tokens: all are read, nothing else is computed."""
+        b, t, d = x_btd.shape
+        normed, asking = self.norm1(x_btd), slice(t - count, t)
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = F.linear(normed[:, asking], weight[:d], bias[:d])
+        k, v = F.linear(normed, weight[d:], bias[d:]).view(b, t, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        read = F.scaled_dot_product_attention(q.view(b, count, self.heads, -1).transpose(1, 2), k, v)
+        x_btd = x_btd[:, asking] + self.proj(read.transpose(1, 2).reshape(b, count, d))
+        return x_btd + self.mlp(self.norm2(x_btd))
+
 
 class Encoder(nn.Module):
     """Transformer encoder over exactly the tokens it is given, a class token first if there is one.
@@ -70,8 +81,13 @@ class Encoder(nn.Module):
         names = ("dim", "depth", "heads", "mlp_ratio", "causal", "norm_eps")
         return {name: getattr(self, name) for name in names}
 
-    def forward(self, tokens: Tokens) -> Tensor:
-        """Tokens -> (B, T, D); with a class token (B, 1 + T, D), the class token first."""
+    def forward(self, tokens: Tokens, *, tail: int | None = None) -> Tensor:
+        """Tokens -> (B, T, D); with a class token (B, 1 + T, D), the class token first.
+
+        Args:
+            tail: give back the last ``tail`` tokens only, (B, tail, D), which spares the last block the others: for
+                decoders of which nothing else is asked. Neither causal nor padded.
+        """
         x, pad = tokens.x + tokens.position, tokens.pad
         if tokens.class_token is not None:
             x = torch.cat([tokens.class_token.expand(x.shape[0], -1, -1), x], dim=1)
@@ -80,9 +96,17 @@ class Encoder(nn.Module):
         if pad is not None and not self.causal:
             mask = ~pad[:, None, None, :]
         # With right padding a causal encoder cannot reach padding from a real token: no mask is needed.
-        for block in self.blocks:
-            x = block(x, mask=mask, causal=self.causal)
-        return self.norm(x)
+        if tail is None:
+            for block in self.blocks:
+                x = block(x, mask=mask, causal=self.causal)
+            return self.norm(x)
+        assert mask is None
+        assert not self.causal
+        *before, last = self.blocks
+        for block in before:
+            x = block(x)
+        assert isinstance(last, Block)
+        return self.norm(last.tail(x, tail))
 
     def embed(self, tokens: Tokens, pool: Pool | None = None) -> Tensor:
         """One vector a sequence, (B, D): the mean of the real tokens, the last one (default if causal), or the class

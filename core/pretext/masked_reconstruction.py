@@ -86,13 +86,13 @@ class MaskedReconstruction(Pretext):
         front = 0 if tokens.class_token is None else 1
         # At position zero in the decoder, as in the paper's code.
         class_token, seen = (seen[:, :front] if front else None), seen[:, front:]
-        b, k, d = seen.shape
+        b, _, d = seen.shape
         x = torch.cat([seen, self.hidden.expand(b, masked.shape[1], d)], dim=1)
         # A decoder does not mind the order of its tokens, only their positions: nothing is put back into place.
         place = torch.cat([kept, masked], dim=1).reshape(-1)
         position = self.get_buffer("position")[0].index_select(0, place).view(b, -1, d)
-        decoded = self.decoder(Tokens(x, position, class_token=class_token))
-        return self.predict(decoded[:, front + k :]), masked
+        decoded = self.decoder(Tokens(x, position, class_token=class_token), tail=masked.shape[1])
+        return self.predict(decoded), masked
 
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
         tokenizer = backbone.tokenizer

@@ -41,6 +41,24 @@ def test_encoding_the_kept_tokens_equals_encoding_all_with_the_others_hidden_fro
     assert torch.allclose(alone, among.gather(1, kept[..., None].expand(-1, -1, 16)), atol=1e-5)
 
 
+@pytest.mark.parametrize("class_token", [False, True])
+@pytest.mark.parametrize("tail", [1, 4, 10])
+def test_a_tail_is_what_the_whole_encoder_says_of_the_last_tokens(tail: int, class_token: bool) -> None:
+    encoder = Encoder(dim=16, depth=2, heads=2)
+    whole = tokens_of(3, 10, 16)
+    tokens = Tokens(
+        whole.x.requires_grad_(), whole.position, class_token=torch.randn(1, 1, 16) if class_token else None
+    )
+    expected, alone = encoder(tokens)[:, -tail:], encoder(tokens, tail=tail)
+    assert torch.allclose(alone, expected, atol=1e-5)
+    given = torch.randn_like(expected)
+    names = [tokens.x, *encoder.parameters()]
+    for one, other in zip(
+        torch.autograd.grad(expected, names, given), torch.autograd.grad(alone, names, given), strict=True
+    ):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_padding_on_the_right_changes_nothing(causal: bool) -> None:
     encoder = Encoder(dim=16, depth=2, heads=4, causal=causal).eval()
