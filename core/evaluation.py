@@ -147,3 +147,15 @@ def recall_at_false_positive_rate(y: ArrayLike, score: ArrayLike, *, rate: float
     negative = np.sort(s[~truth])[::-1]
     allowed = int(np.floor(rate * len(negative)))
     return float((s[truth] > negative[allowed]).mean()) if allowed < len(negative) else 1.0
+
+
+def net_benefit(y: ArrayLike, probability: ArrayLike, *, threshold: float) -> float:
+    """Of treating everybody at or above a threshold probability, in true positives a case (Vickers and Elkin, 2006).
+
+    ``TP / n - FP / n x threshold / (1 - threshold)``: the threshold says how many needless treatments one rightful
+    treatment is worth. Treating nobody is worth 0.
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"a threshold probability must be between 0 and 1, got {threshold:g}")
+    truth, treated = np.asarray(y).astype(bool), np.asarray(probability, dtype=float) >= threshold
+    return float(np.mean(treated & truth) - np.mean(treated & ~truth) * threshold / (1 - threshold))

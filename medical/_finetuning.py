@@ -3,12 +3,13 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from unlabeled.core import fingerprint
 from unlabeled.core.batches import Batches
 from unlabeled.core.calibration import temperature, threshold_at_sensitivity, threshold_for_balanced_accuracy
 from unlabeled.core.encoder import Backbone
@@ -19,6 +20,8 @@ from unlabeled.core.heads import Classifier
 from unlabeled.core.seeds import derive
 from unlabeled.core.training import History, TrainingSettings, fit
 from unlabeled.medical._network import Probe, embeddings
+from unlabeled.medical.images import ImageSet
+from unlabeled.medical.splits import patient_folds
 from unlabeled.medical.transforms import Augment
 
 SENSITIVITY = 0.95
@@ -134,6 +137,48 @@ def binary(labels: ArrayLike, *, what: str) -> NDArray[np.int64]:
     if len(np.unique(values)) < 2:
         raise DataError(f"{what} hold one class only ({len(values)} x {values[0] if len(values) else '-'}): give both")
     return values.astype(np.int64)
+
+
+def people(images: ImageSet | ArrayLike) -> NDArray[np.generic]:
+    """Who is on each picture (N,), as far as it is known; else each counts as somebody."""
+    return images.patients if isinstance(images, ImageSet) else np.arange(len(np.asarray(images)))
+
+
+def facts(data: Labelled, patients: NDArray[np.generic]) -> dict[str, Any]:
+    """What a model remembers of the labels that it learnt from."""
+    return {
+        "images": len(data.labels),
+        "patients": len(np.unique(patients)),
+        "positives": int(data.labels.sum()),
+        "fingerprint": fingerprint.of_array(data.images, data.labels),
+    }
+
+
+class Held(NamedTuple):
+    """Pictures that choose, not teach, and who is on each (N,)."""
+
+    data: Labelled
+    patients: NDArray[np.generic]
+
+
+def parts(
+    data: Labelled, patients: NDArray[np.generic], chosen_on: Held | None, *, folds: int, seed: int
+) -> list[tuple[Labelled, Held]]:
+    """What teaches each network and what it is asked about then: a fold of the patients where nothing else chooses."""
+    if chosen_on is not None:
+        return [(data, chosen_on)]
+    fold = patient_folds(patients, data.labels, folds=folds, seed=seed)
+    return [(rows_of(data, fold != f), Held(rows_of(data, fold == f), patients[fold == f])) for f in range(folds)]
+
+
+def held_out(held: list[Held], logits: list[NDArray[np.float64]]) -> dict[str, list[Any]]:
+    """What decisions are made from later, each network's predictions in turn; patients as numbers only."""
+    _, number = np.unique(np.concatenate([part.patients for part in held]), return_inverse=True)
+    return {
+        "label": np.concatenate([part.data.labels for part in held]).tolist(),
+        "logit": np.concatenate(logits).tolist(),
+        "patient": number.tolist(),
+    }
 
 
 def rows_of(data: Labelled, rows: NDArray[np.bool_]) -> Labelled:

@@ -1,6 +1,6 @@
 """What a :class:`~unlabeled.medical.model.PneumoniaModel` will do: settings checked, trainings laid out and priced."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from unlabeled.core.finetuning import Tuning
 from unlabeled.core.pretext import Pretraining
 from unlabeled.core.seeds import derive
 from unlabeled.core.store import Store
-from unlabeled.core.training import TrainingSettings
+from unlabeled.core.training import History, TrainingSettings
 from unlabeled.medical import _network as network
 from unlabeled.medical import _start as starting
 from unlabeled.medical._finetuning import Labelled, prepare
@@ -53,6 +53,17 @@ def check(model: "PneumoniaModel") -> None:
             f"pictures of {model.image_size} pixels do not fall into patches of {model.patch}: "
             f"the nearest sizes that do are {nearest}"
         )
+
+
+def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], *, size: int) -> None:
+    """Raises a DataError where pictures are not 8-bit squares of this size, or there are none."""
+    if len(shape) != 3 or shape[1:] != (size, size) or dtype != np.uint8:
+        raise DataError(
+            f"expected 8-bit pictures of shape (N, {size}, {size}), got {dtype} {shape}: "
+            f"read them with read_images(..., size={size})"
+        )
+    if not shape[0]:
+        raise DataError("there are no pictures")
 
 
 def fresh(model: "PneumoniaModel") -> Pretraining:
@@ -150,3 +161,13 @@ def finetuning_cost(model: "PneumoniaModel", data: Labelled, *, networks: int) -
     settings = finetuning(model, len(data.labels))
     one = estimate(classifier, batches, settings, label="fine-tuning", resumable=False)
     return one.times(networks, f"fine-tuning of {networks} network(s)")
+
+
+def facts(history: History) -> dict[str, Any]:
+    """What a model remembers of a training."""
+    return {
+        "steps": history.steps,
+        "seconds": round(history.seconds, 1),
+        "best_step": history.best_step,
+        "curves": {name: [list(point) for point in curve] for name, curve in history.curves.items()},
+    }

@@ -10,6 +10,7 @@ from unlabeled.core import checkpoints
 from unlabeled.core.checkpoints import under
 from unlabeled.core.errors import CheckpointError
 from unlabeled.core.heads import Classifier
+from unlabeled.core.novelty import Novelty
 from unlabeled.medical._finetuning import Decision
 from unlabeled.medical._network import Architecture, Member, Probe
 from unlabeled.medical._start import Start
@@ -28,6 +29,8 @@ def write(model: "PneumoniaModel", folder: str | Path) -> Path:
         tensors |= {f"member{number}.{name}": value for name, value in classifier.state_dict().items()}
         if probe is not None:
             tensors |= {f"probe{number}.{name}": value for name, value in probe.state_dict().items()}
+    if model.novelty_ is not None:
+        tensors |= {f"novelty.{name}": value for name, value in model.novelty_.tensors().items()}
     return checkpoints.save(
         folder,
         kind=KIND,
@@ -42,6 +45,7 @@ def write(model: "PneumoniaModel", folder: str | Path) -> Path:
             "start": model.start_.facts() if model.start_ else None,
             # Without a start the parameters say it all.
             "architecture": model.architecture_._asdict() if model.architecture_ else None,
+            "novelty": model.novelty_.manifest() if model.novelty_ else None,
             "pretraining": model.pretraining_,
             "finetuning": model.finetuning_,
             "provenance": model.provenance_,
@@ -74,6 +78,8 @@ def read(kind: "type[PneumoniaModel]", folder: str | Path) -> "PneumoniaModel":
             model.members_.append(Member(classifier, probe))
         model.prior_ = manifest["prior"]
         model.decision_ = Decision(**manifest["decision"]) if manifest["decision"] else None
+        novelty = manifest.get("novelty")  # a folder of before there was one has none
+        model.novelty_ = None if novelty is None else Novelty.of_tensors(under("novelty.", tensors), novelty)
         model.pretraining_, model.finetuning_ = manifest["pretraining"], manifest["finetuning"]
         # Labels change copies: what was never pretrained on is still what it started from.
         untouched = model.module_.backbone.state_dict() if model.pretraining_ is None else None

@@ -14,6 +14,7 @@ from unlabeled.core.budget import Budget
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
 from unlabeled.core.finetuning import Tuning
+from unlabeled.core.novelty import Novelty
 from unlabeled.core.pretext import Pretraining
 from unlabeled.core.seeds import derive
 from unlabeled.core.several_kinds import Lesson
@@ -21,14 +22,16 @@ from unlabeled.core.store import Store
 from unlabeled.core.training import History, fit
 from unlabeled.medical import _finetuning as finetuning
 from unlabeled.medical import _network as network
+from unlabeled.medical import _novelty as novelty
 from unlabeled.medical import _planning as planning
 from unlabeled.medical import _start as starting
 from unlabeled.medical import _storage as storage
-from unlabeled.medical._finetuning import Decision, Labelled, Log
+from unlabeled.medical._finetuning import Decision, Held, Labelled, Log
 from unlabeled.medical._network import Architecture, Member
+from unlabeled.medical._novelty import Outlying
 from unlabeled.medical._start import Start
 from unlabeled.medical.images import ImageSet
-from unlabeled.medical.splits import digests, patient_folds
+from unlabeled.medical.splits import digests
 from unlabeled.medical.tasks import Masking, Task
 
 # A pretraining with a judge is judged so often.
@@ -64,6 +67,7 @@ class PneumoniaModel(BaseEstimator):
         decision_: temperature and thresholds, once fine-tuned.
         pretraining_: facts about the pretraining (pictures, steps, fingerprint, curves), or ``None``.
         finetuning_: facts about the fine-tuning, or ``None``.
+        novelty_: what pictures like its own look like, where the encoder had learnt something before the labels came.
         start_: the folder whose encoder it started from (:meth:`start_from`), or ``None``.
         provenance_: what a job wants to remember (run ids), saved with the model.
     """
@@ -76,6 +80,8 @@ class PneumoniaModel(BaseEstimator):
     provenance_: dict[str, str]
     # Of a model that started from another's encoder.
     start_: Start | None = None
+    # Of a model whose encoder had learnt something before the labels came.
+    novelty_: Novelty | None = None
     architecture_: Architecture | None = None
 
     def __init__(
@@ -204,6 +210,7 @@ class PneumoniaModel(BaseEstimator):
         *,
         groups: ArrayLike | None = None,
         validation: tuple[ImageSet | NDArray[np.uint8], ArrayLike] | None = None,
+        unlabelled: ImageSet | None = None,
         log: Log | None = None,
     ) -> "PneumoniaModel":
         """Learns to tell pneumonia from labelled pictures; without :meth:`pretrain` before, from scratch.
@@ -219,6 +226,7 @@ class PneumoniaModel(BaseEstimator):
             labels: (N,) 1 pneumonia, 0 not.
             groups: (N,) patients; pictures of one patient never fall on both sides of a fold.
             validation: pictures and labels of other patients.
+            unlabelled: more pictures of the same source, to learn what is usual (:meth:`out_of_distribution`).
 
         Raises:
             DataError: labels that are not 0 and 1, one class only, or too few patients for the folds.
@@ -232,19 +240,14 @@ class PneumoniaModel(BaseEstimator):
             self.module_ = self._fresh()
             self._remember_nothing()
         settings = planning.finetuning(self, len(data.labels))
+        chosen_on = None
         if validation is not None:
             held = Labelled(self._pixels(validation[0]), finetuning.binary(validation[1], what="validation labels"))
-            parts = [(data, held)]
-            held_labels = held.labels
-        else:
-            fold = patient_folds(patients, data.labels, folds=self.folds, seed=self.random_state)
-            parts = [
-                (finetuning.rows_of(data, fold != f), finetuning.rows_of(data, fold == f)) for f in range(self.folds)
-            ]
-            held_labels = np.concatenate([held.labels for _, held in parts])
+            chosen_on = Held(held, finetuning.people(validation[0]))
+        parts = finetuning.parts(data, patients, chosen_on, folds=self.folds, seed=self.random_state)
         self.members_, logits, histories = [], [], []
-        offset = finetuning.prior_logit(data.labels)
-        for number, (train, held) in enumerate(parts):
+        self.prior_ = finetuning.prior_logit(data.labels)
+        for number, (train, (held, _)) in enumerate(parts):
             classifier, history = finetuning.train_classifier(
                 self.module_.backbone,
                 train,
@@ -259,20 +262,21 @@ class PneumoniaModel(BaseEstimator):
             member = Member(classifier, probe)
             self.members_.append(member)
             histories.append(history)
-            logits.append(network.log_odds(member, self.module_.backbone, held.images) + offset)
+            logits.append(network.log_odds(member, self.module_.backbone, held.images) + self.prior_)
         if log is not None:
             log(budget.totals([h.predicted for h in histories], [h.spent for h in histories]), settings.steps)
-        self.prior_ = offset
-        self.decision_ = finetuning.decide(held_labels, np.concatenate(logits))
+        kept = finetuning.held_out([held for _, held in parts], logits)
+        self.decision_ = finetuning.decide(np.array(kept["label"]), np.array(kept["logit"]))
         self.finetuning_ = {
-            "images": len(data.labels),
-            "patients": len(np.unique(patients)),
-            "positives": int(data.labels.sum()),
-            "fingerprint": fingerprint.of_array(data.images, data.labels),
+            **finetuning.facts(data, patients),
             "decided_on": "validation pictures" if validation is not None else "left-out folds of the patients",
-            "held_out": {"label": held_labels.tolist(), "logit": np.concatenate(logits).tolist()},
-            **_facts(histories[0]),
+            "held_out": kept,
+            **planning.facts(histories[0]),
         }
+        if self.has_learnt:
+            self.novelty_ = novelty.fit(
+                self.module_.backbone, Held(data, patients), chosen_on, unlabelled, seed=self.random_state
+            )
         return self
 
     def finetuning_cost(
@@ -317,6 +321,10 @@ class PneumoniaModel(BaseEstimator):
             [network.leave_out_map(member, self.module_.backbone, pixels) for member in self.members_], axis=0
         )
 
+    def out_of_distribution(self, images: ImageSet | NDArray[np.uint8]) -> Outlying:
+        """How unlike the pictures that it was made of these are, (N,) each; a DataError where it keeps no record."""
+        return novelty.judge(self.novelty_, self.module_.backbone, self._pixels(images))
+
     @property
     def has_learnt(self) -> bool:
         """Whether the encoder below the labels has learnt anything: was pretrained, here or by others."""
@@ -331,7 +339,7 @@ class PneumoniaModel(BaseEstimator):
         """What the pretrained network fills into hidden patches."""
         if getattr(self, "pretraining_", None) is None:
             raise DataError("this model was not pretrained: call pretrain first")
-        if network.filling_in(self.module_.pretext) is None:
+        if not self.fills_in:
             raise DataError(f"a model pretrained on the task '{self.task}' has not learnt to fill patches in")
         return network.reconstruct(self.module_, self._pixels(images))
 
@@ -371,10 +379,15 @@ class PneumoniaModel(BaseEstimator):
 
     def _remember_pretraining(self, pixels: NDArray[np.uint8] | Store, history: History) -> None:
         self._remember_nothing()
-        self.pretraining_ = {"images": len(pixels), "fingerprint": fingerprint.of_array(pixels), **_facts(history)}
+        self.pretraining_ = {
+            "images": len(pixels),
+            "fingerprint": fingerprint.of_array(pixels),
+            **planning.facts(history),
+        }
 
     def _remember_nothing(self) -> None:
         self.members_, self.decision_, self.pretraining_, self.finetuning_ = [], None, None, None
+        self.novelty_ = None
         self.salt_ = secrets.token_hex(16)
         self.digests_, self.provenance_ = [], {}
 
@@ -382,21 +395,5 @@ class PneumoniaModel(BaseEstimator):
         return self._checked(images.images if isinstance(images, ImageSet) else np.asarray(images))
 
     def _checked(self, pixels: Pixels) -> Pixels:
-        expected = (self.image_size, self.image_size)
-        if len(pixels.shape) != 3 or pixels.shape[1:] != expected or pixels.dtype != np.uint8:
-            raise DataError(
-                f"expected 8-bit pictures of shape (N, {expected[0]}, {expected[1]}), got {pixels.dtype} "
-                f"{pixels.shape}: read them with read_images(..., size={self.image_size})"
-            )
-        if not len(pixels):
-            raise DataError("there are no pictures")
+        planning.check_pixels(pixels.shape, pixels.dtype, size=self.image_size)
         return pixels
-
-
-def _facts(history: History) -> dict[str, Any]:
-    return {
-        "steps": history.steps,
-        "seconds": round(history.seconds, 1),
-        "best_step": history.best_step,
-        "curves": {name: [list(point) for point in curve] for name, curve in history.curves.items()},
-    }

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from unlabeled.core.evaluation import Estimate
 from unlabeled.core.report import Report, Section, Tone, Verdict, plot_curves, watch_figure
 from unlabeled.medical import _figures as figures
+from unlabeled.medical._decisions import Decisions
 from unlabeled.medical._finetuning import Decision
+from unlabeled.medical._report_decisions import add_evaluation_sections, add_prediction_sections
 from unlabeled.medical._start import Start
 from unlabeled.medical._storage import PREPROCESSING
 from unlabeled.medical.evaluation import METRICS, Scored, auroc_gain
@@ -60,12 +62,14 @@ def evaluation_report(
     table: Mapping[str, Mapping[str, Estimate]],
     skipped: Sequence[Skip],
     notes: Sequence[str] = (),
+    decisions: Decisions | None = None,
     synthetic: bool = False,
     run_id: str | None = None,
 ) -> Report:
     """What a fine-tuned model is worth on pictures it has not seen.
 
     Args:
+        decisions: on all pictures of the input, where predictions were asked for.
         unseen: labelled pictures of patients whose labels were not used.
         methods: ours first, then the baselines, on ``unseen``.
         table: :func:`~unlabeled.medical.evaluation.metrics` of each method.
@@ -108,6 +112,9 @@ def evaluation_report(
     honest = report.section("Do the probabilities mean what they say?")
     honest.figure(figures.calibration(unseen.labels, methods), "Stated probability against frequency, in fifths")
     honest.figure(figures.histogram(unseen.labels, methods[ours]), "Our probabilities by true label; thresholds")
+    add_evaluation_sections(report, model, unseen, methods)
+    if decisions is not None:
+        add_prediction_sections(report, model, decisions)
     _examples(report, model, unseen, methods[ours])
     _curves(report, model)
     _intake(report, skipped, notes)
@@ -127,12 +134,19 @@ def _everybody_ill(section: Section, table: Mapping[str, Mapping[str, Estimate]]
 
 
 def prediction_report(
-    *, model: PneumoniaModel, images: ImageSet, scored: Scored, notes: Sequence[str] = (), run_id: str | None = None
+    *,
+    model: PneumoniaModel,
+    images: ImageSet,
+    scored: Scored,
+    decisions: Decisions,
+    notes: Sequence[str] = (),
+    run_id: str | None = None,
 ) -> Report:
     """What a fine-tuned model says about pictures that nobody judged it on.
 
     Args:
         scored: our probabilities of ``images``.
+        decisions: ours on ``images``.
         notes: what else a reader should know about the intake.
     """
     p, decision = scored
@@ -159,6 +173,7 @@ def prediction_report(
         "Probabilities of all pictures, and the thresholds chosen at fine-tuning: the plain one makes the calls, the "
         "dotted one was chosen to find 95 % of pneumonia",
     )
+    add_prediction_sections(report, model, decisions)
     _ends(report, model, images, scored)
     _intake(report, images.skipped, (*images.notes, *notes))
     _limits(report, first=_of_thresholds(model, decision))

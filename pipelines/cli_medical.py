@@ -182,12 +182,37 @@ def predict(
             "Without it, a table's own labels of other patients are used."
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for predictions.csv and the report.")] = Path("medical-predictions"),
+    out: Annotated[Path, typer.Option(help="Folder for predictions.csv, the same as Parquet, and the report.")] = Path(
+        "medical-predictions"
+    ),
+    sensitivity: Annotated[
+        float, typer.Option(help="Share of pneumonia that the column sensitive_call is to find, 0 to 1.")
+    ] = 0.95,
+    assured: Annotated[
+        bool,
+        typer.Option(
+            "--assured", help="Lower that threshold until even the lower bound of its sensitivity is at --sensitivity."
+        ),
+    ] = False,
+    error_rate: Annotated[
+        float,
+        typer.Option(help="Share of wrong calls of either class that the column decision keeps to; the rest: refer."),
+    ] = 0.05,
+    prevalence: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE|estimate",
+            help="Share of pneumonia where the pictures come from, or 'estimate' to find it from their scores "
+            "(default: as among the labels).",
+        ),
+    ] = None,
 ) -> Outcome:
     """Score pictures and report on them; with labels, on how good the scores are as well."""
+    from unlabeled.medical._decisions import Stated
     from unlabeled.pipelines import medical as job
 
-    return job.predict(source, model=model, labels=labels, out=out)
+    stated = Stated.of_text(sensitivity=sensitivity, assured=assured, error_rate=error_rate, prevalence=prevalence)
+    return job.predict(source, model=model, labels=labels, out=out, stated=stated)
 
 
 @app.command()

@@ -2,10 +2,8 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Rates, priced
@@ -13,7 +11,8 @@ from unlabeled.core.evaluation import Estimate
 from unlabeled.core.finetuning import Tuning
 from unlabeled.core.progress import say
 from unlabeled.medical import baselines, report, simulate
-from unlabeled.medical._finetuning import Decision, Labelled
+from unlabeled.medical._decisions import REFER, Stated, decide
+from unlabeled.medical._finetuning import Labelled
 from unlabeled.medical.baselines import PixelRegression
 from unlabeled.medical.evaluation import Scored, metrics
 from unlabeled.medical.images import ImageSet, Skip
@@ -27,7 +26,7 @@ from unlabeled.pipelines import _medical_pretraining as pretraining
 from unlabeled.pipelines._medical_exchange import begin, pretrained, settings_of
 from unlabeled.pipelines._medical_input import Parts, divide, looked_at, read, read_unlabelled, say_skips
 from unlabeled.pipelines._medical_judges import Judges, by_pixels, judges_found, judges_given
-from unlabeled.pipelines._medical_output import write_csv, write_skips
+from unlabeled.pipelines._medical_output import write_predictions, write_skips
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Comparison, Outcome, percentiles
 
@@ -116,15 +115,22 @@ def finetune(
     return _finetune(base, parts, out=out, skipped=images.skipped, notes=images.notes, synthetic=False, rates=rates)
 
 
-def predict(source: Path, *, model: Path, out: Path, labels: Path | None = None) -> Outcome:
-    """Scores pictures; with labels, given or the input's own, says how good the scores are."""
+def predict(
+    source: Path, *, model: Path, out: Path, labels: Path | None = None, stated: Stated | None = None
+) -> Outcome:
+    """Scores pictures; with labels, given or the input's own, says how good the scores are.
+
+    ``stated`` says which sensitivity, error rate and prevalence the decisions are for.
+    """
+    stated = stated or Stated()
+    stated.check()
     trained = PneumoniaModel.load(model)
     trained.check_fine_tuned()
     images = read(source, labels, size=trained.image_size)
     judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
     for note in judges.notes:
         say(note)
-    return _predict(trained, images, out=out, judges=judges, folder=model)
+    return _predict(trained, images, out=out, judges=judges, folder=model, stated=stated)
 
 
 def demo(out: Path, *, seed: int = 0) -> Outcome:
@@ -156,10 +162,11 @@ def _finetune(
     named = {"train": train, **({"validation": parts.validation} if parts.validation else {}), "test": test}
     split = check_no_leak(named)
     data = Labelled(train.images, train.labels)
-    validation = None
+    validation, chosen_on = None, None
     if parts.validation is not None:
         assert parts.validation.labels is not None
         validation = (parts.validation.images, parts.validation.labels)
+        chosen_on = (parts.validation, parts.validation.labels)  # the model counts patients, the baselines do not
     with tracking.run(
         EXPERIMENT,
         f"finetune {out.name}",
@@ -168,7 +175,9 @@ def _finetune(
         parent=model.provenance_.get("pretraining_run"),
     ) as run:
         log = priced(run.metrics, rates)
-        model.finetune(train, train.labels, groups=train.patients, validation=validation, log=log)
+        model.finetune(
+            train, train.labels, groups=train.patients, validation=chosen_on, unlabelled=parts.unlabelled, log=log
+        )
         model.provenance_["finetuning_run"] = run.run_id
         for part in (train, parts.validation):
             if part is not None:
@@ -211,28 +220,46 @@ def _finetune(
     )
 
 
-def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judges: Judges, folder: Path) -> Outcome:
+def _predict(
+    model: PneumoniaModel, images: ImageSet, *, out: Path, judges: Judges, folder: Path, stated: Stated
+) -> Outcome:
     """Scores every picture with the model of ``folder``; says how good that is beside the baselines where it can."""
-    probability, decision = model.score(images), model.decision_
+    decisions, decision = decide(model, images, stated), model.decision_
     assert decision is not None
+    probability = decisions.table.probability.to_numpy()
+    for note in decisions.notes:
+        say(note)
     with tracking.run(
         EXPERIMENT,
         f"predict {out.name}",
-        params={**settings_of(model), "model": folder.name, "threshold": decision.threshold, "images": len(images)},
+        params={
+            **settings_of(model),
+            **{f"stated.{name}": value for name, value in asdict(stated).items()},
+            "model": folder.name,
+            "threshold": decision.threshold,
+            "images": len(images),
+        },
         tags={"data.fingerprint": images.fingerprint()},
         parent=model.provenance_.get("pretraining_run"),
         model=model.provenance_.get("finetuning_run"),
     ) as run:
         called = int((probability >= decision.threshold).sum())
-        files = {"predictions": _write_predictions(out, images, probability, decision)}
+        referred, flagged = int((decisions.table.decision == REFER).sum()), int(decisions.table.ood_flag.sum())
+        files = write_predictions(out, decisions.table)
         files |= write_skips(out, images.skipped)
         headline = f"{called} of {len(images)} pictures are called pneumonia ({len(images.skipped)} inputs skipped)."
-        details: dict[str, object] = {"pictures": len(images), "called": called, "skipped": len(images.skipped)}
-        run.metrics({"pictures": len(images), "called": called, "skipped": len(images.skipped)})
+        counts = {
+            "pictures": len(images), "called": called, "skipped": len(images.skipped),
+            "referred": referred, "flagged": flagged,
+        }  # fmt: skip
+        details: dict[str, object] = {**counts}
+        run.metrics(counts)
         comparisons: list[Comparison] = []
         if judges.unseen is None:
             scored, notes = Scored(probability, decision), judges.notes
-            page = report.prediction_report(model=model, images=images, scored=scored, notes=notes, run_id=run.run_id)
+            page = report.prediction_report(
+                model=model, images=images, scored=scored, decisions=decisions, notes=notes, run_id=run.run_id
+            )
         else:
             unseen = judges.unseen
             assert unseen.labels is not None
@@ -253,6 +280,7 @@ def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judges: Judg
                 table=table,
                 skipped=images.skipped,
                 notes=(*images.notes, *judges.notes),
+                decisions=decisions,
                 run_id=run.run_id,
             )
             headline += f" On {len(unseen)} labelled pictures: {verdict.text}"
@@ -299,14 +327,6 @@ def _log(run: tracking.Run, table: Mapping[str, Mapping[str, Estimate]]) -> None
     run.metrics({f"test.{_key(name)}": value.value for name, value in table[OURS].items()})
     for other in table.keys() - {OURS}:
         run.metrics({f"baseline.{_key(other)}.{_key(n)}": value.value for n, value in table[other].items()})
-
-
-def _write_predictions(out: Path, images: ImageSet, probability: NDArray[np.float64], decision: Decision) -> Path:
-    rows = [
-        (name, f"{p:.6f}", "pneumonia" if p >= decision.threshold else "no pneumonia", f"{decision.threshold:.6f}")
-        for name, p in zip(images.ids, probability, strict=True)
-    ]
-    return write_csv(out / "predictions.csv", ("image_id", "probability", "call", "threshold"), rows)
 
 
 def _comparisons(table: Mapping[str, Mapping[str, Estimate]]) -> list[Comparison]:

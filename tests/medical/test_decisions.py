@@ -1,0 +1,260 @@
+"""What is said of each picture: complete, the same alone and in company, and no more than was promised."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unlabeled.core import checkpoints
+from unlabeled.core.errors import DataError
+from unlabeled.core.novelty import fit_novelty
+from unlabeled.medical import ImageSet, PneumoniaModel, simulate
+from unlabeled.medical._decisions import (
+    NONE,
+    PNEUMONIA,
+    REFER,
+    STRANGE,
+    UNCERTAIN,
+    Stated,
+    decide,
+    held_out,
+    per_study,
+)
+from unlabeled.pipelines import medical as jobs
+from unlabeled.pipelines.cli import main
+
+SMALL: dict[str, Any] = {
+    "image_size": 32, "dim": 16, "depth": 1, "heads": 2, "pretrain_epochs": 2, "finetune_steps": 40, "folds": 2,
+}  # fmt: skip
+COLUMNS = [
+    "image_id", "probability", "call", "threshold", "calibrated", "calibrated_low", "calibrated_high",
+    "sensitive_call", "sensitive_threshold", "decision", "reason", "ood_p_value", "ood_flag",
+    "probability_at_prevalence",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fitted(phantoms: ImageSet) -> PneumoniaModel:
+    assert phantoms.labels is not None
+    model = PneumoniaModel(**SMALL).pretrain(phantoms)
+    return model.finetune(phantoms, phantoms.labels, groups=phantoms.patients, unlabelled=phantoms)
+
+
+@pytest.fixture(scope="module")
+def from_scratch(phantoms: ImageSet) -> PneumoniaModel:
+    assert phantoms.labels is not None
+    return PneumoniaModel(**SMALL).finetune(phantoms, phantoms.labels, groups=phantoms.patients)
+
+
+def test_one_row_a_picture_with_everything_on_one_scale(fitted: PneumoniaModel, phantoms: ImageSet) -> None:
+    found = decide(fitted, phantoms, Stated(error_rate=0.2, prevalence=0.1))
+    table, decision = found.table, fitted.decision_
+    assert decision is not None
+    assert table.columns.tolist() == COLUMNS
+    assert table.image_id.tolist() == phantoms.ids.tolist()
+    np.testing.assert_array_equal(table.probability, fitted.score(phantoms))
+    np.testing.assert_array_equal(table.call == PNEUMONIA, fitted.predict(phantoms) == 1)
+    np.testing.assert_array_equal(table.sensitive_call == PNEUMONIA, table.probability >= found.point.threshold)
+    assert (table.calibrated_low <= table.calibrated).all()
+    assert (table.calibrated <= table.calibrated_high).all()
+    assert set(table.decision) <= {PNEUMONIA, NONE, REFER}
+    np.testing.assert_array_equal(table.reason != "", table.decision == REFER)
+    np.testing.assert_array_equal(table.reason == STRANGE, table.ood_flag)
+    np.testing.assert_array_equal(table.ood_flag, table.ood_p_value <= 0.05)
+    # Bayes' rule by hand.
+    p, before = table.probability, decision.prevalence
+    odds = p / (1 - p) * (0.1 / 0.9) / (before / (1 - before))
+    np.testing.assert_allclose(table.probability_at_prevalence, odds / (1 + odds), atol=1e-9)
+
+
+def test_alone_in_company_and_after_loading_decisions_are_the_same(
+    fitted: PneumoniaModel, phantoms: ImageSet, tmp_path: Path
+) -> None:
+    together = decide(fitted, phantoms).table
+    loaded = PneumoniaModel.load(fitted.save(tmp_path / "m"))
+    pd.testing.assert_frame_equal(decide(loaded, phantoms).table, together, check_exact=True)
+    alone = pd.concat([decide(fitted, phantoms.take([i])).table for i in range(12)], ignore_index=True)
+    pd.testing.assert_frame_equal(alone, together[:12], check_exact=False, atol=1e-5)
+
+
+def test_nobody_s_picture_or_embedding_is_kept(fitted: PneumoniaModel, phantoms: ImageSet, tmp_path: Path) -> None:
+    tensors, manifest = checkpoints.load(fitted.save(tmp_path / "m"))
+    kept = {name: tuple(value.shape) for name, value in tensors.items() if name.startswith("novelty.")}
+    count = manifest["novelty"]["facts"]["held_out"]
+    assert kept == {
+        "novelty.mean": (16,), "novelty.precision": (16, 16), "novelty.held_out": (count,), "novelty.groups": (count,)
+    }  # fmt: skip
+    assert not any(str(patient) in str(manifest) for patient in phantoms.patients)
+
+
+def test_patients_of_one_fold_stay_together_in_what_is_held_out(fitted: PneumoniaModel, phantoms: ImageSet) -> None:
+    held = held_out(fitted)
+    assert len(np.unique(held.patients)) == len(np.unique(phantoms.patients))
+    assert np.bincount(held.patients).max() == max(np.unique(phantoms.patients, return_counts=True)[1])
+
+
+def test_noise_is_flagged_and_referred_where_familiar_pictures_are_not(
+    fitted: PneumoniaModel, phantoms: ImageSet
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 32, 32), dtype=np.uint8)
+    strange = fitted.out_of_distribution(noise)
+    assert fitted.novelty_ is not None
+    assert strange.flagged.all()
+    assert strange.score.min() > fitted.novelty_.held_out.max()
+    usual = fitted.out_of_distribution(phantoms)
+    assert usual.flagged.mean() < 0.2
+    mixed = ImageSet(
+        images=noise, ids=np.array([f"n{i}" for i in range(20)]), patients=np.array([f"p{i}" for i in range(20)])
+    )
+    table = decide(fitted, mixed).table
+    assert set(table.decision) == {REFER}
+    assert set(table.reason) == {STRANGE}
+
+
+def test_familiar_patients_are_flagged_at_the_stated_rate() -> None:
+    rng = np.random.default_rng(0)
+    flagged = []
+    for _ in range(60):
+        of = np.repeat(np.arange(40), 2)
+        held = rng.normal(size=(40, 6))[of] + 0.1 * rng.normal(size=(80, 6))
+        novelty = fit_novelty(rng.normal(size=(200, 6)), held, groups=of, rate=0.1)
+        flagged.append(novelty.flagged(novelty.p_values(novelty.score(rng.normal(size=(40, 6))))).mean())
+    assert 0.04 < np.mean(flagged) < 0.12
+
+
+def test_a_model_that_cannot_flag_says_so_and_still_decides(from_scratch: PneumoniaModel, phantoms: ImageSet) -> None:
+    found = decide(from_scratch, phantoms)
+    assert found.table.ood_flag.isna().all()
+    assert found.table.ood_p_value.isna().all()
+    assert any("cannot tell what is unlike its own pictures" in note for note in found.notes)
+    with pytest.raises(DataError, match="Pretrain and fine-tune again"):
+        from_scratch.out_of_distribution(phantoms)
+
+
+def test_a_folder_of_an_earlier_version_loads_and_decides(
+    fitted: PneumoniaModel, phantoms: ImageSet, tmp_path: Path
+) -> None:
+    tensors, manifest = checkpoints.load(fitted.save(tmp_path / "m"))
+    for name in ("novelty", "sha256", "format", "kind", "version"):
+        del manifest[name]
+    del manifest["finetuning"]["held_out"]["patient"]
+    old = {name: value for name, value in tensors.items() if not name.startswith("novelty.")}
+    checkpoints.save(tmp_path / "old", kind="medical.PneumoniaModel", tensors=old, manifest=manifest)
+    loaded = PneumoniaModel.load(tmp_path / "old")
+    found = decide(loaded, phantoms)
+    np.testing.assert_array_equal(found.table.probability, fitted.score(phantoms))
+    assert any("by an earlier version" in note for note in found.notes)
+    assert loaded.finetuning_ is not None
+    del loaded.finetuning_["held_out"]
+    with pytest.raises(DataError, match="keeps no held-out predictions to decide with: fine-tune it again"):
+        decide(loaded, phantoms)
+
+
+def test_too_few_labels_refer_everybody_and_say_why(phantoms: ImageSet) -> None:
+    assert phantoms.labels is not None
+    rows = np.concatenate([np.flatnonzero(phantoms.labels == value)[:8] for value in (0, 1)])
+    few = phantoms.take(rows)
+    model = PneumoniaModel(**SMALL).finetune(few, few.labels, groups=few.patients)
+    found = decide(model, phantoms, Stated(error_rate=0.05))
+    assert set(found.table.decision) == {REFER}
+    assert set(found.table.reason) == {UNCERTAIN}
+    assert any("an error rate of 5.0% needs 19 held-out patients with pneumonia" in note for note in found.notes)
+    assert any("every picture is therefore referred" in note for note in found.notes)
+
+
+def test_of_held_out_pictures_few_are_called_wrongly(fitted: PneumoniaModel) -> None:
+    from unlabeled.medical._decisions import abstention_of
+
+    held = held_out(fitted)
+    half = held.patients % 2 == 0
+    calibrate = type(held)(*(column[half] for column in held))
+    called = abstention_of(calibrate, 0.2).decide(held.logits[~half]).called
+    for label in (0, 1):
+        of = held.labels[~half] == label
+        wrong = (called[of] == 1 - label).sum()
+        assert wrong <= 0.2 * of.sum() + 3 * np.sqrt(0.16 * of.sum())
+
+
+def test_what_cannot_be_stated_is_refused_before_a_picture_is_read(in_tmp: Path) -> None:
+    for arguments, message in (
+        (["--sensitivity", "1.5"], "a sensitivity must be above 0 and at most 1, got 1.5"),
+        (["--error-rate", "0"], "an error rate must be between 0 and 1, got 0"),
+        (["--prevalence", "2"], r"a prevalence must be between 0 and 1 \(or 'estimate'\), got 2"),
+    ):
+        given = dict(zip(("--sensitivity", "--error-rate", "--prevalence"), (0.95, 0.05, None), strict=True))
+        given[arguments[0]] = float(arguments[1])
+        stated = Stated(
+            sensitivity=given["--sensitivity"], error_rate=given["--error-rate"], prevalence=given["--prevalence"]
+        )
+        with pytest.raises(DataError, match=message):
+            jobs.predict(in_tmp / "nowhere", model=in_tmp / "none", out=in_tmp / "s", stated=stated)
+    with pytest.raises(DataError, match="a number between 0 and 1 or 'estimate', got 'rare'"):
+        Stated.of_text(prevalence="rare")
+
+
+def test_a_study_is_what_its_pictures_agree_on() -> None:
+    table = pd.DataFrame(
+        {
+            "image_id": list("abcde"), "probability": [0.2, 0.8, 0.9, 0.1, 0.1],
+            "call": [NONE, PNEUMONIA, PNEUMONIA, NONE, NONE], "threshold": 0.5,
+            "calibrated": [0.2, 0.8, 0.9, 0.1, 0.1], "calibrated_low": [0.1, 0.7, 0.8, 0.0, 0.0],
+            "calibrated_high": [0.3, 0.9, 1.0, 0.2, 0.2], "sensitive_call": [NONE, PNEUMONIA, PNEUMONIA, NONE, NONE],
+            "sensitive_threshold": 0.5, "decision": [NONE, PNEUMONIA, PNEUMONIA, REFER, NONE],
+            "reason": ["", "", "", STRANGE, ""], "ood_p_value": [0.5, 0.6, 0.7, 0.01, 0.4],
+            "ood_flag": pd.array([False, False, False, True, False], dtype="boolean"),
+            "probability_at_prevalence": np.nan,
+        }
+    )  # fmt: skip
+    found = per_study(table, ["s1", "s1", "s2", "s3", "s3"]).set_index("study")
+    assert found.index.tolist() == ["s1", "s2", "s3"]
+    # The mean of log odds log(1/4) and log(4) is even odds.
+    assert found.probability["s1"] == pytest.approx(0.5)
+    assert found.decision.tolist() == [REFER, PNEUMONIA, REFER]
+    assert found.reason.tolist() == ["pictures disagree", "", STRANGE]
+    assert found.sensitive_call.tolist() == [PNEUMONIA, PNEUMONIA, NONE]
+    assert (found.calibrated_low["s1"], found.calibrated_high["s1"]) == (0.1, 0.9)
+    assert found.ood_flag.tolist() == [False, False, True]
+    assert found.pictures.tolist() == [2, 1, 2]
+
+
+@pytest.mark.integration
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+def test_the_command_writes_both_tables_and_explains_them(
+    fitted: PneumoniaModel, archive: simulate.Simulated, in_tmp: Path
+) -> None:
+    fitted.save(in_tmp / "m")
+    arguments = [str(archive.images), "--model", "m", "--out", "s", "--sensitivity", "0.9", "--error-rate", "0.2"]
+    with pytest.raises(SystemExit) as ended:
+        main(["medical", "predict", *arguments, "--prevalence", "0.02"])
+    assert not ended.value.code
+    csv, parquet = pd.read_csv("s/predictions.csv"), pd.read_parquet("s/predictions.parquet")
+    assert csv.columns.tolist() == parquet.columns.tolist() == COLUMNS
+    np.testing.assert_allclose(csv.probability, parquet.probability, atol=1e-6)
+    assert csv.decision.tolist() == parquet.decision.tolist()
+    page = (in_tmp / "s" / "report.html").read_text(encoding="utf-8")
+    assert "A sensitivity of 90% was asked for" in page
+    referred = int((parquet.decision == REFER).sum())
+    assert f"{referred} of {len(parquet)} pictures are referred to a radiologist" in page
+    assert f"{int(parquet.ood_flag.sum())} of {len(parquet)} pictures" in page
+    assert "holds where 2.0% have pneumonia" in page
+    assert page.index("Decisions, and whom to refer") < page.index("Limits")
+
+
+@pytest.mark.integration
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+def test_the_report_of_a_fine_tuning_judges_the_decisions_on_unseen_patients(
+    archive: simulate.Simulated, phantoms: ImageSet, in_tmp: Path
+) -> None:
+    PneumoniaModel(**SMALL).pretrain(phantoms).save(in_tmp / "p")
+    done = jobs.finetune(archive.images, model=in_tmp / "p", out=in_tmp / "m", labels=archive.labels)
+    page = done.files["report"].read_text(encoding="utf-8")
+    for heading in (
+        "What a stated sensitivity costs", "Calibration, before and after", "Is acting on it worth it?",
+        "Referring what is uncertain",
+    ):  # fmt: skip
+        assert f"{heading}</h" in page
+    for target in ("80%", "90%", "95%", "99%"):
+        assert f">{target}</td>" in page
+    assert PneumoniaModel.load(in_tmp / "m").novelty_ is not None
