@@ -3,14 +3,25 @@
 import csv
 import io
 import os
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.medical.images import Skip
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from unlabeled.medical.images import ImageSet
+    from unlabeled.medical.model import PneumoniaModel
+
+HEAT_MAPS = "heatmaps"
+# Pixels of a written heat map's side, at least.
+SIDE = 256
 
 
 def write_skips(out: Path, skipped: tuple[Skip, ...]) -> dict[str, Path]:
@@ -34,3 +45,36 @@ def write_predictions(out: Path, table: "pd.DataFrame") -> dict[str, Path]:
     table.to_parquet(new, index=False)
     os.replace(new, files["table"])
     return files
+
+
+def write_heat_maps(out: Path, model: "PneumoniaModel", images: "ImageSet", table: "pd.DataFrame", count: int) -> Path:
+    """Draws what moved the ``count`` highest scores as PNG, and points to each in the column ``heat_map``.
+
+    Red speaks for pneumonia, blue against; each map has a scale of its own. Files are named by the row's number, not
+    by the picture's id. Maps of an earlier call in the same folder are removed.
+    """
+    folder = out / HEAT_MAPS
+    shutil.rmtree(folder, ignore_errors=True)
+    table["heat_map"] = ""
+    rows = np.sort(np.argsort(-table.probability.to_numpy(), kind="stable")[:count])
+    if len(rows):
+        folder.mkdir(parents=True)
+        shown = images.take(rows)
+        for row, pixels, heat in zip(rows, shown.images, model.explain(shown), strict=True):
+            _overlay(pixels, heat).save(folder / f"{row:06d}.png")
+            table.loc[row, "heat_map"] = f"{HEAT_MAPS}/{row:06d}.png"
+    return folder
+
+
+def _overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float64]) -> Any:
+    """The picture in grey, reddened or blued by up to a half where patches speak for or against."""
+    from PIL import Image
+
+    side = max(SIDE, len(pixels))
+    size = (side, side)
+    grey = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
+    scaled = (heat / (float(np.abs(heat).max()) or 1.0)).astype(np.float32)
+    weight = np.asarray(Image.fromarray(scaled).resize(size, Image.Resampling.BILINEAR))
+    tint = np.where(weight[..., None] > 0, np.array([255, 0, 0]), np.array([0, 0, 255]))
+    part = np.abs(weight)[..., None] / 2
+    return Image.fromarray(((1 - part) * grey[..., None] + part * tint).clip(0, 255).astype(np.uint8))

@@ -206,13 +206,16 @@ def predict(
             "(default: as among the labels).",
         ),
     ] = None,
+    heat_maps: Annotated[
+        int, typer.Option(help="Draw what moved so many of the highest scores (column heat_map).", min=0)
+    ] = 10,
 ) -> Outcome:
     """Score pictures and report on them; with labels, on how good the scores are as well."""
     from unlabeled.medical._decisions import Stated
     from unlabeled.pipelines import medical as job
 
     stated = Stated.of_text(sensitivity=sensitivity, assured=assured, error_rate=error_rate, prevalence=prevalence)
-    return job.predict(source, model=model, labels=labels, out=out, stated=stated)
+    return job.predict(source, model=model, labels=labels, out=out, stated=stated, heat_maps=heat_maps)
 
 
 @app.command()

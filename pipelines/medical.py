@@ -26,7 +26,7 @@ from unlabeled.pipelines import _medical_pretraining as pretraining
 from unlabeled.pipelines._medical_exchange import begin, pretrained, settings_of
 from unlabeled.pipelines._medical_input import Parts, divide, looked_at, read, read_unlabelled, say_skips
 from unlabeled.pipelines._medical_judges import Judges, by_pixels, judges_found, judges_given
-from unlabeled.pipelines._medical_output import write_predictions, write_skips
+from unlabeled.pipelines._medical_output import write_heat_maps, write_predictions, write_skips
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Comparison, Outcome, percentiles
 
@@ -116,11 +116,18 @@ def finetune(
 
 
 def predict(
-    source: Path, *, model: Path, out: Path, labels: Path | None = None, stated: Stated | None = None
+    source: Path,
+    *,
+    model: Path,
+    out: Path,
+    labels: Path | None = None,
+    stated: Stated | None = None,
+    heat_maps: int = 0,
 ) -> Outcome:
     """Scores pictures; with labels, given or the input's own, says how good the scores are.
 
-    ``stated`` says which sensitivity, error rate and prevalence the decisions are for.
+    ``stated`` says which sensitivity, error rate and prevalence the decisions are for; ``heat_maps`` how many of the
+    highest scores are drawn.
     """
     stated = stated or Stated()
     stated.check()
@@ -130,7 +137,7 @@ def predict(
     judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
     for note in judges.notes:
         say(note)
-    return _predict(trained, images, out=out, judges=judges, folder=model, stated=stated)
+    return _predict(trained, images, out=out, judges=judges, folder=model, stated=stated, heat_maps=heat_maps)
 
 
 def demo(out: Path, *, seed: int = 0) -> Outcome:
@@ -221,7 +228,14 @@ def _finetune(
 
 
 def _predict(
-    model: PneumoniaModel, images: ImageSet, *, out: Path, judges: Judges, folder: Path, stated: Stated
+    model: PneumoniaModel,
+    images: ImageSet,
+    *,
+    out: Path,
+    judges: Judges,
+    folder: Path,
+    stated: Stated,
+    heat_maps: int,
 ) -> Outcome:
     """Scores every picture with the model of ``folder``; says how good that is beside the baselines where it can."""
     decisions, decision = decide(model, images, stated), model.decision_
@@ -245,7 +259,8 @@ def _predict(
     ) as run:
         called = int((probability >= decision.threshold).sum())
         referred, flagged = int((decisions.table.decision == REFER).sum()), int(decisions.table.ood_flag.sum())
-        files = write_predictions(out, decisions.table)
+        drawn = write_heat_maps(out, model, images, decisions.table, heat_maps)
+        files = {**write_predictions(out, decisions.table), **({"heat_maps": drawn} if heat_maps else {})}
         files |= write_skips(out, images.skipped)
         headline = f"{called} of {len(images)} pictures are called pneumonia ({len(images.skipped)} inputs skipped)."
         counts = {

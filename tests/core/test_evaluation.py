@@ -125,3 +125,13 @@ def test_temperature_undoes_overconfidence() -> None:
     logit = draw.normal(size=20_000) * 2
     y = draw.random(20_000) < 1 / (1 + np.exp(-logit))
     assert calibration.temperature(y, 3 * logit) == pytest.approx(3, rel=0.05)
+
+
+def test_net_benefit_by_hand() -> None:
+    y, p = [1, 1, 0, 0, 0], [0.9, 0.2, 0.8, 0.3, 0.1]
+    # At .25: two treated wrongly, one rightly; a wrong one costs a third of a right one.
+    assert evaluation.net_benefit(y, p, threshold=0.25) == pytest.approx(1 / 5 - 2 / 5 / 3)
+    # Treating everybody is worth the share of the ill, less the rest at the price of the threshold.
+    assert evaluation.net_benefit(y, np.ones(5), threshold=0.5) == pytest.approx(2 / 5 - 3 / 5)
+    with pytest.raises(ValueError, match="between 0 and 1, got 1"):
+        evaluation.net_benefit(y, p, threshold=1.0)
