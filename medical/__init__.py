@@ -5,19 +5,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unlabeled.medical import simulate
+    from unlabeled.medical._decisions import Stated, decide, per_study
     from unlabeled.medical.images import ImageSet
     from unlabeled.medical.labels import attach, read_labels
     from unlabeled.medical.model import PneumoniaModel
     from unlabeled.medical.readers import read_images
     from unlabeled.medical.splits import check_no_leak
 
-__all__ = ["ImageSet", "PneumoniaModel", "attach", "check_no_leak", "read_images", "read_labels", "simulate"]
+__all__ = [
+    "ImageSet",
+    "PneumoniaModel",
+    "Stated",
+    "attach",
+    "check_no_leak",
+    "decide",
+    "per_study",
+    "read_images",
+    "read_labels",
+    "simulate",
+]
 
 _HOME = {
     "ImageSet": "images",
     "PneumoniaModel": "model",
+    "Stated": "_decisions",
     "attach": "labels",
     "check_no_leak": "splits",
+    "decide": "_decisions",
+    "per_study": "_decisions",
     "read_images": "readers",
     "read_labels": "labels",
 }
