@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 
 from unlabeled.core.conformal import venn_abers
 from unlabeled.core.evaluation import bootstrap, expected_calibration_error, sensitivity_specificity
+from unlabeled.core.operating import clopper_pearson
 from unlabeled.core.report import Report, Section
 from unlabeled.medical import _decision_figures as figures
 from unlabeled.medical._decisions import (
+    NONE,
     PNEUMONIA,
     REFER,
     STRANGE,
@@ -206,6 +208,23 @@ def _abstaining(section: Section, model: PneumoniaModel, unseen: ImageSet, ours:
         [tuple(f"{value:.1%}" for value in row) for row in rows],
         note=f"On pictures of unseen patients, none referred for being out of distribution. {_exactness(model)}",
     )
+    assert unseen.labels is not None
+    broken = exceeded(rows, sick=int((unseen.labels == 1).sum()), healthy=int((unseen.labels == 0).sum()))
+    if broken:
+        section.note(
+            f"More were called wrongly than stated ({', '.join(broken)}), and not by chance: the unseen pictures "
+            "differ from those the decisions were chosen on. Choose anew on pictures like these before you rely on it."
+        )
+
+
+def exceeded(rows: list[tuple[float, float, float, float]], *, sick: int, healthy: int) -> list[str]:
+    """Stated rates whose share of wrong calls has an exact 95 % interval above them, in words."""
+    return [
+        f"{share:.1%} of {name} at a stated {rate:.0%}"
+        for rate, missed, alarmed, _ in rows
+        for share, count, name in ((missed, sick, PNEUMONIA), (alarmed, healthy, NONE))
+        if clopper_pearson(round(share * count), count).low > rate
+    ]
 
 
 def abstention_rows(model: PneumoniaModel, unseen: ImageSet, ours: Scored) -> list[tuple[float, float, float, float]]:

@@ -259,3 +259,11 @@ def test_a_heat_map_reddens_what_speaks_for_and_leaves_the_rest_grey() -> None:
     assert drawn[5, 5].tolist() == [177, 50, 50]  # half way from grey 100 to red
     assert drawn[250, 250].tolist() == [75, 75, 138]  # a quarter of the way to blue
     assert np.ptp(np.asarray(_overlay(np.full((32, 32), 100, np.uint8), np.zeros((2, 2))))) == 0
+
+
+def test_a_broken_promise_is_named_and_chance_is_not() -> None:
+    from unlabeled.medical._report_decisions import exceeded
+
+    # 27 of 234 wrong at a stated 5 % (exact interval from 7.7 %); 24 of 390 may be chance (from 4.0 %).
+    rows = [(0.05, 24 / 390, 27 / 234, 0.3), (0.2, 0.1, 0.22, 0.0)]
+    assert exceeded(rows, sick=390, healthy=234) == ["11.5% of no pneumonia at a stated 5%"]
