@@ -61,10 +61,7 @@ class OperatingPoint:
                 f"{positives_needed(self.target)} would be needed. The lowest score of a positive is taken."
             )
         elif self.sensitivity.low < self.target:
-            text += (
-                f" So few positives leave it open whether new ones are found as often: {self.sensitivity.low:.0%} "
-                "is possible."
-            )
+            text += f" New ones may be found less often than that: {self.sensitivity.low:.0%} is possible."
         return text
 
 

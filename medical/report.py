@@ -150,7 +150,7 @@ def prediction_report(
         notes: what else a reader should know about the intake.
     """
     p, decision = scored
-    called, sensitive = int((p >= decision.threshold).sum()), int((p >= decision.sensitive_threshold).sum())
+    called, sensitive = int((p >= decision.threshold).sum()), int((p >= decisions.point.threshold).sum())
     report = Report(
         title="Pneumonia: predictions without labels",
         subtitle=f"{model.image_size} pixels, {PREPROCESSING}",
@@ -161,7 +161,7 @@ def prediction_report(
         facts={
             "pictures": len(images),
             "called pneumonia": called,
-            "called at the 95 % point": sensitive,
+            f"called at the {decisions.point.target:.0%} point": sensitive,
             "threshold": decision.threshold,
             "labels learnt from": (model.finetuning_ or {}).get("images", 0),
             "inputs skipped": len(images.skipped),
