@@ -11,8 +11,9 @@ nor contrast tell the collections apart. Sharpness and compression are not match
 children turned by 90 degrees, blurred, noisy, zoomed in on or with a grey block in the middle.
 
 The product's default (Mahalanobis) was fixed before an adult was looked at: it keeps a mean and a covariance, where
-nearest neighbours would keep an embedding of every patient in the saved model. It would have been changed only for more
-than .01 on the corrupted children; the adults chose nothing.
+nearest neighbours would keep an embedding of every patient in the saved model. A margin of more than .01 on the
+corrupted children, set after a first look at the adults but before the corruptions, would have changed it; the
+neighbours are not ahead by that. On the matched adults the neighbours are better, which was not allowed to choose.
 """
 
 import argparse
