@@ -24,6 +24,7 @@ from unlabeled.medical.splits import check_no_leak
 from unlabeled.medical.tasks import Masking, Task
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _medical_pretraining as pretraining
+from unlabeled.pipelines._medical_dicom import add_dicom, check
 from unlabeled.pipelines._medical_exchange import begin, pretrained, settings_of
 from unlabeled.pipelines._medical_input import Parts, divide, looked_at, read, read_unlabelled, say_skips
 from unlabeled.pipelines._medical_judges import Judges, by_pixels, judges_found, judges_given
@@ -116,15 +117,21 @@ def finetune(
     return _finetune(base, parts, out=out, skipped=images.skipped, notes=images.notes, synthetic=False, rates=rates)
 
 
-def predict(source: Path, *, model: Path, out: Path, labels: Path | None = None) -> Outcome:
-    """Scores pictures; with labels, given or the input's own, says how good the scores are."""
+def predict(source: Path, *, model: Path, out: Path, labels: Path | None = None, dicom: bool = False) -> Outcome:
+    """Scores pictures; with labels, given or the input's own, says how good the scores are.
+
+    ``dicom`` also writes objects for the archive (:mod:`unlabeled.pipelines._medical_dicom`).
+    """
+    if dicom:
+        check(source)
     trained = PneumoniaModel.load(model)
     trained.check_fine_tuned()
     images = read(source, labels, size=trained.image_size)
     judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
     for note in judges.notes:
         say(note)
-    return _predict(trained, images, out=out, judges=judges, folder=model)
+    scored = _predict(trained, images, out=out, judges=judges, folder=model)
+    return add_dicom(scored, source, images, trained, folder=model, out=out) if dicom else scored
 
 
 def demo(out: Path, *, seed: int = 0) -> Outcome:
@@ -261,7 +268,9 @@ def _predict(model: PneumoniaModel, images: ImageSet, *, out: Path, judges: Judg
             _log(run, table)
         files["report"] = page.write(out / "report.html")
         run.curve("probability_percentiles", percentiles(probability))
-        run.artifact(out, "predictions")
+        # File by file: the folder may hold what must not leave it (identifiers in DICOM files, say).
+        for path in files.values():
+            run.artifact(path, "predictions")
         run.artifact(files["report"])
         run.artifact(folder, "model")
     return Outcome(headline=headline, comparisons=comparisons, files=files, run_id=run.run_id, details=details)
