@@ -1,5 +1,6 @@
 """A heat map burned over a radiograph, with a legend and a warning that stays on it wherever it goes."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ NARROWEST = 800
 # How much of the radiograph the strongest patch hides; the rest lets proportionally more through.
 STRONGEST = 0.55
 LINE, MARGIN = 30, 14
+# Characters to a line that fit into the narrowest.
+WRAPPED = 72
 # Colour-blind safe (Okabe and Ito, 2008).
 RAISES, LOWERS = np.array([213, 94, 0], np.float32), np.array([0, 114, 178], np.float32)
 ALARM = (255, 176, 0)
@@ -27,7 +30,7 @@ def draw(picture: NDArray[np.floating[Any]], heat_map: NDArray[np.floating[Any]]
     Args:
         picture: (H, W) from 0 to 1, bone bright.
         heat_map: (rows, columns) of patches that cover the whole picture: by how much the log odds fall without each.
-        lines: what stands below, one line each.
+        lines: what stands below; what is too long for the width goes on in the next line.
 
     Returns:
         (H', W', 3) 8-bit RGB; the radiograph's longer side has 1024 pixels.
@@ -36,6 +39,7 @@ def draw(picture: NDArray[np.floating[Any]], heat_map: NDArray[np.floating[Any]]
 
     radiograph = _overlaid(picture, heat_map)
     height, width = radiograph.shape[:2]
+    lines = [part for line in lines for part in textwrap.wrap(line, WRAPPED)]
     canvas = Image.new("RGB", (max(width, NARROWEST), height + LINE * (len(lines) + 4) + 2 * MARGIN), BLACK)
     canvas.paste(Image.fromarray(radiograph), ((canvas.width - width) // 2, LINE + MARGIN))
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=20)

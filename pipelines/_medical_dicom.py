@@ -27,7 +27,7 @@ FOLDER = "dicom"
 AT_ONCE = 64
 
 
-def check(source: Path) -> None:
+def check_dicom(source: Path) -> None:
     """Raises a DataError where the input can hold no DICOM file, before anything is scored."""
     if source.suffix in (".parquet", ".npz"):
         raise DataError(f"--dicom needs DICOM files to refer to, and {source} is a table: give the folder of files")

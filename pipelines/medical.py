@@ -24,7 +24,7 @@ from unlabeled.medical.splits import check_no_leak
 from unlabeled.medical.tasks import Masking, Task
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _medical_pretraining as pretraining
-from unlabeled.pipelines._medical_dicom import add_dicom, check
+from unlabeled.pipelines._medical_dicom import add_dicom, check_dicom
 from unlabeled.pipelines._medical_exchange import begin, pretrained, settings_of
 from unlabeled.pipelines._medical_input import Parts, divide, looked_at, read, read_unlabelled, say_skips
 from unlabeled.pipelines._medical_judges import Judges, by_pixels, judges_found, judges_given
@@ -123,7 +123,7 @@ def predict(source: Path, *, model: Path, out: Path, labels: Path | None = None,
     ``dicom`` also writes objects for the archive (:mod:`unlabeled.pipelines._medical_dicom`).
     """
     if dicom:
-        check(source)
+        check_dicom(source)
     trained = PneumoniaModel.load(model)
     trained.check_fine_tuned()
     images = read(source, labels, size=trained.image_size)

@@ -184,6 +184,13 @@ def test_warning_and_legend_are_in_the_pixels() -> None:
     assert (below.max(axis=2) > 200).mean() > 0.01
 
 
+def test_a_long_reason_is_not_cut_off() -> None:
+    reason = "Refer to a radiologist: " + "this radiograph is unlike those that the model learnt from, " * 4
+    plain, long = (both(phantom(), Result(**{**RESULT.__dict__, "abstained": r}))[0] for r in ("Refer.", reason))
+    assert long.Rows >= plain.Rows + 3 * 30
+    assert long.pixel_array[44 + 1024 + 104 :, -14:].max() == 0  # nothing runs into the right border
+
+
 @pytest.mark.parametrize("declared", ["YES", "NO", None])
 def test_burned_in_annotation_stays_what_the_source_says(
     make_dicom: Callable[..., FileDataset], declared: str | None
