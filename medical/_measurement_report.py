@@ -103,7 +103,8 @@ def _group(source: "Dataset", result: Result, *, tracking: str) -> "Dataset":
     )
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=tracking, identifier="Pneumonia"),
-        finding_type=pneumonia,
+        # A reader who looks at the finding alone must not take a negative answer for a positive one.
+        finding_type=pneumonia if result.call == "pneumonia" else None,
         finding_sites=[sr.FindingSite(anatomic_location=codes.SCT.Lung)],
         algorithm_id=sr.AlgorithmIdentification(
             name=PRODUCT,

@@ -96,10 +96,11 @@ def heat_map_capture(
 
 
 def measurement_report(source: "Dataset", result: Result, *, when: datetime | None = None) -> "Dataset":
-    """A Comprehensive SR document by template TID 1500: one measurement group, whose finding is pneumonia.
+    """A Comprehensive SR document by template TID 1500 (PS3.16) with one measurement group.
 
-    It holds the probability and both thresholds as numbers, the call as a code (present, absent, undetermined), and
-    who observed: this software, its version and the model's fingerprint. It is marked preliminary and unverified.
+    It holds the probability and both thresholds as numbers, the call as a code (pneumonia: present, absent or
+    undetermined), a finding only where that is present, and who observed: this software, its version and the model's
+    fingerprint. It is marked preliminary and unverified.
 
     Args:
         source: the radiograph.
