@@ -12,15 +12,20 @@ import queue
 import shutil
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unlabeled import __version__
-from unlabeled.core.errors import Interrupted
+from unlabeled.core.checkpoints import replacing
+from unlabeled.core.errors import CheckpointError, Interrupted, UnlabeledError
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.core.progress import say
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OFFLINE = Path("unlabeled-runs")
 _FLUSH_SECONDS = 2.0
@@ -70,6 +75,34 @@ class Run:
     def artifact(self, path: str | Path, folder: str | None = None) -> None:
         """A file, or a whole folder, as it is when the run is closed or the queue gets to it."""
         self._put("artifact", (str(path), folder))
+
+    def register(self, package: Path, name: str) -> str:
+        """Keeps a folder of :func:`package` with this run, as a new version of the registered model ``name``.
+
+        Unlike the others this one waits, and raises: it was asked for by name.
+
+        Returns:
+            The version.
+
+        Raises:
+            UnlabeledError: the store cannot be reached or refuses the name.
+        """
+        if self._client is None:
+            raise UnlabeledError(f"{name} was not registered: {uri_shown()} cannot be reached")
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+
+        try:
+            self._client.log_artifacts(self.run_id, str(package), artifact_path="model")
+            try:
+                self._client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                    raise
+            source = f"{self._client.get_run(self.run_id).info.artifact_uri}/model"
+            return str(self._client.create_model_version(name, source, run_id=self.run_id).version)
+        except Exception as error:  # whatever a store, a network or a disk comes up with
+            raise UnlabeledError(f"{name} was not registered with {uri_shown()}: {error}") from None
 
     def close(self, status: str) -> None:
         """Sends what is left and ends the run."""
@@ -174,6 +207,78 @@ def run(
         opened.close("FAILED")
         raise
     opened.close("FINISHED")
+
+
+def package(
+    folder: Path,
+    *,
+    script: Path,
+    model: Path,
+    column: str,
+    example: "pd.DataFrame",
+    answer: "pd.DataFrame",
+    requirements: Sequence[str],
+) -> Path:
+    """Writes a model for MLflow's own tools: a script that it runs, and our model folder beside it; no pickle.
+
+    Args:
+        folder: where; an earlier package is replaced.
+        script: sets an MLflow ``PythonModel`` whose artifact ``model`` is our folder.
+        model: our folder.
+        column: the one column of the input, of any type.
+        example: input, and
+        answer: what the model says to it; the package must say the same, to 1e-6.
+        requirements: what a server must install.
+
+    Raises:
+        CheckpointError: the folder is in use, or the package answers something else.
+    """
+    if folder.exists() and not (folder / "MLmodel").exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(f"{folder} exists and is not a packaged model: name another folder")
+    with replacing(folder) as new, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow remarks on type hints of its own and on how scripts could be written
+        _save_package(
+            new, script=script, model=model, column=column, example=example, answer=answer, needs=requirements
+        )
+        import mlflow.pyfunc
+        from pandas.testing import assert_frame_equal
+
+        try:
+            assert_frame_equal(mlflow.pyfunc.load_model(str(new)).predict(example), answer, rtol=0, atol=1e-6)
+        except AssertionError as error:
+            raise CheckpointError(
+                f"the package answers something else than {model} and was not kept: {error}"
+            ) from None
+    return folder
+
+
+def _save_package(
+    folder: Path,
+    *,
+    script: Path,
+    model: Path,
+    column: str,
+    example: "pd.DataFrame",
+    answer: "pd.DataFrame",
+    needs: Sequence[str],
+) -> None:
+    prepare()
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import logging
+
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.types.schema import AnyType, ColSpec, Schema
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    mlflow.pyfunc.save_model(
+        folder,
+        python_model=str(script),
+        artifacts={"model": str(model)},
+        signature=ModelSignature(Schema([ColSpec(AnyType(), column)]), infer_signature(model_output=answer).outputs),
+        input_example=example,
+        pip_requirements=list(needs),
+    )
 
 
 def prepare() -> None:

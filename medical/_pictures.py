@@ -41,6 +41,20 @@ def load(path: Path, size: int) -> Picture:
     return Picture(to_square(from_pillow(path), size), None)
 
 
+def from_bytes(content: bytes, size: int) -> Picture:
+    """The same of a file's content.
+
+    Raises:
+        Refused: with the reason.
+    """
+    if not content:
+        raise Refused("empty file: 0 bytes")
+    if dicom.is_dicom(content[:132]):
+        found = dicom.read(io.BytesIO(content))
+        return Picture(to_square(found.pixels, size), found.patient)
+    return Picture(to_square(from_pillow(content), size), None)
+
+
 def from_pillow(source: Path | bytes) -> NDArray[np.float32]:
     """PNG, JPEG and what else Pillow knows -> (H, W) from 0 to 1. Deeper than 8 bits is scaled to its own range.
 

@@ -7,7 +7,7 @@ Inverting first, or windowing stored values, gives another picture.
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,7 @@ def is_dicom(head: bytes) -> bool:
     return head[128:132] == b"DICM" or head[:4] in (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
 
 
-def read(path: Path) -> Radiograph:
+def read(path: Path | BinaryIO) -> Radiograph:
     """Reads, checks and converts one file.
 
     Raises:

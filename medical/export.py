@@ -2,6 +2,9 @@
 
 Beside the weights stand a text for people and ``preprocessing.json`` for programs: without the same preprocessing an
 exported network gives other numbers.
+
+There is no MONAI bundle among the formats, because its specification requires the weights as a pickled state dictionary
+(``models/model.pt``), and nothing here writes pickles.
 """
 
 import importlib

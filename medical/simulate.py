@@ -169,6 +169,9 @@ def to_dicom(
     file.SOPClassUID, file.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     file.Modality, file.BodyPartExamined, file.ViewPosition = modality, "CHEST", view
     file.PatientID, file.PatientName = patient, name
+    # One study a picture.
+    file.StudyInstanceUID = generate_uid(entropy_srcs=["study", str(file.SOPInstanceUID)])
+    file.SeriesInstanceUID = generate_uid(entropy_srcs=["series", str(file.SOPInstanceUID)])
     file.Manufacturer, file.SeriesDescription = "unlabeled simulator", "Synthetic phantom"
     file.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
     values = np.clip(picture / 1.2 * FULL_SCALE, 0, FULL_SCALE)

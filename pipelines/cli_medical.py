@@ -209,13 +209,24 @@ def predict(
     heat_maps: Annotated[
         int, typer.Option(help="Draw what moved so many of the highest scores (column heat_map).", min=0)
     ] = 10,
+    dicom: Annotated[
+        bool,
+        typer.Option(
+            "--dicom",
+            help="Also write OUT/dicom: for each DICOM file a Secondary Capture of its heat map and a structured "
+            "report (TID 1500), in the study it came from. They carry the patient's name and identifiers, because "
+            "they go back to the archive: only you can read the folder, and the tracked run never holds it.",
+        ),
+    ] = False,
 ) -> Outcome:
     """Score pictures and report on them; with labels, on how good the scores are as well."""
     from unlabeled.medical._decisions import Stated
     from unlabeled.pipelines import medical as job
 
     stated = Stated.of_text(sensitivity=sensitivity, assured=assured, error_rate=error_rate, prevalence=prevalence)
-    return job.predict(source, model=model, labels=labels, out=out, stated=stated, heat_maps=heat_maps)
+    return job.predict(
+        source, model=model, labels=labels, out=out, stated=stated, heat_maps=heat_maps, dicom=dicom
+    )
 
 
 @app.command()
@@ -233,7 +244,30 @@ def export(
         "medical-export"
     ),
 ) -> Outcome:
-    """Write a model for other programs, with the preprocessing that it needs, and check that the numbers agree."""
+    """Write a model for other programs, with the preprocessing that it needs, and check that the numbers agree.
+
+    There is no MONAI bundle: its specification requires the weights as a pickle, and nothing here writes pickles.
+    """
     from unlabeled.pipelines import _medical_exchange as job
 
     return job.export(model, out=out, to=to)
+
+
+@app.command()
+def package(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder that 'finetune' wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder for the package; an earlier one in it is replaced.")] = Path(
+        "medical-package"
+    ),
+    register: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Register it with MLflow as a new version of this name.")
+    ] = None,
+) -> Outcome:
+    """Package a fine-tuned model for MLflow (load_model, models serve), with signature and example.
+
+    Rows have one column, image: a PNG, JPEG or DICOM file in base64, or a nested array of 8-bit numbers of the model's
+    size. The answer holds probability, call and threshold. No pickle is written.
+    """
+    from unlabeled.pipelines import _medical_package as job
+
+    return job.package(model, out=out, register=register)

@@ -23,6 +23,7 @@ from unlabeled.medical.splits import check_no_leak
 from unlabeled.medical.tasks import Masking, Task
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _medical_pretraining as pretraining
+from unlabeled.pipelines._medical_dicom import add_dicom, check_dicom
 from unlabeled.pipelines._medical_exchange import begin, pretrained, settings_of
 from unlabeled.pipelines._medical_input import Parts, divide, looked_at, read, read_unlabelled, say_skips
 from unlabeled.pipelines._medical_judges import Judges, by_pixels, judges_found, judges_given
@@ -123,21 +124,25 @@ def predict(
     labels: Path | None = None,
     stated: Stated | None = None,
     heat_maps: int = 0,
+    dicom: bool = False,
 ) -> Outcome:
     """Scores pictures; with labels, given or the input's own, says how good the scores are.
 
     ``stated`` says which sensitivity, error rate and prevalence the decisions are for; ``heat_maps`` how many of the
-    highest scores are drawn.
+    highest scores are drawn; ``dicom`` also writes objects for the archive (:mod:`unlabeled.pipelines._medical_dicom`).
     """
     stated = stated or Stated()
     stated.check()
+    if dicom:
+        check_dicom(source)
     trained = PneumoniaModel.load(model)
     trained.check_fine_tuned()
     images = read(source, labels, size=trained.image_size)
     judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
     for note in judges.notes:
         say(note)
-    return _predict(trained, images, out=out, judges=judges, folder=model, stated=stated, heat_maps=heat_maps)
+    scored = _predict(trained, images, out=out, judges=judges, folder=model, stated=stated, heat_maps=heat_maps)
+    return add_dicom(scored, source, images, trained, folder=model, out=out) if dicom else scored
 
 
 def demo(out: Path, *, seed: int = 0) -> Outcome:
@@ -304,7 +309,9 @@ def _predict(
             _log(run, table)
         files["report"] = page.write(out / "report.html")
         run.curve("probability_percentiles", percentiles(probability))
-        run.artifact(out, "predictions")
+        # File by file: the folder may hold what must not leave it (identifiers in DICOM files, say).
+        for path in files.values():
+            run.artifact(path, "predictions")
         run.artifact(files["report"])
         run.artifact(folder, "model")
     return Outcome(headline=headline, comparisons=comparisons, files=files, run_id=run.run_id, details=details)

@@ -1,0 +1,35 @@
+"""What is written of one radiograph, and who says that they wrote it."""
+
+from dataclasses import dataclass
+
+MAKER, PRODUCT = "The unlabeled developers", "unlabeled pneumonia model"
+WARNING, LIMITS = "RESEARCH ONLY - NOT FOR DIAGNOSIS", "For research only; not a medical device."
+# High, so that they stand behind whatever a study holds.
+CAPTURE_SERIES, REPORT_SERIES = 9901, 9902
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a model says of one radiograph.
+
+    Attributes:
+        probability: of pneumonia, 0 to 1.
+        threshold: at or above it the radiograph is called pneumonia.
+        sensitive_threshold: the operating point for ``sensitivity``.
+        sensitivity: that was asked for on held-out radiographs.
+        model: fingerprint of the model.
+        abstained: why the model gives no call (one sentence), or ``None``.
+    """
+
+    probability: float
+    threshold: float
+    sensitive_threshold: float
+    model: str
+    sensitivity: float = 0.95
+    abstained: str | None = None
+
+    @property
+    def call(self) -> str:
+        if self.abstained is not None:
+            return "no call"
+        return "pneumonia" if self.probability >= self.threshold else "no pneumonia"

@@ -1,0 +1,135 @@
+"""``unlabeled medical predict --dicom``: results that go back to the archive, patient identifiers included.
+
+These files never reach the tracked run: they are written after it is closed, into a folder that only its owner reads.
+"""
+
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlabeled.core import fingerprint, progress
+from unlabeled.core.batches import chunks
+from unlabeled.core.checkpoints import MANIFEST
+from unlabeled.core.errors import DataError
+from unlabeled.medical import dicom
+from unlabeled.medical.dicom_output import Result, heat_map_capture, measurement_report
+from unlabeled.medical.images import ImageSet
+from unlabeled.medical.model import PneumoniaModel
+from unlabeled.pipelines._medical_output import write_csv
+from unlabeled.pipelines.jobs import Outcome
+
+FOLDER = "dicom"
+# Heat maps are made for so many pictures at once.
+AT_ONCE = 64
+
+
+def check_dicom(source: Path) -> None:
+    """Raises a DataError where the input can hold no DICOM file, before anything is scored."""
+    if source.suffix in (".parquet", ".npz"):
+        raise DataError(f"--dicom needs DICOM files to refer to, and {source} is a table: give the folder of files")
+
+
+def add_dicom(
+    outcome: Outcome, source: Path, images: ImageSet, model: PneumoniaModel, *, folder: Path, out: Path
+) -> Outcome:
+    """Writes a Secondary Capture and a structured report for every picture that came from a DICOM file.
+
+    Files lie at ``out/dicom/<study UID>/``, named by what they are and their own UID. A radiograph whose result cannot
+    be filed (it lacks a UID, say) is listed with the reason in ``out/dicom/left-out.csv``.
+
+    Args:
+        outcome: of the scoring.
+        source: what the pictures were read from; their ids are paths below it.
+        images: the pictures.
+        model: that scored them.
+        folder: that the model was loaded from.
+        out: where predictions are written.
+
+    Returns:
+        The outcome, with the folder and the counts added.
+    """
+    target = out / FOLDER
+    target.mkdir(parents=True, exist_ok=True)
+    target.chmod(0o700)
+    print_ = fingerprint.of_names([(folder / MANIFEST).read_text(encoding="utf-8")])
+    paths = [_path(source, str(name)) for name in images.ids]
+    rows = np.array([row for row, path in enumerate(paths) if _is_dicom(path)], dtype=np.int64)
+    left_out: list[tuple[str, str]] = []
+    with progress.bar("writing DICOM", len(rows)) as bar:
+        for part in chunks(len(rows), AT_ONCE):
+            some = images.take(rows[part])
+            results = _results(model, some, print_)
+            for row, result, heat_map in zip(rows[part], results, model.explain(some), strict=True):
+                try:
+                    _write_one(paths[row], result, heat_map, target)
+                except OSError:
+                    raise
+                except Exception as error:  # tags are as people wrote them, and one bad file must not cost the others
+                    left_out.append((str(images.ids[row]), " ".join(str(error).split()) or type(error).__name__))
+                bar.advance()
+    if left_out:
+        write_csv(target / "left-out.csv", ("input", "reason"), left_out)
+    written = len(rows) - len(left_out)
+    line = (
+        f"{written} radiographs have a DICOM heat map and report, with the patients' identifiers: for the archive only"
+    )
+    if left_out:
+        line += f"; {len(left_out)} are left out (dicom/left-out.csv says why)"
+    return replace(
+        outcome,
+        files={**outcome.files, FOLDER: target},
+        lines=[*outcome.lines, line],
+        details={**outcome.details, "dicom": written, "dicom_left_out": len(left_out)},
+    )
+
+
+def _results(model: PneumoniaModel, images: ImageSet, print_: str) -> list[Result]:
+    decision = model.decision_
+    assert decision is not None
+    return [
+        Result(
+            probability=float(probability),
+            threshold=decision.threshold,
+            sensitive_threshold=decision.sensitive_threshold,
+            model=print_,
+        )
+        for probability in model.score(images)
+    ]
+
+
+def _write_one(path: Path, result: Result, heat_map: NDArray[np.float64], target: Path) -> None:
+    import pydicom
+
+    with warnings.catch_warnings():
+        # Real files bend the standard; what matters of that was said when they were read.
+        warnings.simplefilter("ignore")
+        source = pydicom.dcmread(path, force=True)
+        report = measurement_report(source, result)
+        capture = heat_map_capture(source, heat_map, dicom.to_picture(source, dicom.decode(source)), result)
+        # A valid UID is digits and dots, so that the folder stays below the target.
+        study = target / str(source.StudyInstanceUID)
+        study.mkdir(mode=0o700, exist_ok=True)
+        for kind, content in (("SC", capture), ("SR", report)):
+            name = f"{kind}-{content.SOPInstanceUID}.dcm"
+            new = study / f".{name}.new-{os.getpid()}"
+            content.save_as(new, enforce_file_format=True)
+            new.chmod(0o600)
+            os.replace(new, study / name)
+
+
+def _path(source: Path, name: str) -> Path:
+    """The file that a picture's id stands for."""
+    if not source.is_dir():
+        return source
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise DataError(f"{name} is not a file below {source}")
+    return source / name
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return dicom.is_dicom(stream.read(132))
