@@ -191,6 +191,41 @@ def predict(
 
 
 @app.command()
+def audit(
+    source: Input,
+    model: Annotated[Path, typer.Option(help="Model folder that 'finetune' wrote.")] = Path("medical-model"),
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of labels as for 'finetune', with what is known of the people: age (or age_band), sex, view, "
+            "device, site, width and height of the originals. Patients that the model learnt from are refused. Without "
+            "it, a table's own labels of other patients are used."
+        ),
+    ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of boxes that readers drew: image_id, x, y, width, height, in pixels of the original or in "
+            "shares of its sides."
+        ),
+    ] = None,
+    least: Annotated[
+        int, typer.Option(help="Patients with and without pneumonia that a group needs to be judged.", min=2)
+    ] = 20,
+    out: Annotated[Path, typer.Option(help="Folder for the report, audit.json and tables.")] = Path("medical-audit"),
+    seed: Seed = 0,
+) -> Outcome:
+    """Whom the model serves badly, what shortcuts it may take, whether its heat maps hold: a page for an ethics board.
+
+    DICOM files bring age band, sex, view, device and site along. Writes a model card and two checklists (CLAIM,
+    TRIPOD+AI) as far as they can be filled in.
+    """
+    from unlabeled.pipelines import _medical_audit as job
+
+    return job.audit(source, model=model, labels=labels, out=out, boxes=boxes, least=least, seed=seed)
+
+
+@app.command()
 def export(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder that 'pretrain' or 'finetune' wrote.")],
     to: Annotated[

@@ -74,6 +74,7 @@ class GroupAudit:
         groups: in the order of the attributes, intersections last.
         gaps: one an attribute and compared metric, largest difference each.
         compared: pairs that the gaps' ``adjusted`` is corrected for.
+        least: units of either class that a group needed.
         notes: attributes that could not be used, and why.
     """
 
@@ -81,6 +82,7 @@ class GroupAudit:
     groups: tuple[Group, ...]
     gaps: tuple[Gap, ...]
     compared: int
+    least: int
     notes: tuple[str, ...]
 
 
@@ -145,7 +147,9 @@ def audit_groups(
                 if rows.any():
                     groups.append(measure(f"{one} x {other}", f"{a} x {b}", rows)[0])
     gaps, compared = _gaps(spread, level)
-    return GroupAudit(overall=overall, groups=tuple(groups), gaps=gaps, compared=compared, notes=tuple(notes))
+    return GroupAudit(
+        overall=overall, groups=tuple(groups), gaps=gaps, compared=compared, least=least, notes=tuple(notes)
+    )
 
 
 def holm(p: Sequence[float]) -> list[float]:
