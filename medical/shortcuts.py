@@ -60,7 +60,7 @@ class Occluded(NamedTuple):
         return self.loss.low > 0
 
 
-def label_probes(images: ImageSet, *, seed: int = 0, shuffles: int = 100) -> list[Shortcut]:
+def label_probes(images: ImageSet, *, seed: int = 0, shuffles: int = 200) -> list[Shortcut]:
     """The label from borders, corners, everything but the middle, grey values and the size of the file's picture, each
     alone, and from the whole picture at the same coarse size for comparison.
 
@@ -92,7 +92,7 @@ def representation_probes(
     patients: NDArray[np.str_],
     *,
     seed: int = 0,
-    shuffles: int = 100,
+    shuffles: int = 200,
 ) -> list[Shortcut]:
     """Who and how was pictured, from features that no label has touched (Glocker et al., eBioMedicine 2023).
 
@@ -139,9 +139,7 @@ def occlusions(
 
 def log_odds(model: PneumoniaModel, images: NDArray[np.uint8], kept: torch.Tensor | None = None) -> Floats:
     """Mean log odds of the model's networks (N,), from all patches or from those at ``kept`` only."""
-    backbone = model.module_.backbone
-    each = [network.log_odds(member, backbone, images, kept) for member in model.members_]
-    return np.asarray(np.mean(each, axis=0), dtype=float)
+    return network.mean_log_odds(model.members_, model.module_.backbone, images, kept)
 
 
 def hidden_patches(model: PneumoniaModel) -> dict[str, NDArray[np.bool_]]:

@@ -225,6 +225,41 @@ def audit(
     return job.audit(source, model=model, labels=labels, out=out, boxes=boxes, least=least, seed=seed)
 
 
+@app.command("labels-needed")
+def labels_needed(
+    source: Input,
+    model: Annotated[Path, typer.Option(help="Model folder that 'pretrain' wrote.")] = Path("medical-pretrained"),
+    labels: Annotated[Path | None, typer.Option(help="As for finetune.")] = None,
+    price_per_label: Annotated[float, typer.Option(help="In EUR, for the advice.", min=0)] = 0.0,
+    counts: Annotated[
+        str | None,
+        typer.Option(help="Numbers of labels, e.g. 25,50,100 (default: doubling from 25 to 80 % of those at hand)."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Draws of labels for each number.", min=3)] = 5,
+    steps: Annotated[int | None, typer.Option(help="As for finetune.", min=1)] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the report and the curve.")] = Path("medical-labels-needed"),
+    seed: Seed = 0,
+) -> Outcome:
+    """What more labels would bring: a curve over label counts, where it leads, and what a point would cost.
+
+    Trains ours and the network from scratch once for each number of labels and draw; measured points are kept, and the
+    same command goes on where it was.
+    """
+    from unlabeled.core.errors import DataError
+    from unlabeled.pipelines import _medical_label_need as job
+
+    try:
+        chosen = None if counts is None else [int(part) for part in counts.split(",")]
+    except ValueError:
+        raise DataError(
+            f"--counts takes whole numbers with commas between, such as 25,50,100; got {counts!r}"
+        ) from None
+    return job.labels_needed(
+        source, model=model, labels=labels, out=out, price=price_per_label, counts=chosen, seeds=seeds, steps=steps,
+        seed=seed,
+    )  # fmt: skip
+
+
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder that 'pretrain' or 'finetune' wrote.")],

@@ -51,7 +51,7 @@ def probe(
     *,
     units: ArrayLike | None = None,
     least: int = 20,
-    shuffles: int = 100,
+    shuffles: int = 200,
     samples: int = 300,
     seed: int = 0,
 ) -> Probed:

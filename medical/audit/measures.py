@@ -77,7 +77,7 @@ def measure(
     boxes: Mapping[str, Sequence[Box]] | None = None,
     least: int = 20,
     pictures: int = PICTURES,
-    shuffles: int = 100,
+    shuffles: int = 200,
     samples: int = 300,
     seed: int = 0,
 ) -> Audit:

@@ -100,7 +100,7 @@ def group_rows(groups: Sequence[Group]) -> list[list[object]]:
         what = group.value if group.attribute == "all" else f"{group.attribute.replace('_', ' ')}: {group.value}"
         counts = f"{group.rows:,} / {group.units:,} / {group.positives:,}"
         if group.estimates:
-            rows.append([what, counts, *(group.estimates[m] for m in TABLED)])
+            rows.append([what, counts, *(_short(group.estimates[m]) for m in TABLED)])
         else:
             rows.append([what, counts, group.note, *("" for _ in TABLED[1:])])
     return rows
@@ -140,7 +140,9 @@ def _told(found: Sequence[str], one: str, several: str) -> str:
 def _overall(report: Report, audit: Audit) -> None:
     assert audit.unseen.labels is not None
     section = report.section("Everybody")
-    section.table(list(audit.overall), [list(audit.overall.values())], note="95 % bootstrap intervals over patients.")
+    section.table(
+        ["metric", "value [95 % interval]"], list(audit.overall.items()), note="Bootstrap intervals over patients."
+    )
     section.figure(
         _figures.histogram(audit.unseen.labels, audit.scored), "Probabilities by true label, and the thresholds"
     )
@@ -306,6 +308,11 @@ def _intake(report: Report, skipped: Sequence[Skip], notes: Sequence[str]) -> No
         section.table(["reason", "count", "for example"], skip_summary(skipped), note="All are in skipped.csv.")
     else:
         section.text("Nothing: every input was used.")
+
+
+def _short(value: Estimate) -> str:
+    """Two digits: tables of many columns have to fit a page; the files hold the rest."""
+    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
 
 
 def _signed(value: Estimate) -> str:

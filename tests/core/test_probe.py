@@ -15,7 +15,7 @@ def test_a_planted_property_is_found() -> None:
     found = probe(x, np.where(y, "AP", "PA"), samples=100)
     assert found.auroc.low > 0.8
     assert found.auroc.low > found.chance
-    assert found.p == pytest.approx(1 / 101)
+    assert found.p == pytest.approx(1 / 201)
     assert found.values == {"AP": int(y.sum()), "PA": int((~y).sum())}
 
 
