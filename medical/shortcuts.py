@@ -119,7 +119,9 @@ def occlusions(
 ) -> list[Occluded]:
     """The model without the corners, where markers stand, and without the outermost ring of patches.
 
-    Its encoder reads any set of patches, so that they are left out rather than painted over.
+    Its encoder reads any set of patches, so that they are left out rather than painted over. Before that, what is left
+    out is made neutral: a bright marker would otherwise still show in the mean and contrast of the whole picture, by
+    which each picture is standardised.
 
     Args:
         images: labelled.
@@ -130,7 +132,7 @@ def occlusions(
     result = []
     for name, hidden in hidden_patches(model).items():
         kept = torch.from_numpy(np.flatnonzero(~hidden))
-        less = log_odds(model, images.images, kept)
+        less = log_odds(model, neutral(images.images, hidden), kept)
         auroc = core.bootstrap(core.roc_auc, images.labels, less, groups=images.patients, samples=samples)
         loss = core.bootstrap(_loss, images.labels, whole, less, groups=images.patients, samples=samples)
         result.append(Occluded(name, int(hidden.sum()), auroc, loss))
@@ -140,6 +142,18 @@ def occlusions(
 def log_odds(model: PneumoniaModel, images: NDArray[np.uint8], kept: torch.Tensor | None = None) -> Floats:
     """Mean log odds of the model's networks (N,), from all patches or from those at ``kept`` only."""
     return network.mean_log_odds(model.members_, model.module_.backbone, images, kept)
+
+
+def neutral(images: NDArray[np.uint8], hidden_t: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Pictures whose hidden patches have the mean and the deviation of what is shown: a chessboard about that mean."""
+    side, rows = images.shape[1], int(np.sqrt(len(hidden_t)))
+    hidden = np.kron(hidden_t.reshape(rows, rows), np.ones((side // rows, side // rows), dtype=bool)).astype(bool)
+    shown = images[:, ~hidden].astype(np.float32)
+    sign = np.where(np.indices((side, side)).sum(axis=0)[hidden] % 2, 1.0, -1.0)
+    filled = shown.mean(axis=1, keepdims=True) + sign * shown.std(axis=1, keepdims=True)
+    result = images.copy()
+    result[:, hidden] = np.clip(filled, 0, 255).round().astype(np.uint8)
+    return result
 
 
 def hidden_patches(model: PneumoniaModel) -> dict[str, NDArray[np.bool_]]:

@@ -47,7 +47,7 @@ def _of_model(model: PneumoniaModel) -> dict[str, str]:
         "software": f"unlabeled {__version__}, Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in USED)
         + ".",
-        "start": "; ".join(begun) + ".",
+        "start": _sentence("; ".join(begun)) + ".",
         "training": f"Fine-tuned on {taught.get('images', 0):,} labelled pictures of {taught.get('patients', 0):,} "
         f"patients, {taught.get('positives', 0):,} with pneumonia (data fingerprint {taught.get('fingerprint')}), "
         f"{taught.get('steps', 0)} optimiser steps a network, tuning '{model.tuning}', random crops, turns and "
@@ -75,18 +75,19 @@ def _of_data(audit: Audit, skipped: Sequence[Skip]) -> dict[str, str]:
     people, ill = len(np.unique(unseen.patients)), int(unseen.labels.sum())
     left_out = "; ".join(f"{count} x {reason}" for reason, count, _ in skip_summary(skipped))
     known_of = [
-        f"{name}: {int((values == '').sum())} of {len(values)} unknown" for name, values in unseen.attributes.items()
+        f"{name.replace('_', ' ')} is unknown of {int((values == '').sum())} of {len(values)}"
+        for name, values in unseen.attributes.items()
     ]
-    who = "; ".join(f"{name}: {_counted(values)}" for name, values in unseen.attributes.items())
+    who = "; ".join(f"{name.replace('_', ' ')} ({_counted(values)})" for name, values in unseen.attributes.items())
     return {
         "data": f"{len(unseen):,} audited pictures of {people:,} patients, {ill:,} with pneumonia "
         f"({100 * ill / len(unseen):.0f} %); data fingerprint {unseen.fingerprint()}.",
         "left out": f"{len(skipped)} inputs left out, each with its reason: {left_out}."
         if skipped
         else "Every input was used.",
-        "preparation": f"{PREPROCESSING}; each picture standardised by itself.",
+        "preparation": f"{_sentence(PREPROCESSING)}.",
         "missing": "Pictures are always whole. Of attributes, " + "; ".join(known_of) + "." if known_of else "",
-        "who": f"{who}." if who else "",
+        "who": f"{_sentence(who)}." if who else "",
         "pseudonyms": "Patient ids of DICOM files are replaced by pseudonyms when read and are written nowhere; exact "
         "ages become bands, institutions stand-ins.",
         "flow": f"{len(unseen) + len(skipped):,} inputs, {len(skipped):,} left out, {len(unseen):,} judged.",
@@ -98,6 +99,7 @@ def _of_results(audit: Audit) -> dict[str, str]:
     names = ("AUROC", "sensitivity", "specificity", "calibration error")
     missed = overall["sensitivity"].value
     told = [f"{s.name} {s.found.auroc}" for s in audit.label_probes if s.found is not None]
+    by = ", ".join(name.replace("_", " ") for name in audit.unseen.attributes)
     lost = [f"{o.name} {o.auroc}" for o in audit.occluded]
     return {
         "metrics": "AUROC, sensitivity and specificity at two thresholds, balanced accuracy, expected calibration "
@@ -105,7 +107,7 @@ def _of_results(audit: Audit) -> dict[str, str]:
         "uncertainty": "95 % bootstrap intervals over patients; differences are paired; gaps between groups and probes "
         "are corrected for their number (Holm).",
         "performance": ", ".join(f"{name} {overall[name]}" for name in names) + ".",
-        "fairness": f"{len(audit.groups.groups)} groups by {', '.join(audit.unseen.attributes)} and their "
+        "fairness": f"{len(audit.groups.groups)} groups by {by} and their "
         f"intersections, at least {audit.groups.least} patients of either class; "
         + (("gaps that stand: " + "; ".join(audit.gaps)) if audit.gaps else "no gap stands after correction")
         + "."
@@ -122,5 +124,9 @@ def _of_results(audit: Audit) -> dict[str, str]:
     }
 
 
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _counted(values: np.ndarray) -> str:
-    return ", ".join(f"{value or 'not known'} {count}" for value, count in Counter(values.tolist()).most_common(8))
+    return ", ".join(f"{value or 'not known'}: {count}" for value, count in Counter(values.tolist()).most_common(8))

@@ -13,7 +13,9 @@ from unlabeled.medical.images import Skip, skip_summary
 from unlabeled.medical.report import LIMITS
 from unlabeled.medical.shortcuts import Shortcut
 
-TABLED = ("AUROC", "sensitivity", "specificity", "underdiagnosis rate", "false positive rate")
+TABLED = ("AUROC", "underdiagnosis rate", "false positive rate")
+# 1 minus the two rates: shown without their intervals, which are the same the other way round.
+MIRRORED = ("sensitivity", "specificity")
 CALIBRATED = ("calibration in the large", "calibration error")
 CARD_NAME, CLAIM_NAME, TRIPOD_NAME = "Model card", "CLAIM (2024 update)", "TRIPOD+AI"
 # Above this, maps of a network that has forgotten everything look too much like the model's.
@@ -27,12 +29,13 @@ def checked(facts: Mapping[str, str]) -> dict[str, list[Item]]:
 
 
 def verdict(audit: Audit) -> Verdict:
-    """One sentence; red where a group is served worse or the model leans on what is no lung, yellow where it could."""
+    """One sentence; red where a group is served worse, the model leans on what is no lung, or is no better than chance;
+    yellow where it could be. Never green: what was not found with these pictures may be there."""
     gaps, leans, shortcuts = audit.gaps, audit.leans, audit.shortcuts
     said = [
         f"AUROC {audit.overall['AUROC']} on {len(audit.unseen):,} pictures of patients it did not learn from",
-        _told(gaps, "gap between groups stands", "gaps between groups stand") if audit.groups.compared else
-        "groups could not be compared",
+        _told(gaps, "gap between groups stands", "gaps between groups stand")
+        + f" ({audit.groups.compared} comparisons)" if audit.groups.compared else "groups could not be compared",
         f"the model loses when it is shown the picture {' and '.join(leans)}"
         if leans
         else "it loses nothing without corners or borders",
@@ -41,7 +44,8 @@ def verdict(audit: Audit) -> Verdict:
         if audit.maps.faithful.deletion_gain.low > 0
         else "its heat maps are no better than random ones",
     ]  # fmt: skip
-    tone: Tone = "bad" if gaps or leans else "flat" if shortcuts or not audit.groups.compared else "good"
+    lost = bool(gaps or leans) or not audit.overall["AUROC"].low > 0.5
+    tone: Tone = "bad" if lost else "flat" if shortcuts or not audit.groups.compared else "plain"
     return Verdict("; ".join(said) + ".", tone)
 
 
@@ -100,9 +104,10 @@ def group_rows(groups: Sequence[Group]) -> list[list[object]]:
         what = group.value if group.attribute == "all" else f"{group.attribute.replace('_', ' ')}: {group.value}"
         counts = f"{group.rows:,} / {group.units:,} / {group.positives:,}"
         if group.estimates:
-            rows.append([what, counts, *(_short(group.estimates[m]) for m in TABLED)])
+            shown = (_short(group.estimates[m]) for m in TABLED)
+            rows.append([what, counts, *shown, *(f"{group.estimates[m].value:.2f}" for m in MIRRORED)])
         else:
-            rows.append([what, counts, group.note, *("" for _ in TABLED[1:])])
+            rows.append([what, counts, "too few to say", *("" for _ in (*TABLED[1:], *MIRRORED))])
     return rows
 
 
@@ -167,11 +172,12 @@ def _groups(report: Report, audit: Audit) -> None:
             "everybody",
         )
     section.table(
-        ["group", "pictures / patients / ill", *TABLED],
+        ["group", "pictures / patients / ill", *TABLED, *MIRRORED],
         group_rows([found.overall, *single]),
         ours=[0],
-        note="The underdiagnosis rate is the share of the ill that is called healthy: these go home untreated. A group "
-        f"needs {found.least} patients with and {found.least} without pneumonia.",
+        note="The underdiagnosis rate is the share of the ill that is called healthy: these go home untreated. "
+        f"Sensitivity and specificity are 1 minus the two rates. A group needs {found.least} patients with and "
+        f"{found.least} without pneumonia.",
     )
     calibrated = [g for g in (found.overall, *single) if g.estimates]
     section.table(
@@ -206,7 +212,7 @@ def _intersections(report: Report, audit: Audit) -> None:
     worst = sorted(told, key=lambda g: -g.estimates["underdiagnosis rate"].value)
     if worst:
         section.table(
-            ["group", "pictures / patients / ill", *TABLED],
+            ["group", "pictures / patients / ill", *TABLED, *MIRRORED],
             group_rows(worst[:20]),
             note="Those in which most ill are missed come first; not tested, for there are too many."
             + (f" The first 20 of {len(worst)}; all are in subgroups.csv." if len(worst) > 20 else ""),
@@ -292,7 +298,10 @@ def _maps(report: Report, audit: Audit) -> None:
 def _items(report: Report, name: str, items: list[Item]) -> None:
     filled, open_ = checklists.count(items)
     section = report.section(f"{name}: {filled} filled in, {open_} open")
-    section.table(["", "item", "what is known"], [[i.number, i.title, i.text] for i in items])
+    section.table(
+        ["", "item", "status", "what is known"],
+        [[i.number, i.title, "filled" if i.filled else "OPEN", i.text] for i in items],
+    )
     if name != CARD_NAME:
         section.note(
             f"Numbers are those of {name}; titles are ours and short. The published checklist holds what an item asks "
