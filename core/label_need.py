@@ -80,7 +80,7 @@ class Advice(NamedTuple):
 
     def __str__(self) -> str:
         gain = f"about {self.gain.value:.1f} [{self.gain.low:.1f}, {self.gain.high:.1f}] points of balanced error"
-        text = f"Another {self.more:,} labels gain {gain}"
+        text = f"Another {self.more:,} labels (beyond {self.now:,}) gain {gain}"
         if self.price:
             a_point = f"EUR {self.price_a_point:,.0f} per point" if np.isfinite(self.price_a_point) else "for no gain"
             text += f"; at EUR {self.price:g} a label that is {a_point}"

@@ -61,7 +61,7 @@ def test_from_files_to_advice(
         main(arguments)
     assert ended.value.code == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "Another 100 labels gain about" in out
+    assert "Another 100 labels (beyond 32) gain about" in out
     assert "at EUR 5 a label" in out
     said = json.loads((in_tmp / "need" / "labels-needed.json").read_text())
     assert said["counts"] == [12, 20, 32]
