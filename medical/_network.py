@@ -3,6 +3,7 @@
 Shape suffixes: b batch, c channel, h/w rows and columns, t token, k kept, p numbers in a patch.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,15 +91,25 @@ class Member(NamedTuple):
     def log_odds(self, pretrained: Backbone, images_bchw: Tensor, kept_k: Tensor | None = None) -> Tensor:
         """Of pneumonia, (B,), from all patches or from those at ``kept_k`` only."""
 
-        def embed(backbone: Backbone) -> Tensor:
-            tokens = backbone.tokens(images_bchw)
-            if kept_k is not None:
-                tokens = tokens.take(kept_k.expand(len(tokens.x), -1))
-            return backbone.encoder.embed(tokens)
+        known = None if self.probe is None else _embed(pretrained, images_bchw, kept_k)
+        return self.odds(images_bchw, known, kept_k)
 
-        tuned = self.classifier.linear(self.classifier.norm(embed(self.classifier.backbone)))
+    def odds(self, images_bchw: Tensor, pretrained_bd: Tensor | None, kept_k: Tensor | None = None) -> Tensor:
+        """The same, (B,), from what the pretrained network made of the pictures (not needed without a probe)."""
+        tuned = self.classifier.linear(self.classifier.norm(_embed(self.classifier.backbone, images_bchw, kept_k)))
         odds_b = tuned[:, 1] - tuned[:, 0]
-        return odds_b if self.probe is None else (odds_b + self.probe(embed(pretrained))) / 2
+        if self.probe is None:
+            return odds_b
+        assert pretrained_bd is not None
+        return (odds_b + self.probe(pretrained_bd)) / 2
+
+
+def _embed(backbone: Backbone, images_bchw: Tensor, kept_k: Tensor | None) -> Tensor:
+    """Mean tokens (B, D) of all patches or of those at ``kept_k``, (K,) or (B, K)."""
+    tokens = backbone.tokens(images_bchw)
+    if kept_k is not None:
+        tokens = tokens.take(kept_k.expand(len(tokens.x), -1))
+    return backbone.encoder.embed(tokens)
 
 
 @torch.no_grad()
@@ -128,7 +139,29 @@ def log_odds(
     return torch.cat(parts).double().cpu().numpy()
 
 
-def leave_out_map(member: Member, pretrained: Backbone, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+@torch.no_grad()
+def mean_log_odds(
+    members: Sequence[Member], pretrained: Backbone, images: NDArray[np.uint8], kept_k: Tensor | None = None
+) -> NDArray[np.float64]:
+    """Over members (N,): their mean log odds, with the pretrained network asked once for all of their probes.
+
+    Args:
+        kept_k: patches that are shown, (K,), or of each picture, (N, K).
+    """
+    for member in members:
+        member.classifier.eval()
+    pretrained.eval()
+    device = next(pretrained.parameters()).device
+    parts = []
+    for rows in chunks(len(images), CHUNK):
+        x_bchw = standardise(torch.from_numpy(images[rows])).to(device)
+        kept = kept_k[rows] if kept_k is not None and kept_k.ndim == 2 else kept_k
+        known = _embed(pretrained, x_bchw, kept) if any(member.probe is not None for member in members) else None
+        parts.append(torch.stack([member.odds(x_bchw, known, kept) for member in members]).mean(dim=0))
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def leave_out_map(members: Sequence[Member], pretrained: Backbone, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """How much the log odds fall when a 3 x 3 neighbourhood of patches is not shown, (N, rows, columns).
 
     The encoder reads whatever tokens it is given, so the patches are left out rather than painted grey: no
@@ -138,14 +171,14 @@ def leave_out_map(member: Member, pretrained: Backbone, images: NDArray[np.uint8
     assert isinstance(tokenizer, GridPatches)
     rows, columns = tokenizer.rows, tokenizer.columns
     index = torch.arange(tokenizer.tokens).view(rows, columns)
-    whole = log_odds(member, pretrained, images)
+    whole = mean_log_odds(members, pretrained, images)
     result = np.zeros((len(images), rows, columns))
     for r in range(rows):
         for c in range(columns):
             shown = torch.ones(rows, columns, dtype=torch.bool)
             shown[max(0, r - 1) : r + 2, max(0, c - 1) : c + 2] = False
             kept = index[shown].to(next(pretrained.parameters()).device)
-            result[:, r, c] = whole - log_odds(member, pretrained, images, kept)
+            result[:, r, c] = whole - mean_log_odds(members, pretrained, images, kept)
     return result
 
 

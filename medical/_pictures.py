@@ -1,8 +1,10 @@
 """From any one file to 8-bit squares: Pillow for pictures, our DICOM path for DICOM, MONAI for size and range."""
 
 import io
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,10 +18,13 @@ if TYPE_CHECKING:
 
 
 class Picture(NamedTuple):
-    """``pixels`` (S, S) 8-bit; ``patient`` a pseudonym where the file names one."""
+    """``pixels`` (S, S) 8-bit; ``patient`` a pseudonym where the file names one; what the file says of them
+    (:mod:`~unlabeled.medical.attributes`), and its own rows and columns."""
 
     pixels: NDArray[np.uint8]
     patient: str | None
+    attributes: Mapping[str, str] = MappingProxyType({})
+    size: tuple[int, int] = (0, 0)
 
 
 def load(path: Path, size: int) -> Picture:
@@ -37,8 +42,24 @@ def load(path: Path, size: int) -> Picture:
         raise Refused("empty file: 0 bytes")
     if dicom.is_dicom(head):
         found = dicom.read(path)
-        return Picture(to_square(found.pixels, size), found.patient)
-    return Picture(to_square(from_pillow(path), size), None)
+        return of_pixels(found.pixels, size, patient=found.patient, attributes=found.attributes)
+    return of_pixels(from_pillow(path), size)
+
+
+def of_pixels(
+    pixels: NDArray[np.floating[Any]],
+    size: int,
+    *,
+    patient: str | None = None,
+    attributes: Mapping[str, str] = MappingProxyType({}),
+) -> Picture:
+    """(H, W) from 0 to 1 -> a square that remembers what it was.
+
+    Raises:
+        Refused: as :func:`to_square`.
+    """
+    h, w = pixels.shape
+    return Picture(to_square(pixels, size), patient, attributes, (h, w))
 
 
 def from_bytes(content: bytes, size: int) -> Picture:

@@ -7,10 +7,13 @@ Inverting first, or windowing stored values, gives another picture.
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from unlabeled.medical import attributes
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -28,10 +31,12 @@ class Refused(Exception):
 
 
 class Radiograph(NamedTuple):
-    """``pixels`` (H, W) from 0 to 1, bone bright; ``patient`` a pseudonym, or ``None`` when the file names nobody."""
+    """``pixels`` (H, W) from 0 to 1, bone bright; ``patient`` a pseudonym, or ``None`` when the file names nobody;
+    ``attributes`` as :func:`~unlabeled.medical.attributes.of_dicom` reads them."""
 
     pixels: NDArray[np.float32]
     patient: str | None
+    attributes: Mapping[str, str] = MappingProxyType({})
 
 
 def pseudonym(patient_id: str) -> str:
@@ -63,7 +68,7 @@ def read(path: Path | BinaryIO) -> Radiograph:
         raise
     except Exception as error:  # pydicom raises most builtin errors on damaged files
         raise Refused(f"damaged DICOM: {_short(error)}") from None
-    return Radiograph(to_picture(file, decode(file)), _patient(file))
+    return Radiograph(to_picture(file, decode(file)), _patient(file), attributes.of_dicom(file))
 
 
 def check_tags(file: "Dataset") -> None:

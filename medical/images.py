@@ -1,8 +1,8 @@
 """What every reader hands on: pictures of one size, who they belong to, and what was left out and why."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,9 @@ class ImageSet:
         labels: (N,) 1 pneumonia, 0 not, -1 unknown; ``None`` when nothing is labelled.
         splits: (N,) name of the part that a table assigns, or ``None``.
         order: (N,) rank in which a table wants its labels used (-1: never), or ``None``.
+        attributes: what is known of pictures and people, as text, (N,) each, empty where it is not known: any of
+            :data:`~unlabeled.medical.attributes.ATTRIBUTES`. Nothing is learnt from it.
+        sizes: (N, 2) rows and columns of the pictures before they were made square (0: not known), or ``None``.
         skipped: inputs left out.
         notes: what a reader of the report should know about the intake.
     """
@@ -43,11 +46,15 @@ class ImageSet:
     labels: NDArray[np.int64] | None = None
     splits: NDArray[np.str_] | None = None
     order: NDArray[np.int64] | None = None
+    attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    sizes: NDArray[np.int64] | None = None
     skipped: tuple[Skip, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        columns = (self.ids, self.patients, self.labels, self.splits, self.order)
+        columns = (
+            self.ids, self.patients, self.labels, self.splits, self.order, self.sizes, *self.attributes.values()
+        )  # fmt: skip
         lengths = {len(column) for column in (self.images, *columns) if column is not None}
         if len(lengths) != 1:
             raise ValueError(f"every column of an image set has one length, got {sorted(lengths)}")
@@ -71,6 +78,8 @@ class ImageSet:
             labels=None if self.labels is None else self.labels[index],
             splits=None if self.splits is None else self.splits[index],
             order=None if self.order is None else self.order[index],
+            attributes={name: values[index] for name, values in self.attributes.items()},
+            sizes=None if self.sizes is None else self.sizes[index],
         )
 
     def part(self, name: str) -> "ImageSet":

@@ -8,6 +8,7 @@ import numpy as np
 
 from unlabeled.core import progress
 from unlabeled.core.errors import DataError
+from unlabeled.medical import attributes as attribute_columns
 from unlabeled.medical._tables import as_label, find
 from unlabeled.medical.images import UNLABELLED, ImageSet, Skip
 
@@ -19,13 +20,16 @@ class Row:
     label: int
     patient: str | None
     split: str | None
+    # Cells of columns that say something of the person or the picture, by column.
+    further: tuple[tuple[str, str], ...] = ()
 
 
 def read_labels(path: str | Path) -> dict[str, Row]:
     """Labels by picture id.
 
     The id's column is called id, image_id, file (or the like), the label's label (or pneumonia, target); there
-    may be patient_id and split. Which was taken for what is printed.
+    may be patient_id and split, and whatever :mod:`~unlabeled.medical.attributes` knows (age, sex, view, device,
+    site, the original width and height). Which was taken for what is printed.
 
     Raises:
         DataError: not a CSV, a column is missing, a label is neither 0 nor 1, or one id has two labels.
@@ -46,13 +50,15 @@ def read_labels(path: str | Path) -> dict[str, Row]:
             raise DataError(f"{path} has no {role} column ({examples}); its columns are {', '.join(columns)}")
     progress.say("columns of the labels: " + ", ".join(f"{role} = {name}" for role, name in roles.items() if name))
     cells = {role: table[name].str.strip().tolist() if name else [""] * len(table) for role, name in roles.items()}
+    further = attribute_columns.wanted(columns)
     found: dict[str, Row] = {}
     for number, (name, label, patient, split) in enumerate(
         zip(cells["id"], cells["label"], cells["patient"], cells["split"], strict=True), start=2
     ):
         row = Row(
-            label=as_label(label, where=f"{path.name}, line {number}"), patient=patient or None, split=split or None
-        )
+            label=as_label(label, where=f"{path.name}, line {number}"), patient=patient or None, split=split or None,
+            further=tuple((column, str(table[column].iloc[number - 2])) for column in further),
+        )  # fmt: skip
         if found.setdefault(name, row) != row:
             raise DataError(f"{path}, line {number}: {name!r} is there twice and not the same; keep one")
     if not found:
@@ -75,6 +81,7 @@ def attach(images: ImageSet, labels: dict[str, Row]) -> ImageSet:
     splits = np.full(len(images), "", dtype=object) if images.splits is None else images.splits.astype(object)
     read_but_skipped = {name for skip in images.skipped for name in _names(skip.source)}
     unknown: list[Skip] = []
+    told: dict[int, tuple[tuple[str, str], ...]] = {}
     for name, row in labels.items():
         number = number_of.get(name)
         if number is None:
@@ -83,6 +90,7 @@ def attach(images: ImageSet, labels: dict[str, Row]) -> ImageSet:
             unknown.append(Skip(name, reason))
             continue
         values[number] = row.label
+        told[number] = row.further
         patients[number] = row.patient or patients[number]
         splits[number] = row.split or splits[number]
     if len(unknown) == len(labels):
@@ -94,7 +102,7 @@ def attach(images: ImageSet, labels: dict[str, Row]) -> ImageSet:
     given = any(row.patient for row in labels.values())
     splits_known = images.splits is not None or any(row.split for row in labels.values())
     return replace(
-        images,
+        attribute_columns.put_some(images, told),
         labels=values,
         patients=patients.astype(np.str_),
         splits=splits.astype(np.str_) if splits_known else None,

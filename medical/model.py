@@ -317,9 +317,7 @@ class PneumoniaModel(BaseEstimator):
         """Heat maps (N, rows, columns) of patches: by how much the log odds fall without them."""
         self._decision()
         pixels = self._pixels(images)
-        return np.mean(
-            [network.leave_out_map(member, self.module_.backbone, pixels) for member in self.members_], axis=0
-        )
+        return network.leave_out_map(self.members_, self.module_.backbone, pixels)
 
     def out_of_distribution(self, images: ImageSet | NDArray[np.uint8]) -> Outlying:
         """How unlike the pictures that it was made of these are, (N,) each; a DataError where it keeps no record."""

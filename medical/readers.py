@@ -17,6 +17,7 @@ from unlabeled.core import progress
 from unlabeled.core.errors import DataError
 from unlabeled.core.fingerprint import of_array
 from unlabeled.medical import _pictures
+from unlabeled.medical import attributes as attribute_columns
 from unlabeled.medical._pictures import Picture
 from unlabeled.medical._tables import as_label, find
 from unlabeled.medical.dicom import Refused
@@ -80,6 +81,7 @@ def _load_all(files: list[Path], size: int) -> Iterator[Picture | Refused]:
 
 def _collect(results: Iterable[tuple[str, Picture | Refused]]) -> ImageSet:
     images, ids, patients, skipped = [], [], [], []
+    said, sizes = [], []
     nameless = 0
     for name, result in results:
         if isinstance(result, Refused):
@@ -88,12 +90,16 @@ def _collect(results: Iterable[tuple[str, Picture | Refused]]) -> ImageSet:
         images.append(result.pixels)
         ids.append(name)
         patients.append(result.patient or f"unknown-{of_array(result.pixels)[:10]}")
+        said.append(result.attributes)
+        sizes.append(result.size)
         nameless += result.patient is None
     note = f"{nameless} pictures name no patient: each counts as a patient of its own unless the labels say who it is"
     return ImageSet(
         images=np.stack(images) if images else np.empty((0, 1, 1), dtype=np.uint8),
         ids=np.array(ids, dtype=np.str_),
         patients=np.array(patients, dtype=np.str_),
+        attributes=attribute_columns.joined(said),
+        sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
         skipped=tuple(skipped),
         notes=(note,) if nameless else (),
     )
@@ -121,13 +127,17 @@ def _read_parquet(path: Path, size: int, split_column: str | None) -> ImageSet:
     progress.say(
         "columns: " + ", ".join(f"{role} = {name}" for role, name in {"picture": pixels, **roles}.items() if name)
     )
-    columns = [name for name in {pixels, *roles.values()} if name]
+    further = attribute_columns.wanted([name for name in names if name not in binary])
+    columns = [name for name in {pixels, *roles.values(), *further} if name]
     rows: dict[str, list[object]] = {role: [] for role in roles}
+    known: dict[str, list[object]] = {name: [] for name in further}
     results: list[Picture | Refused] = []
     with progress.bar("reading", table.metadata.num_rows) as bar:
         for batch in table.iter_batches(batch_size=256, columns=columns):
             for role, name in roles.items():
                 rows[role] += batch.column(name).to_pylist() if name else [None] * len(batch)
+            for name in further:
+                known[name] += batch.column(name).to_pylist()
             results += [_load_bytes(content, size) for content in batch.column(pixels).to_pylist()]
             bar.advance(len(batch))
     ids = [str(value) if value is not None else f"row {i}" for i, value in enumerate(rows["id"])]
@@ -137,6 +147,7 @@ def _read_parquet(path: Path, size: int, split_column: str | None) -> ImageSet:
     def column(role: str) -> list[object] | None:
         return [rows[role][i] for i in kept] if roles[role] else None
 
+    found = attribute_columns.put(found, {name: [values[i] for i in kept] for name, values in known.items()})
     return _with_columns(found, column("patient"), column("label"), column("split"), column("order"))
 
 
@@ -144,7 +155,7 @@ def _load_bytes(content: bytes | None, size: int) -> Picture | Refused:
     try:
         if not content:
             raise Refused("no picture in this row: 0 bytes")
-        return Picture(_pictures.to_square(_pictures.from_pillow(content), size), None)
+        return _pictures.of_pixels(_pictures.from_pillow(content), size)
     except Refused as refused:
         return refused
 
@@ -180,6 +191,8 @@ def _read_npz(path: Path, size: int) -> ImageSet:
         name = roles[role]
         return list(arrays[name].reshape(len(images), -1)[kept, 0].tolist()) if name else None
 
+    further = {name: arrays[name] for name in attribute_columns.wanted(names) if len(arrays[name]) == len(images)}
+    found = attribute_columns.put(found, {name: values[kept].tolist() for name, values in further.items()})
     return _with_columns(found, column("patient"), column("label"), column("split"), column("order"))
 
 
@@ -188,7 +201,7 @@ def _load_array(image: NDArray[np.generic], size: int) -> Picture | Refused:
     try:
         if not np.isfinite(values).all():
             raise Refused("damaged picture: it holds values that are not finite")
-        return Picture(_pictures.to_square(values, size), None)
+        return _pictures.of_pixels(values, size)
     except Refused as refused:
         return refused
 

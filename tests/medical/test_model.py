@@ -157,7 +157,7 @@ def test_leaving_out_nothing_changes_nothing_and_maps_cover_the_patches(
         probed = member.probe(pretrained.encoder.embed(pretrained.tokens(x).take(kept)))
     left = (float(logits[0, 1] - logits[0, 0]) + float(probed[0])) / 2
     fall = network.log_odds(member, pretrained, phantoms.images[:1])[0] - left
-    assert network.leave_out_map(member, pretrained, phantoms.images[:1])[0, 0, 0] == pytest.approx(fall, abs=1e-5)
+    assert network.leave_out_map([member], pretrained, phantoms.images[:1])[0, 0, 0] == pytest.approx(fall, abs=1e-5)
 
 
 def test_the_probe_is_the_logistic_regression_that_it_was_fitted_as(phantoms: ImageSet) -> None:

@@ -1,0 +1,156 @@
+"""What is known of people and pictures beside the pixels: for audits, never for learning.
+
+Ages are put into bands at once and the place by a stand-in, so that no exact age or name of a hospital goes further.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlabeled.core.errors import DataError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+    from unlabeled.medical.images import ImageSet
+
+ATTRIBUTES = ("age_band", "sex", "view", "device", "site")
+# First years of the bands, and what they are called: infants, children, adolescents, then adults as in NIH ChestX-ray14
+# audits (Seyyed-Kalantari et al., 2021: 0-20, 20-40, 40-60, 60-80, 80 and more), of which the first is cut finer.
+BANDS = ((0, "00 to 01"), (2, "02 to 05"), (6, "06 to 17"), (18, "18 to 39"), (40, "40 to 59"), (60, "60 to 79"))
+OLDEST = (80, "80 and more")
+# In days, from DICOM's age strings (PS3.5, value representation AS).
+_UNITS = {"D": 1.0, "W": 7.0, "M": 30.4375, "Y": 365.25}
+_OLDEST_KNOWN = 130
+
+NAMES = {
+    "age": ("age", "patient_age", "age_years", "patientage"),
+    "age_band": ("age_band", "age_group", "ageband"),
+    "sex": ("sex", "gender", "patient_sex", "patientsex"),
+    "view": ("view", "view_position", "viewposition", "projection"),
+    "device": ("device", "scanner", "manufacturer", "device_class"),
+    "site": ("site", "hospital", "institution", "center", "centre"),
+    "columns": ("orig_width", "original_width", "width", "image_width"),
+    "rows": ("orig_height", "original_height", "height", "image_height"),
+}
+_SEXES = {"f": "F", "female": "F", "w": "F", "m": "M", "male": "M", "o": "other", "other": "other"}
+
+
+def age_band(age: object) -> str:
+    """The band of an age in years (a number, or DICOM's "034Y", "006M", "010D"); empty where it is not known.
+
+    >>> age_band("034Y"), age_band(4.5), age_band("010D"), age_band("")
+    ('18 to 39', '02 to 05', '00 to 01', '')
+    """
+    text = "" if age is None else str(age).strip().upper()
+    if not text or text == "NAN":
+        return ""
+    unit = _UNITS.get(text[-1])
+    try:
+        years = float(text[:-1]) * unit / _UNITS["Y"] if unit else float(text)
+    except ValueError:
+        return ""
+    if not 0 <= years <= _OLDEST_KNOWN:
+        return ""
+    return next(name for first, name in reversed((*BANDS, OLDEST)) if years >= first)
+
+
+def of_dicom(file: "Dataset") -> dict[str, str]:
+    """:data:`ATTRIBUTES` from PatientAge (else birth and study date), PatientSex, ViewPosition (else
+    PatientPosition), Manufacturer and model; the site is a stand-in for InstitutionName."""
+
+    def text(tag: str) -> str:
+        value = file.get(tag)
+        return "" if value is None else str(value).strip()
+
+    view = next((v.upper() for v in (text("ViewPosition"), text("PatientPosition")) if v.upper() in ("PA", "AP")), "")
+    found = {
+        "age_band": age_band(text("PatientAge")) or _from_dates(text("PatientBirthDate"), text("StudyDate")),
+        "sex": _SEXES.get(text("PatientSex").lower(), ""),
+        "view": view,
+        "device": " ".join(part for part in (text("Manufacturer"), text("ManufacturerModelName")) if part),
+        "site": _stand_in(text("InstitutionName")),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def joined(said: Sequence[Mapping[str, str]]) -> dict[str, NDArray[np.str_]]:
+    """One picture's after the other's -> columns; those that nobody has are left out."""
+    names = [name for name in ATTRIBUTES if any(name in one for one in said)]
+    return {name: np.array([one.get(name, "") for one in said], dtype=np.str_) for name in names}
+
+
+def wanted(columns: Sequence[str]) -> list[str]:
+    """The columns of a table that say something of this kind, by the names people use."""
+    return [column for column in columns if _role(column) is not None]
+
+
+def put(images: "ImageSet", columns: Mapping[str, Sequence[object]]) -> "ImageSet":
+    """Pictures with what a table's columns (N,) say of them; an age band of the table's own wins over one by age.
+
+    Raises:
+        DataError: a width or height that is no whole number of pixels.
+    """
+    return put_some(
+        images, {row: tuple((name, values[row]) for name, values in columns.items()) for row in range(len(images))}
+    )
+
+
+def put_some(images: "ImageSet", told: Mapping[int, Sequence[tuple[str, object]]]) -> "ImageSet":
+    """The same, with (column, cell) pairs of some rows; what other rows were known for stays."""
+    found = {name: values.astype(object) for name, values in images.attributes.items()}
+    sizes = None if images.sizes is None else images.sizes.copy()
+    for row, cells in told.items():
+        for name, value in _read(cells).items():
+            if name in ("rows", "columns"):
+                sizes = np.zeros((len(images), 2), dtype=np.int64) if sizes is None else sizes
+                sizes[row, int(name == "columns")] = _pixels(value, images.ids[row])
+            else:
+                found.setdefault(name, np.full(len(images), "", dtype=object))[row] = value
+    named = {name: found[name].astype(np.str_) for name in ATTRIBUTES if name in found}
+    return replace(images, attributes=named, sizes=sizes)
+
+
+def _read(cells: Sequence[tuple[str, object]]) -> dict[str, str]:
+    """One row's cells by role; empty ones are left out."""
+    given = {_role(name): "" if value is None or value != value else str(value).strip() for name, value in cells}
+    read = {role: text for role, text in given.items() if role is not None and text}
+    band = age_band(read.pop("age", ""))
+    if band:
+        read.setdefault("age_band", band)
+    if "sex" in read:
+        read["sex"] = _SEXES.get(read["sex"].lower(), read["sex"])
+    if "view" in read:
+        read["view"] = read["view"].upper()
+    return read
+
+
+def _role(column: str) -> str | None:
+    lowered = column.strip().lower()
+    return next((role for role, names in NAMES.items() if lowered in names), None)
+
+
+def _pixels(value: str, identity: object) -> int:
+    try:
+        number = int(float(value))
+    except (ValueError, OverflowError):
+        raise DataError(f"width or height of {identity}: expected a number of pixels, got {value!r}") from None
+    return max(0, number)
+
+
+def _from_dates(born: str, studied: str) -> str:
+    """From two dates as DICOM writes them (YYYYMMDD)."""
+    if not (len(born) == len(studied) == 8 and born.isdigit() and studied.isdigit()):
+        return ""
+    years = int(studied[:4]) - int(born[:4]) - (studied[4:] < born[4:])
+    return age_band(years)
+
+
+def _stand_in(institution: str) -> str:
+    if not institution:
+        return ""
+    return "S-" + hashlib.blake2b(institution.lower().encode(), digest_size=3, key=b"unlabeled.medical").hexdigest()

@@ -1,0 +1,132 @@
+"""What the software knows about a model and its audit, in sentences: the answers of the card and the checklists."""
+
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import numpy as np
+
+from unlabeled import __version__
+from unlabeled.medical._finetuning import SENSITIVITY
+from unlabeled.medical._storage import PREPROCESSING
+from unlabeled.medical.audit.measures import Audit
+from unlabeled.medical.images import Skip, skip_summary
+from unlabeled.medical.model import PneumoniaModel
+from unlabeled.medical.report import LIMITS
+
+USED = ("torch", "numpy", "scikit-learn", "pydicom", "monai")
+
+
+def known(model: PneumoniaModel, audit: Audit, skipped: Sequence[Skip]) -> dict[str, str]:
+    """Sentences by what they are about; an absent one is not known."""
+    return {**_of_model(model), **_of_data(audit, skipped), **_of_results(audit)}
+
+
+def _of_model(model: PneumoniaModel) -> dict[str, str]:
+    taught, learnt, decision = model.finetuning_ or {}, model.pretraining_, model.decision_
+    assert decision is not None
+    weights = sum(p.numel() for p in model.module_.backbone.parameters())
+    grid = (model.image_size // model.patch) ** 2
+    begun = [f"weights drawn at random (seed {model.random_state})"]
+    if model.start_ is not None:
+        begun = [f"the encoder of {model.start_.name} (fingerprint {model.start_.fingerprint})"]
+    if learnt is not None:
+        begun.append(
+            f"pretrained without labels on {learnt['images']:,} pictures (task '{model.task}', masking "
+            f"'{model.masking}', mask ratio {model.mask_ratio:g}, {learnt['steps']:,} steps, data fingerprint "
+            f"{learnt['fingerprint']})"
+        )
+    voters = f"{len(model.members_)} network(s)" + (" and as many linear probes" if model.has_learnt else "")
+    return {
+        "kind": "A vision transformer that gives a frontal chest radiograph a probability of pneumonia: computer-aided "
+        "reading by machine learning. For research only; not a medical device.",
+        "architecture": f"Vision transformer: {grid} patches of {model.patch} x {model.patch} pixels, width "
+        f"{model.dim}, {model.depth} blocks, {model.heads} heads, {weights:,} parameters; a linear layer on the mean "
+        f"token. {model.image_size} x {model.image_size} pixels in, one probability out.",
+        "software": f"unlabeled {__version__}, Python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in USED)
+        + ".",
+        "start": _sentence("; ".join(begun)) + ".",
+        "training": f"Fine-tuned on {taught.get('images', 0):,} labelled pictures of {taught.get('patients', 0):,} "
+        f"patients, {taught.get('positives', 0):,} with pneumonia (data fingerprint {taught.get('fingerprint')}), "
+        f"{taught.get('steps', 0)} optimiser steps a network, tuning '{model.tuning}', random crops, turns and "
+        f"contrasts, classes weighted alike; seed {model.random_state}.",
+        "predictors": "The pixels of one frontal picture and nothing else: no other finding and nobody's judgement "
+        "goes into a prediction.",
+        "updates": "Weights, temperature and thresholds were not changed on the audited pictures.",
+        "selection": "A fixed number of steps; no version was chosen by its results on the audited pictures.",
+        "ensemble": f"{voters}; their mean log odds count.",
+        "imbalance": f"Both classes weigh the same in the loss; the share of pneumonia among the labels "
+        f"({100 * decision.prevalence:.0f} % where thresholds were chosen) is put back before probabilities are given.",
+        "output": f"A probability (temperature {decision.temperature:.3f}); a call at {decision.threshold:.4f} (best "
+        f"balanced accuracy) and a second one at {decision.sensitive_threshold:.4f} ({100 * SENSITIVITY:.0f} % of "
+        f"pneumonia found), both chosen on {taught.get('decided_on', 'held-out pictures')} ({decision.chosen_on} "
+        "pictures).",
+        "partition": f"By patient: pictures of one patient are never on two sides, and the audit refuses patients "
+        f"that the model learnt from. Thresholds come from {taught.get('decided_on', 'held-out pictures')}.",
+        "runs": ", ".join(f"{name.replace('_', ' ')} {run}" for name, run in sorted(model.provenance_.items())) or "",
+    }
+
+
+def _of_data(audit: Audit, skipped: Sequence[Skip]) -> dict[str, str]:
+    unseen = audit.unseen
+    assert unseen.labels is not None
+    people, ill = len(np.unique(unseen.patients)), int(unseen.labels.sum())
+    left_out = "; ".join(f"{count} x {reason}" for reason, count, _ in skip_summary(skipped))
+    known_of = [
+        f"{name.replace('_', ' ')} is unknown of {int((values == '').sum())} of {len(values)}"
+        for name, values in unseen.attributes.items()
+    ]
+    who = "; ".join(f"{name.replace('_', ' ')} ({_counted(values)})" for name, values in unseen.attributes.items())
+    return {
+        "data": f"{len(unseen):,} audited pictures of {people:,} patients, {ill:,} with pneumonia "
+        f"({100 * ill / len(unseen):.0f} %); data fingerprint {unseen.fingerprint()}.",
+        "left out": f"{len(skipped)} inputs left out, each with its reason: {left_out}."
+        if skipped
+        else "Every input was used.",
+        "preparation": f"{_sentence(PREPROCESSING)}.",
+        "missing": "Pictures are always whole. Of attributes, " + "; ".join(known_of) + "." if known_of else "",
+        "who": f"{_sentence(who)}." if who else "",
+        "pseudonyms": "Patient ids of DICOM files are replaced by pseudonyms when read and are written nowhere; exact "
+        "ages become bands, institutions stand-ins.",
+        "flow": f"{len(unseen) + len(skipped):,} inputs, {len(skipped):,} left out, {len(unseen):,} judged.",
+    }
+
+
+def _of_results(audit: Audit) -> dict[str, str]:
+    overall, maps = audit.overall, audit.maps
+    names = ("AUROC", "sensitivity", "specificity", "calibration error")
+    missed = overall["sensitivity"].value
+    told = [f"{s.name} {s.found.auroc}" for s in audit.label_probes if s.found is not None]
+    by = ", ".join(name.replace("_", " ") for name in audit.unseen.attributes)
+    lost = [f"{o.name} {o.auroc}" for o in audit.occluded]
+    return {
+        "metrics": "AUROC, sensitivity and specificity at two thresholds, balanced accuracy, expected calibration "
+        "error, underdiagnosis and false positive rate.",
+        "uncertainty": "95 % bootstrap intervals over patients; differences are paired; gaps between groups and probes "
+        "are corrected for their number (Holm).",
+        "performance": ", ".join(f"{name} {overall[name]}" for name in names) + ".",
+        "fairness": f"{len(audit.groups.groups)} groups by {by} and their "
+        f"intersections, at least {audit.groups.least} patients of either class; "
+        + (("gaps that stand: " + "; ".join(audit.gaps)) if audit.gaps else "no gap stands after correction")
+        + "."
+        if audit.unseen.attributes
+        else "",
+        "robustness": f"AUROC of the label from what is no lung: {'; '.join(told) or 'not measured'}. The model with "
+        f"parts left out: {'; '.join(lost)}.",
+        "explanation": f"Heat maps by leaving patches out; tested on {maps.pictures} pictures: deletion gain "
+        f"{maps.faithful.deletion_gain}, insertion gain {maps.faithful.insertion_gain}, rank correlation with maps of "
+        f"a randomised model {maps.randomised}.",
+        "failures": f"{100 * (1 - missed):.0f} % of pneumonia is missed at the plain threshold; groups in which more "
+        "is missed are in the table of groups.",
+        "limits": " ".join(LIMITS),
+    }
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _counted(values: np.ndarray) -> str:
+    return ", ".join(f"{value or 'not known'}: {count}" for value, count in Counter(values.tolist()).most_common(8))

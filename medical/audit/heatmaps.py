@@ -1,0 +1,284 @@
+"""Heat maps put to the test: do the patches they name move the model, does what was learnt show in them, and do they
+point where a reader drew a box?
+
+Shape suffixes: n picture, t patch, k step of a curve.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unlabeled.core.audit.attribution import area, rank_correlation, shuffled_weights
+from unlabeled.core.errors import DataError
+from unlabeled.core.evaluation import Estimate, bootstrap
+from unlabeled.core.seeds import derive
+from unlabeled.medical._network import Member, mean_log_odds
+from unlabeled.medical._tables import find
+from unlabeled.medical.images import ImageSet
+from unlabeled.medical.model import PneumoniaModel
+
+PICTURES, STEPS, ORDERS = 40, 8, 3
+# Of these, those whose maps are compared with a randomised network's, which costs as much again.
+COMPARED = 20
+Floats = NDArray[np.float64]
+
+
+class Box(NamedTuple):
+    """Left, top, width and height: in pixels of the original picture, or in shares of its sides (all at most 1)."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faithfulness:
+    """Deletion and insertion (Petsiuk et al., "RISE", BMVC 2018), with patches left out.
+
+    Attributes:
+        share: of the patches, of each step (K,).
+        deletion, insertion: mean probability of the model's own call (K,), patches taken away or shown in the order of
+            the map.
+        deletion_random, insertion_random: the same in random orders.
+        deletion_gain: area under the random deletion curve minus the map's; above 0 the map names what matters.
+        insertion_gain: area under the map's insertion curve minus the random one's.
+    """
+
+    share: Floats
+    deletion: Floats
+    insertion: Floats
+    deletion_random: Floats
+    insertion_random: Floats
+    deletion_gain: Estimate
+    insertion_gain: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """With boxes that readers drew.
+
+    Attributes:
+        pictures: with a box.
+        pointing: share of pictures whose strongest patch lies in a box (Zhang et al., 2018).
+        mass: share of what speaks for pneumonia that lies inside boxes.
+        by_chance: what both would be for a map without any idea: the share of the picture that boxes cover.
+    """
+
+    pictures: int
+    pointing: Estimate
+    mass: Estimate
+    by_chance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatMapChecks:
+    """All of them.
+
+    Attributes:
+        pictures: looked at.
+        faithful: deletion and insertion.
+        randomised: rank correlation of maps with those of the same network with shuffled weights; near 0 as it should
+            be (Adebayo et al., 2018).
+        boxes: or ``None`` where nobody drew any.
+    """
+
+    pictures: int
+    faithful: Faithfulness
+    randomised: Estimate
+    boxes: Agreement | None
+
+
+def check_maps(
+    model: PneumoniaModel,
+    images: ImageSet,
+    *,
+    boxes: Mapping[str, Sequence[Box]] | None = None,
+    pictures: int = PICTURES,
+    seed: int = 0,
+) -> HeatMapChecks:
+    """Puts the maps of up to ``pictures`` pictures to the test; boxes are compared on pictures that have one.
+
+    Args:
+        boxes: by picture id.
+    """
+    rng = np.random.default_rng(derive(seed, "heat maps") % 2**32)
+    some = images.take(np.sort(rng.permutation(len(images))[:pictures]))
+    maps = model.explain(some).reshape(len(some), -1)
+    few = some.take(np.arange(min(COMPARED, len(some))))
+    correlation = rank_correlation(maps[: len(few)], randomised(model, seed=seed).explain(few).reshape(len(few), -1))
+    return HeatMapChecks(
+        pictures=len(some),
+        faithful=faithfulness(model, some, maps, seed=seed),
+        randomised=bootstrap(_mean, correlation, groups=few.patients, samples=500),
+        boxes=None if boxes is None else agreement(model, images, boxes, pictures=pictures, seed=seed),
+    )
+
+
+def randomised(model: PneumoniaModel, *, seed: int = 0) -> PneumoniaModel:
+    """A copy of a fine-tuned model that has forgotten everything: each tensor's numbers in another order."""
+    other = copy.deepcopy(model)
+    other.module_ = shuffled_weights(model.module_, seed=derive(seed, "encoder") % 2**32)
+    other.members_ = [
+        Member(
+            shuffled_weights(member.classifier, seed=derive(seed, "network", i) % 2**32),
+            None if member.probe is None else shuffled_weights(member.probe, seed=derive(seed, "probe", i) % 2**32),
+        )
+        for i, member in enumerate(model.members_)
+    ]
+    return other
+
+
+def faithfulness(model: PneumoniaModel, images: ImageSet, maps_nt: Floats, *, seed: int = 0) -> Faithfulness:
+    """Deletion and insertion curves of the maps beside random orders; intervals over patients."""
+    pixels, tokens = images.images, maps_nt.shape[1]
+    sign = np.where(_log_odds(model, pixels, np.tile(np.arange(tokens), (len(pixels), 1))) >= 0, 1.0, -1.0)
+    share = np.linspace(0, 1, STEPS + 1)
+    counts = np.clip(np.round(share * tokens).astype(int), 1, tokens)
+
+    def curve(order_nt: NDArray[np.int64], *, insert: bool) -> Floats:
+        # At least one patch has to stay: a model shown nothing says nothing.
+        shown = [order_nt[:, :c] if insert else order_nt[:, ::-1][:, :c] for c in (counts if insert else counts[::-1])]
+        return np.stack([1 / (1 + np.exp(-sign * _log_odds(model, pixels, kept))) for kept in shown], axis=1)
+
+    by_map = np.argsort(-sign[:, None] * maps_nt, axis=1, kind="stable")
+    rng = np.random.default_rng(derive(seed, "orders") % 2**32)
+    random = [rng.permuted(np.tile(np.arange(tokens), (len(pixels), 1)), axis=1) for _ in range(ORDERS)]
+    deletion, insertion = curve(by_map, insert=False), curve(by_map, insert=True)
+    deletion_random = np.mean([curve(order, insert=False) for order in random], axis=0)
+    insertion_random = np.mean([curve(order, insert=True) for order in random], axis=0)
+
+    def gain(better: Floats, worse: Floats) -> Estimate:
+        return bootstrap(_mean, area(better) - area(worse), groups=images.patients, samples=500)
+
+    return Faithfulness(
+        share=share,
+        deletion=deletion.mean(axis=0),
+        insertion=insertion.mean(axis=0),
+        deletion_random=deletion_random.mean(axis=0),
+        insertion_random=insertion_random.mean(axis=0),
+        deletion_gain=gain(deletion_random, deletion),
+        insertion_gain=gain(insertion, insertion_random),
+    )
+
+
+def agreement(
+    model: PneumoniaModel,
+    images: ImageSet,
+    boxes: Mapping[str, Sequence[Box]],
+    *,
+    pictures: int = PICTURES,
+    seed: int = 0,
+) -> Agreement:
+    """Of the maps with boxes.
+
+    Raises:
+        DataError: no picture has a box, or boxes are in pixels and the size of the picture is not known.
+    """
+    known = [next((name for name in _names(str(identity)) if name in boxes), "") for identity in images.ids]
+    marked = np.flatnonzero([bool(name) for name in known])
+    if not len(marked):
+        raise DataError(f"none of {len(boxes)} pictures with boxes is among those audited: compare the ids")
+    rng = np.random.default_rng(derive(seed, "boxes") % 2**32)
+    rows_ = np.sort(rng.permutation(marked)[:pictures])
+    some = images.take(rows_)
+    maps = model.explain(some)
+    rows, columns = maps.shape[1:]
+    inside, mass, covered = [], [], []
+    for i, name in enumerate(known[row] for row in rows_):
+        size = (0, 0) if some.sizes is None else (int(some.sizes[i, 0]), int(some.sizes[i, 1]))
+        mask = coverage([_as_shares(box, size, name) for box in boxes[name]], rows, columns)
+        favour = np.clip(maps[i], 0, None)
+        inside.append(float(mask.flat[int(maps[i].argmax())] >= 0.5))
+        mass.append(float((favour * mask).sum() / favour.sum()) if favour.sum() > 0 else 0.0)
+        covered.append(float(mask.mean()))
+    return Agreement(
+        pictures=len(some),
+        pointing=bootstrap(_mean, inside, groups=some.patients, samples=500),
+        mass=bootstrap(_mean, mass, groups=some.patients, samples=500),
+        by_chance=float(np.mean(covered)),
+    )
+
+
+def coverage(boxes: Sequence[Box], rows: int, columns: int) -> Floats:
+    """Share of each cell (rows, columns) that boxes, in shares of the sides, cover; where two overlap, the larger."""
+    result = np.zeros((rows, columns))
+    for box in boxes:
+        down = _overlap(box.top * rows, (box.top + box.height) * rows, rows)
+        across = _overlap(box.left * columns, (box.left + box.width) * columns, columns)
+        result = np.maximum(result, down[:, None] * across)
+    return result
+
+
+def read_boxes(path: Path) -> dict[str, list[Box]]:
+    """Boxes by picture id from a CSV with an id column and x, y (left, top), width, height; rows without a box are
+    pictures without a finding.
+
+    Raises:
+        DataError: not a CSV, a column is missing, or a number cannot be read.
+    """
+    import pandas as pd
+
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: expected a CSV with the columns image_id, x, y, width, height")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a readable CSV: {error}") from None
+    lowered = {str(column).strip().lower(): str(column) for column in table.columns}
+    name = find(list(table.columns), "id") or lowered.get("patientid")
+    missing = [c for c in ("x", "y", "width", "height") if c not in lowered]
+    if name is None or missing:
+        raise DataError(f"{path}: expected the columns image_id, x, y, width, height; got {', '.join(table.columns)}")
+    boxes: dict[str, list[Box]] = {}
+    for line, row in enumerate(table.to_dict("records"), start=2):
+        cells = [str(row[lowered[c]]).strip() for c in ("x", "y", "width", "height")]
+        if not any(cells):
+            continue
+        try:
+            box = Box(*(float(cell) for cell in cells))
+        except ValueError:
+            raise DataError(f"{path}, line {line}: expected four numbers, got {', '.join(cells)}") from None
+        if not all(np.isfinite(box)) or min(box) < 0 or min(box.width, box.height) <= 0:
+            raise DataError(f"{path}, line {line}: a box needs a place and a size of its own, got {', '.join(cells)}")
+        boxes.setdefault(str(row[name]).strip(), []).append(box)
+    return boxes
+
+
+def _names(identity: str) -> tuple[str, str, str]:
+    path = PurePosixPath(identity)
+    return identity, path.name, path.stem
+
+
+def _as_shares(box: Box, size: tuple[int, int], name: str) -> Box:
+    if max(box) <= 1:
+        return box
+    height, width = size
+    if not height or not width:
+        raise DataError(
+            f"the boxes of {name} are in pixels, and the size of its original is not known: give the columns width and "
+            "height with the labels, or boxes in shares of the sides"
+        )
+    return Box(box.left / width, box.top / height, box.width / width, box.height / height)
+
+
+def _overlap(first: float, last: float, cells: int) -> Floats:
+    edges = np.arange(cells)
+    return np.clip(np.minimum(last, edges + 1) - np.maximum(first, edges), 0, 1)
+
+
+def _log_odds(model: PneumoniaModel, images: NDArray[np.uint8], kept_nk: NDArray[np.int64]) -> Floats:
+    """(N,), every picture with patches of its own choice."""
+    backbone = model.module_.backbone
+    kept = torch.from_numpy(np.ascontiguousarray(kept_nk)).to(next(backbone.parameters()).device)
+    return mean_log_odds(model.members_, backbone, images, kept) + model.prior_
+
+
+def _mean(values: Floats) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

@@ -1,0 +1,241 @@
+"""``unlabeled medical audit``: whom a fine-tuned model serves badly, what it may lean on, what a board must know."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unlabeled.core import tracking
+from unlabeled.core.audit.groups import METRICS, Group
+from unlabeled.core.checkpoints import write_atomically
+from unlabeled.core.errors import DataError
+from unlabeled.core.evaluation import Estimate
+from unlabeled.core.progress import say
+from unlabeled.medical.audit import checklists, page
+from unlabeled.medical.audit.checklists import Item
+from unlabeled.medical.audit.facts import known
+from unlabeled.medical.audit.heatmaps import Box, read_boxes
+from unlabeled.medical.audit.measures import Audit, measure
+from unlabeled.medical.images import ImageSet
+from unlabeled.medical.model import PneumoniaModel
+from unlabeled.medical.shortcuts import Shortcut
+from unlabeled.pipelines._medical_exchange import settings_of
+from unlabeled.pipelines._medical_input import read
+from unlabeled.pipelines._medical_judges import judges_found, judges_given
+from unlabeled.pipelines._medical_output import write_csv, write_skips
+from unlabeled.pipelines._medical_pretraining import EXPERIMENT
+from unlabeled.pipelines.jobs import Outcome, percentiles
+
+
+def audit(
+    source: Path,
+    *,
+    model: Path,
+    out: Path,
+    labels: Path | None = None,
+    boxes: Path | None = None,
+    least: int = 20,
+    seed: int = 0,
+) -> Outcome:
+    """Audits the model of a folder on labelled pictures of patients that it did not learn from.
+
+    ``boxes`` is a CSV of boxes that readers drew; ``least`` the patients of either class that a group needs.
+
+    Raises:
+        GateError: the model learnt from some of the patients.
+        DataError: nothing is left to judge on.
+    """
+    trained = PneumoniaModel.load(model)
+    trained.check_fine_tuned()
+    drawn = None if boxes is None else read_boxes(boxes)
+    images = read(source, labels, size=trained.image_size)
+    judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
+    for note in judges.notes:
+        say(note)
+    if judges.unseen is None:
+        raise DataError("; ".join(judges.notes) or "an audit needs labels: give a CSV with --labels")
+    notes = (*images.notes, *judges.notes)
+    if not trained.digests_:
+        notes = (*notes, "the model does not know whom it learnt from: that nobody is judged twice is for you to say")
+    return audit_on(
+        trained, judges.unseen, folder=model, out=out, boxes=drawn, read=images, notes=notes, least=least, seed=seed
+    )
+
+
+def audit_on(
+    model: PneumoniaModel,
+    unseen: ImageSet,
+    *,
+    folder: Path,
+    out: Path,
+    boxes: Mapping[str, list[Box]] | None = None,
+    read: ImageSet | None = None,
+    notes: tuple[str, ...] = (),
+    least: int = 20,
+    seed: int = 0,
+    synthetic: bool = False,
+) -> Outcome:
+    """The same on pictures at hand.
+
+    Args:
+        model: that was saved in ``folder``.
+        unseen: labelled pictures of patients that it did not learn from.
+        read: what they were taken from, for the list of what was left out.
+    """
+    skipped = (read or unseen).skipped
+    with tracking.run(
+        EXPERIMENT,
+        f"audit {out.name}",
+        params={**settings_of(model), "model": folder.name, "images": len(unseen), "least": least},
+        tags={"data.fingerprint": unseen.fingerprint()},
+        parent=model.provenance_.get("pretraining_run"),
+        model=model.provenance_.get("finetuning_run"),
+    ) as run:
+        found = measure(model, unseen, boxes=boxes, least=least, seed=seed)
+        items = page.checked(known(model, found, skipped))
+        report = page.audit_report(
+            found,
+            items,
+            title="Audit of a pneumonia model",
+            subtitle=f"{folder.name}, judged on {len(unseen):,} labelled pictures of "
+            f"{len(np.unique(unseen.patients)):,} patients",
+            skipped=skipped,
+            notes=notes,
+            synthetic=synthetic,
+            run_id=run.run_id,
+        )
+        files = {**_write_tables(out, found, items), **write_skips(out, skipped)}
+        said = to_json(found, items, verdict=report.verdict.text)
+        files["json"] = write_atomically(out / "audit.json", json.dumps(said, indent=1, allow_nan=False) + "\n")
+        files["report"] = report.write(out / "report.html")
+        run.metrics(_numbers(found))
+        run.curve("probability_percentiles", percentiles(found.scored.probability))
+        run.artifact(out, "audit")
+        run.artifact(files["report"])
+        run.artifact(folder, "model")
+    counts = {name: checklists.count(one) for name, one in items.items()}
+    return Outcome(
+        headline=report.verdict.text,
+        files=files,
+        run_id=run.run_id,
+        lines=[f"{name}: {filled} items filled in, {open_} open" for name, (filled, open_) in counts.items()],
+        details={
+            "pictures": len(unseen),
+            "gaps": found.gaps,
+            "shortcuts": found.shortcuts,
+            "leans": found.leans,
+            "verdict": report.verdict.tone,
+            "seconds": round(found.seconds, 1),
+        },
+    )
+
+
+def to_json(found: Audit, items: Mapping[str, list[Item]], *, verdict: str) -> dict[str, Any]:
+    """Everything that was measured as plain values; no pictures and nobody's id."""
+    return {
+        "verdict": verdict,
+        "overall": _plain(found.overall),
+        "groups": _plain([found.groups.overall, *found.groups.groups]),
+        "gaps": _plain([gap._asdict() for gap in found.groups.gaps]),
+        "pairs_compared": found.groups.compared,
+        "notes": list(found.groups.notes),
+        "label_probes": [_probe(s) for s in found.label_probes],
+        "occluded": _plain([one._asdict() for one in found.occluded]),
+        "representation": [_probe(s) for s in found.representation],
+        "heat_maps": _plain(found.maps),
+        "checklists": {
+            name: {
+                "filled": checklists.count(one)[0],
+                "open": checklists.count(one)[1],
+                "items": [{**item._asdict(), "filled": item.filled} for item in one],
+            }
+            for name, one in items.items()
+        },
+        "seconds": round(found.seconds, 1),
+    }
+
+
+def _write_tables(out: Path, found: Audit, items: Mapping[str, list[Item]]) -> dict[str, Path]:
+    bounds = [f"{name} {end}".strip() for name in METRICS for end in ("", "low", "high")]
+    groups = write_csv(
+        out / "subgroups.csv",
+        ("attribute", "group", "pictures", "patients", "ill", "healthy", *bounds, "note"),
+        [_group_row(group) for group in (found.groups.overall, *found.groups.groups)],
+    )
+    gaps = write_csv(
+        out / "gaps.csv",
+        ("attribute", "metric", "higher", "lower", "difference", "low", "high", "p", "p_holm"),
+        [(g.attribute, g.metric, g.higher, g.lower, *g.difference, g.p, g.adjusted) for g in found.groups.gaps],
+    )
+    probes = write_csv(
+        out / "shortcuts.csv",
+        ("asked for", "from", "auroc", "low", "high", "chance_95", "p", "p_holm", "note"),
+        [
+            *(("label", *_probe_row(s)) for s in found.label_probes),
+            *((s.name, "frozen features", *_probe_row(s)[1:]) for s in found.representation),
+            *(("label", f"the model {o.name}", *o.auroc, "", "", "", f"AUROC lost {o.loss}") for o in found.occluded),
+        ],
+    )
+    listed = write_csv(
+        out / "checklists.csv",
+        ("list", "item", "title", "filled", "known", "missing"),
+        [(name, i.number, i.title, i.filled, i.known, i.missing) for name, one in items.items() for i in one],
+    )
+    return {"subgroups": groups, "gaps": gaps, "shortcuts": probes, "checklists": listed}
+
+
+def _group_row(group: Group) -> tuple[object, ...]:
+    numbers = [x for name in METRICS for x in group.estimates.get(name, ("", "", ""))]
+    return (
+        group.attribute, group.value, group.rows, group.units, group.positives, group.negatives, *numbers, group.note
+    )  # fmt: skip
+
+
+def _probe_row(s: Shortcut) -> tuple[object, ...]:
+    if s.found is None:
+        return (s.name, "", "", "", "", "", "", s.note)
+    return (s.name, *s.found.auroc, s.found.chance, s.found.p, s.adjusted, "")
+
+
+def _probe(s: Shortcut) -> dict[str, Any]:
+    if s.found is None:
+        return {"name": s.name, "note": s.note}
+    f = s.found
+    return _plain(
+        {"name": s.name, "auroc": f.auroc, "chance_95": f.chance, "p": f.p, "p_holm": s.adjusted, "values": f.values,
+         "left_out": f.left_out}
+    )  # fmt: skip
+
+
+def _numbers(found: Audit) -> dict[str, float]:
+    """What the tracked run keeps as metrics."""
+    numbers = {f"audit.{_key(name)}": value.value for name, value in found.overall.items()}
+    numbers |= {f"audit.gap.{_key(g.attribute)}.{_key(g.metric)}": g.difference.value for g in found.groups.gaps}
+    numbers |= {f"audit.told_from.{_key(s.name)}": s.found.auroc.value for s in found.label_probes if s.found}
+    numbers |= {f"audit.encodes.{_key(s.name)}": s.found.auroc.value for s in found.representation if s.found}
+    numbers |= {f"audit.loss.{_key(o.name)}": o.loss.value for o in found.occluded}
+    numbers["audit.gaps"] = len(found.gaps)
+    return numbers
+
+
+def _key(name: str) -> str:
+    return name.replace("%", "pc").replace(" ", "_")
+
+
+def _plain(value: Any) -> Any:
+    """Estimates and arrays as JSON has them; what is no number is null."""
+    if isinstance(value, Estimate):
+        return {name: _plain(part) for name, part in value._asdict().items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: _plain(getattr(value, name)) for name in asdict(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(part) for part in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
