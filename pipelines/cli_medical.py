@@ -224,9 +224,7 @@ def predict(
     from unlabeled.pipelines import medical as job
 
     stated = Stated.of_text(sensitivity=sensitivity, assured=assured, error_rate=error_rate, prevalence=prevalence)
-    return job.predict(
-        source, model=model, labels=labels, out=out, stated=stated, heat_maps=heat_maps, dicom=dicom
-    )
+    return job.predict(source, model=model, labels=labels, out=out, stated=stated, heat_maps=heat_maps, dicom=dicom)
 
 
 @app.command()
