@@ -12,8 +12,9 @@ leaves at zero in a model made from a config, are set by the library's own funct
 Ours have the same encoder and a third of the usual recipe's wall time. Wall time is steps times the seconds of a step;
 those are medians of turns that all ways take within one process with two threads, data included and drawn alike: what
 else the machine does while the networks are trained does not matter. Batch size, mask and share predicted were seen
-with seed 0 (rows that name no other seed); later seeds are fresh trainings, judged by the same labels and patients. The
-peer was not run with batches of 64. Runs are kept in ``--cache``; ``--only`` trains some of them.
+with seed 0; later seeds are fresh trainings, judged by the same labels and patients. A row of one seed tells a lever's
+order of size, no more. MONAI's network was timed, not trained. Runs are kept in ``--cache``;
+``--only`` trains some of them.
 """
 
 import argparse

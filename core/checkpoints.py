@@ -84,6 +84,8 @@ def read_manifest(folder: str | Path, *, kind: str | None = None) -> dict[str, A
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged ({error}): restore the folder or train again") from None
+    if not isinstance(manifest, dict):
+        raise CheckpointError(f"{path} is damaged (no JSON object): restore the folder or train again")
     if manifest.get("format") != FORMAT:
         raise CheckpointError(f"{folder} has format {manifest.get('format')!r}; this version reads {FORMAT!r}")
     if kind is not None and manifest.get("kind") != kind:
@@ -101,6 +103,10 @@ def load(folder: str | Path, *, kind: str | None = None) -> tuple[dict[str, Tens
 
     folder = Path(folder)
     manifest = read_manifest(folder, kind=kind)
+    if not isinstance(manifest.get("sha256"), dict):
+        raise CheckpointError(
+            f"{folder / MANIFEST} is damaged (it holds no checksums): restore the folder or train again"
+        )
     for name, expected in manifest["sha256"].items():
         path = folder / Path(name).name
         if not path.is_file():

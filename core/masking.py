@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from unlabeled.core.errors import DataError
 from unlabeled.core.seeds import generator
 from unlabeled.core.tokens import Tokens
 
@@ -91,7 +92,7 @@ class RandomMask(Mask):
 
     def forward(self, tokens: Tokens, step: int, patches: Tensor | None = None) -> Masked:
         b, t, _ = tokens.x.shape
-        return _split(self._gumbel(b, t, step), _count(t, self.ratio), tokens.x.device)
+        return _split(self._gumbel(b, t, step), count_hidden(t, self.ratio), tokens.x.device)
 
 
 class BlockMask(Mask):
@@ -146,7 +147,7 @@ class BlockMask(Mask):
         line = columns if self.shape == "time" else rows if self.shape == "band" else t
         index = column if self.shape == "time" else row if self.shape == "band" else torch.arange(t)
         nearest = nearest + 1e-3 * torch.rand(b, line, generator=draw)[:, index]
-        return _split(-nearest, _count(t, self.ratio), tokens.x.device)
+        return _split(-nearest, count_hidden(t, self.ratio), tokens.x.device)
 
 
 class AdaptiveMask(Mask):
@@ -310,7 +311,7 @@ class SalientMask(Mask):
         taking = draw.topk(part, dim=1).indices
         order = torch.rand(b, part, generator=generator(self.seed, "mask", step)).argsort(dim=1)
         taking = taking.gather(1, order).to(tokens.x.device)
-        hide = _count(part, self.ratio)
+        hide = count_hidden(part, self.ratio)
         return Masked(kept=taking[:, hide:].sort(dim=1).values, masked=taking[:, :hide].sort(dim=1).values)
 
 
@@ -333,10 +334,18 @@ def _checked(ratio: float) -> float:
     return ratio
 
 
-def _count(tokens: int, ratio: float) -> int:
+def count_hidden(tokens: int, ratio: float) -> int:
+    """How many of ``tokens`` a share of ``ratio`` hides.
+
+    Raises:
+        DataError: none of them, or all.
+    """
     hide = round(tokens * ratio)
     if not 0 < hide < tokens:
-        raise ValueError(f"a mask ratio of {ratio} hides {hide} of {tokens} tokens: nothing to learn from")
+        raise DataError(
+            f"a mask ratio of {ratio:g} hides {hide} of {tokens} tokens: nothing to learn from; "
+            f"choose one from {1 / tokens:.2g} to {1 - 1 / tokens:.2g}"
+        )
     return hide
 
 

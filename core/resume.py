@@ -64,6 +64,8 @@ class TrainingState:
         for number, entry in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": value for name, value in entry.items()}
         manifest = {"description": self.description, "step": step, "history": history, "stale": stale, "window": window}
+        if not (self._at(step) / checkpoints.MANIFEST).is_file():
+            shutil.rmtree(self._at(step), ignore_errors=True)  # half of a state, left by whatever stopped the run
         try:
             checkpoints.save(self._at(step), kind=KIND, tensors=tensors, manifest=manifest)
         except OSError as error:

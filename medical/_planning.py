@@ -13,6 +13,7 @@ from unlabeled.core.budget import Budget
 from unlabeled.core.dry_run import estimate
 from unlabeled.core.errors import DataError
 from unlabeled.core.finetuning import Tuning
+from unlabeled.core.masking import count_hidden
 from unlabeled.core.pretext import Pretraining
 from unlabeled.core.seeds import derive
 from unlabeled.core.store import Store
@@ -20,6 +21,7 @@ from unlabeled.core.training import History, TrainingSettings
 from unlabeled.medical import _network as network
 from unlabeled.medical import _start as starting
 from unlabeled.medical._finetuning import Labelled, prepare
+from unlabeled.medical.tasks import HIDING, SPARSE
 from unlabeled.medical.transforms import Augment, standardise
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ def check(model: "PneumoniaModel") -> None:
             f"pictures of {model.image_size} pixels do not fall into patches of {model.patch}: "
             f"the nearest sizes that do are {nearest}"
         )
+    if model.task in HIDING and model.masking != "adaptive":  # which keeps within its limits by itself
+        tokens = (model.image_size // model.patch) ** 2
+        count_hidden(max(2, round(tokens * SPARSE)) if model.masking == "sparse" else tokens, model.mask_ratio)
 
 
 def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], *, size: int) -> None:

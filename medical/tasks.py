@@ -15,6 +15,7 @@ from unlabeled.core.views import PictureView
 
 Task = Literal["masked", "contrastive", "vicreg", "rotation", "order", "joint"]
 HIDING: tuple[Task, ...] = ("masked", "joint")  # the tasks that masking is for
+SPARSE = 0.5  # share of the patches that take part in sparse masking
 Masking = Literal["random", "lungs", "blocks", "adaptive", "sparse"]
 
 
@@ -85,7 +86,7 @@ def build_mask(tokenizer: GridPatches, *, masking: Masking, ratio: float, seed: 
             low, high = max(0.05, ratio - 0.1), min(0.95, ratio + 0.1)
             return AdaptiveMask(tokenizer.tokens, ratio=(low, high), seed=seed)
         case "sparse":
-            return SalientMask(active=0.5, ratio=ratio, seed=seed)
+            return SalientMask(active=SPARSE, ratio=ratio, seed=seed)
 
 
 def lung_prior(rows: int, columns: int, *, inside: float = 3.0) -> Tensor:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -237,15 +238,29 @@ def test_ctrl_c_saves_where_it_is_even_between_two_points_of_the_curve(tmp_path:
     assert again["weights"] == whole["weights"]
 
 
+def cut_weights(state: Path) -> None:
+    weights = state / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+
+
 @pytest.mark.integration
-def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_weights,
+        lambda state: (state / "manifest.json").unlink(),
+        lambda state: (state / "manifest.json").write_text("[]"),
+        lambda state: (state / "manifest.json").write_text('{"format": "unlabeled/1", "kind": "core.TrainingState"}'),
+    ],
+    ids=["weights cut", "no manifest", "no object", "no checksums"],
+)
+def test_a_damaged_state_falls_back_to_the_one_before(damage: Callable[[Path], object], tmp_path: Path) -> None:
     cut = start(tmp_path / "cut", 40, 35)
     wait_for(cut, "step 35")
     cut.send_signal(signal.SIGKILL)
     cut.communicate()
     newest = max((tmp_path / "cut").glob("step-*"))
-    weights = newest / "weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-50])
+    damage(newest)
     again = result(start(tmp_path / "cut", 40))
     assert again["from"] == int(newest.name.removeprefix("step-")) - 10
 

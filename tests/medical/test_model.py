@@ -141,6 +141,14 @@ def test_what_it_cannot_use_is_said_plainly(fitted: PneumoniaModel, phantoms: Im
         PneumoniaModel.load(tmp_path)
 
 
+@pytest.mark.parametrize(("masking", "ratio", "said"), [("random", 0.99, "hides 16 of 16"), ("sparse", 0.95, "8 of 8")])
+def test_a_mask_that_leaves_no_patch_is_refused_before_anything_is_read(masking: str, ratio: float, said: str) -> None:
+    model = PneumoniaModel(image_size=32, masking=masking, mask_ratio=ratio)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=said):
+        model.check()
+    model.set_params(mask_ratio=0.75).check()
+
+
 def test_leaving_out_nothing_changes_nothing_and_maps_cover_the_patches(
     fitted: PneumoniaModel, phantoms: ImageSet
 ) -> None:
