@@ -8,8 +8,9 @@ blurred or faint, or lies over the middle of the picture, is not found here.
 Shapes: h rows, w columns.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import reduce
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,10 @@ _LINE = (0.10, 0.60)
 _MARGIN = 0.012
 # Share of a mark's box that its strokes cover: less is a wire that crosses it, more is a plate.
 _COVER = (0.15, 0.92)
+# Contrast that a letter beside a found one needs, in shares of what a lone one needs.
+_FAINTER = 0.7
+# How far the next letter may be, in heights of the one before: words of a line, and letters lost between.
+_ASIDE = 2
 
 
 class Criteria(NamedTuple):
@@ -97,37 +102,60 @@ def paint(values_hw: NDArray[np.floating], covered_hw: NDArray[np.bool_]) -> NDA
 
 
 def _text(picture_hw: Picture, contrast: float, criteria: Criteria) -> list[Box]:
-    """Sharp marks, and less sharp ones beside them."""
-    found: list[Box] = []
-    softer: list[Box] = []
-    for box, sharpness in _marks(picture_hw, contrast, criteria.band):
-        if sharpness >= criteria.sharpness:
-            found.append(box)
-        elif sharpness >= criteria.beside:
-            softer.append(box)
-    reach = [_grown(box, box[0].stop - box[0].start, picture_hw.shape) for box in found]
-    return found + [box for box in softer if any(_meet(box, near) for near in reach)]
-
-
-def _marks(picture_hw: Picture, contrast: float, band: float) -> Iterator[tuple[Box, float]]:
-    """Connected bright marks of a letter's or a word's size inside the band, with their sharpness."""
-    from scipy import ndimage
-
+    """Sharp marks of a letter's size, and what stands beside them as the other letters of a word do."""
     side = min(picture_hw.shape)
     stroke = max(3, round(_STROKE * side)) | 1
     # White top-hat: what is brighter than its surroundings and thinner than a stroke.
-    relief = picture_hw - _opened(picture_hw, stroke)
-    labels, _ = ndimage.label(relief > contrast, structure=np.ones((3, 3)))
+    relief_hw = picture_hw - _opened(picture_hw, stroke)
+
+    def accepted(marks: Iterable[_Mark], sharpness: float) -> list[Box]:
+        return [mark.box for mark in marks if _sharpness(picture_hw, relief_hw, mark) >= sharpness]
+
+    def near_border(mark: _Mark) -> bool:
+        return _near_border(mark.box, picture_hw.shape, criteria.band)
+
+    strong = (mark for mark in _marks(relief_hw, contrast) if near_border(mark) and _of_letter_size(mark, side))
+    found = accepted(strong, criteria.sharpness)
+    if not found:
+        return []
+    others = [mark for mark in _marks(relief_hw, contrast * _FAINTER) if near_border(mark)]
+    latest = found
+    while latest:
+        windows = [_beside(box, picture_hw.shape) for box in latest]
+        beside = [any(_within(mark.box, window) for window in windows) for mark in others]
+        latest = accepted(compress(others, beside), criteria.beside)
+        found = found + latest
+        others = [mark for mark, taken in zip(others, beside, strict=True) if not taken]
+    return found
+
+
+class _Mark(NamedTuple):
+    """A connected mark: its box, and where in the box it is."""
+
+    box: Box
+    inside: NDArray[np.bool_]
+
+
+def _marks(relief_hw: Picture, contrast: float) -> Iterator[_Mark]:
+    """What stands out by ``contrast``."""
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(relief_hw > contrast, structure=np.ones((3, 3)))
     for number, box in enumerate(ndimage.find_objects(labels), 1):
-        height, width = (along.stop - along.start for along in box)
-        letter = 3 <= height <= _LETTER * side and 2 <= width <= _LETTER * side
-        line = 3 <= height <= _LINE[0] * side and width <= _LINE[1] * side
-        if not (letter or line) or not _near_border(box, picture_hw.shape, band):
-            continue
-        mark = labels[box] == number
-        if _COVER[0] <= mark.mean() <= _COVER[1]:
-            steps = _steepest(picture_hw, box)[mark]
-            yield box, float(np.percentile(steps, 75) / np.median(relief[box][mark]))
+        yield _Mark(box, labels[box] == number)
+
+
+def _of_letter_size(mark: _Mark, side: int) -> bool:
+    height, width = mark.inside.shape
+    letter = 3 <= height <= _LETTER * side and 2 <= width <= _LETTER * side
+    line = 3 <= height <= _LINE[0] * side and width <= _LINE[1] * side
+    return (letter or line) and _COVER[0] <= mark.inside.mean() <= _COVER[1]
+
+
+def _sharpness(picture_hw: Picture, relief_hw: Picture, mark: _Mark) -> float:
+    """Steepest steps from pixel to pixel (75th percentile) in shares of the mark's contrast (median)."""
+    steps = _steepest(picture_hw, mark.box)[mark.inside]
+    return float(np.percentile(steps, 75) / np.median(relief_hw[mark.box][mark.inside]))
 
 
 def _steepest(picture_hw: Picture, box: Box) -> Picture:
@@ -151,8 +179,15 @@ def _near_border(box: Box, shape: tuple[int, ...], band: float) -> bool:
     )
 
 
-def _meet(one: Box, other: Box) -> bool:
-    return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
+def _within(box: Box, window: Box) -> bool:
+    return all(a.start >= b.start and a.stop <= b.stop for a, b in zip(box, window, strict=True))
+
+
+def _beside(box: Box, shape: tuple[int, ...]) -> Box:
+    """Where the rest of a line may stand: a letter's height above and below, some more to both sides."""
+    height = box[0].stop - box[0].start
+    (rows, _), (_, columns) = _grown(box, height, shape), _grown(box, _ASIDE * height, shape)
+    return rows, columns
 
 
 def _grown(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
