@@ -1,0 +1,279 @@
+"""What may stay in a de-identified file, and what DICOM PS3.15 Annex E does with it.
+
+Two locks, one behind the other. Nothing is copied that is not on the short lists below (default deny: private
+attributes, unknown ones, nested sequences, overlays, curves, annotations and signatures are on none), and each value
+on them is rebuilt from what it may say: a number in range, one of the standard's terms, a table that is monotonic.
+Then the standard's table of actions, by tag, as kept by `dicom-anonymizer` (release 2026c), is run over the result
+with our rules for the options that are chosen.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unlabeled.medical._pseudonyms import OLDEST, text, value_of, years_of
+from unlabeled.medical.dicom import CHEST, FRONTAL, LATERAL, RADIOGRAPHY, Refused
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+EDITION = "dicomfields_2026c"
+Rule = Callable[["Dataset", tuple[int, int]], None]
+_LARGEST = 1e6
+_PARTS = (
+    *(*CHEST, "RIBCAGE", "RIB", "RIBS", "CHESTABDOMEN", "ABDOMEN", "STERNUM", "CLAVICLE", "SCAPULA", "SHOULDER"),
+    *("CSPINE", "TSPINE", "LSPINE", "SPINE", "NECK", "SKULL", "HEAD", "PELVIS", "HIP", "ARM", "ELBOW", "WRIST", "HAND"),
+    *("LEG", "KNEE", "ANKLE", "FOOT", "HEART", "WHOLEBODY"),
+)
+VIEWS = (*FRONTAL, *LATERAL, "RAO", "LAO", "RPO", "LPO", "RLO", "LLO")
+_COMPRESSIONS = ("ISO_10918_1", "ISO_14495_1", "ISO_15444_1", "ISO_13818_2", "ISO_14496_10")
+
+
+def one_of(*terms: str) -> Callable[[Any], str | None]:
+    """The value, where it is one of these."""
+
+    def clean(value: Any) -> str | None:
+        said = str(value).strip().upper()
+        return said if said in terms else None
+
+    return clean
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int | None]:
+    def clean(value: Any) -> int | None:
+        number = int(value)
+        return number if low <= number <= high and number == value else None
+
+    return clean
+
+
+def _decimals(most: int) -> Callable[[Any], list[str] | None]:
+    """Up to ``most`` finite numbers, written anew: nothing but figures can be in them."""
+
+    def clean(value: Any) -> list[str] | None:
+        values = [float(part) for part in _several(value)]
+        if not 1 <= len(values) <= most or not all(math.isfinite(v) and abs(v) < _LARGEST for v in values):
+            return None
+        return [f"{v:.9g}" for v in values]
+
+    return clean
+
+
+def _ratio(value: Any) -> list[int] | None:
+    said = [int(part) for part in _several(value)]
+    return said if len(said) == 2 and all(1 <= part <= 10_000 for part in said) else None
+
+
+def _image_type(value: Any) -> list[str] | None:
+    """Only the two terms that the standard fixes; what follows is the maker's or the site's."""
+    said = [str(part).strip().upper() for part in _several(value)][:2]
+    fixed = (("ORIGINAL", "DERIVED"), ("PRIMARY", "SECONDARY"))
+    return said if len(said) == 2 and all(a in b for a, b in zip(said, fixed, strict=True)) else None
+
+
+def _orientation(value: Any) -> list[str] | None:
+    said = [str(part).strip().upper() for part in _several(value)]
+    return said if len(said) == 2 and all(re.fullmatch("[LRAPHF]{1,3}", part) for part in said) else None
+
+
+# Attributes without which a picture cannot be shown or judged, and what each may say.
+TECHNICAL: dict[str, Callable[[Any], Any]] = {
+    "ImageType": _image_type,
+    "Modality": one_of(*RADIOGRAPHY, "PX", "XA", "RF", "OT"),
+    "PresentationIntentType": one_of("FOR PRESENTATION", "FOR PROCESSING"),
+    "ConversionType": one_of("DV", "DI", "DF", "WSD", "SD", "SI", "DRW", "SYN"),
+    "BodyPartExamined": one_of(*_PARTS),
+    "ViewPosition": one_of(*VIEWS),
+    # Some archives keep the view here.
+    "PatientPosition": one_of(*VIEWS),
+    "PatientOrientation": _orientation,
+    "Laterality": one_of("L", "R"),
+    "ImageLaterality": one_of("L", "R", "U", "B"),
+    "SamplesPerPixel": _whole(1, 1),
+    "PhotometricInterpretation": one_of("MONOCHROME1", "MONOCHROME2"),
+    "Rows": _whole(1, 65535),
+    "Columns": _whole(1, 65535),
+    "PixelSpacing": _decimals(2),
+    "ImagerPixelSpacing": _decimals(2),
+    "PixelAspectRatio": _ratio,
+    "BitsAllocated": _whole(1, 32),
+    "BitsStored": _whole(1, 32),
+    "HighBit": _whole(0, 31),
+    "PixelRepresentation": _whole(0, 1),
+    "WindowCenter": _decimals(8),
+    "WindowWidth": _decimals(8),
+    "RescaleIntercept": _decimals(1),
+    "RescaleSlope": _decimals(1),
+    "RescaleType": one_of("US", "HU", "OD", "LOG_E REL", "P-VALUES"),
+    "VOILUTFunction": one_of("LINEAR", "LINEAR_EXACT", "SIGMOID"),
+    "PresentationLUTShape": one_of("IDENTITY", "INVERSE"),
+    "PixelIntensityRelationship": one_of("LIN", "LOG", "DISP"),
+    "PixelIntensityRelationshipSign": _whole(-1, 1),
+    "BurnedInAnnotation": one_of("YES", "NO"),
+    "LossyImageCompression": one_of("00", "01"),
+    "LossyImageCompressionRatio": _decimals(4),
+    "LossyImageCompressionMethod": one_of(*_COMPRESSIONS),
+    "PatientSex": one_of("M", "F", "O"),
+}
+TABLES = ("ModalityLUTSequence", "VOILUTSequence")
+MAKER = ("Manufacturer", "ManufacturerModelName")
+# Dates that keep a patient's time line, moved.
+DATES = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
+IDENTIFIERS = (
+    *("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
+    *("PatientID", "PatientName", "AccessionNumber", *DATES),
+)
+# Asked for by the standard's modules even where there is nothing to say (type 2).
+EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber"),
+    *("ReferringPhysicianName", "StudyID", "SeriesNumber", "InstanceNumber"),
+)
+_NAMES = ("PatientName", "OtherPatientNames", "PatientMotherBirthName", "ReferringPhysicianName", "OperatorsName")
+_NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "DeviceSerialNumber", "InstitutionName")
+# A kind of device, not one device: six figures in a row are a serial number or a date.
+_KIND = re.compile(r"(?!.*\d{6})[A-Za-z0-9][A-Za-z0-9 .,&/()+_-]{0,63}")
+
+
+def technical(file: "Dataset") -> "Dataset":
+    """A new dataset of what is on the lists: technical values cleaned, identifiers as they are, for Annex E's rules.
+
+    Raises:
+        Refused: a look-up table that the picture needs is unusable.
+    """
+    from pydicom.dataset import Dataset
+
+    kept = Dataset()
+    for keyword, clean in TECHNICAL.items():
+        value = _cleaned(value_of(file, keyword), clean)
+        if value is not None:
+            setattr(kept, keyword, value)
+    for keyword in MAKER:
+        kind = maker(file, keyword)
+        if kind:
+            setattr(kept, keyword, kind)
+    years = years_of(file)
+    if years is not None:
+        # A band cannot be written in the type AS: its lower end stands for it.
+        kept.PatientAge = f"{min(years // 10 * 10, OLDEST):03d}Y"
+    for keyword in IDENTIFIERS:
+        value = text(file, keyword)
+        if value:
+            setattr(kept, keyword, value)
+    for keyword in TABLES:
+        if value_of(file, keyword):
+            setattr(kept, keyword, [_table(item) for item in value_of(file, keyword)])
+    return kept
+
+
+def maker(file: "Dataset", keyword: str) -> str:
+    """Maker or model name; empty where it is no plain name or repeats a name or number that identifies somebody."""
+    said = " ".join(text(file, keyword).split())
+    if not _KIND.fullmatch(said):
+        return ""
+    folded = said.casefold()
+    words = set(re.split(r"[^a-z0-9]+", folded))
+    names = {part for name in _NAMES for part in re.split(r"[^\w]+", text(file, name).casefold()) if len(part) > 2}
+    numbers = {text(file, number).casefold() for number in _NUMBERS}
+    told = names & words or any(len(number) > 3 and number in folded for number in numbers)
+    return "" if told else said
+
+
+def apply_annex_e(kept: "Dataset", rules: dict[tuple[int, int], Rule]) -> None:
+    """Runs the standard's table over ``kept`` in place; ``rules`` say what the chosen options do instead."""
+    from dicomanonymizer.simpledicomanonymizer import anonymize_dataset, keep
+
+    kept_by_option = {tag_of(keyword): keep for keyword in ("PatientSex", "PatientAge")}
+    anonymize_dataset(kept, {**kept_by_option, **rules}, base_rules_gen=lambda: dict(annex_e()))
+
+
+@cache
+def annex_e() -> dict[tuple[int, ...], Rule]:
+    """Table E.1-1 of PS3.15: tag (or tag and mask) to action."""
+    from dicomanonymizer.simpledicomanonymizer import initialize_actions
+
+    return dict(initialize_actions(EDITION))
+
+
+@cache
+def uid_tags() -> tuple[tuple[int, int], ...]:
+    """Tags that Table E.1-1 marks U: UIDs to be replaced consistently."""
+    from dicomanonymizer.simpledicomanonymizer import replace_UID
+
+    return tuple((tag[0], tag[1]) for tag, action in annex_e().items() if action is replace_UID)
+
+
+def tag_of(keyword: str) -> tuple[int, int]:
+    from pydicom.datadict import tag_for_keyword
+
+    tag = tag_for_keyword(keyword)
+    assert tag is not None
+    return tag >> 16, tag & 0xFFFF
+
+
+def declare(kept: "Dataset", *, dates: bool, masked: bool) -> None:
+    """Writes what was done, in words and in the codes of PS3.16 CID 7050."""
+    from pydicom.dataset import Dataset
+
+    codes = {"113100": "Basic Application Confidentiality Profile"}
+    if masked:
+        codes["113101"] = "Clean Pixel Data Option"
+    if dates:
+        codes["113107"] = "Retain Longitudinal Temporal Information Modified Dates Option"
+    if text(kept, "PatientSex") or text(kept, "PatientAge"):
+        codes["113108"] = "Retain Patient Characteristics Option"
+    if any(text(kept, keyword) for keyword in MAKER):
+        codes["113109"] = "Retain Device Identity Option"
+    items = []
+    for value, meaning in codes.items():
+        item = Dataset()
+        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
+        items.append(item)
+    kept.PatientIdentityRemoved = "YES"
+    kept.LongitudinalTemporalInformationModified = "MODIFIED" if dates else "REMOVED"
+    kept.DeidentificationMethod = [
+        "unlabeled: DICOM PS3.15 Annex E Basic Profile, default deny",
+        "dates moved back per patient, times removed",
+        "age to the decade (lower end), over 89 pooled at 90",
+        "device: maker and model only",
+    ]
+    kept.DeidentificationMethodCodeSequence = items
+
+
+def _cleaned(value: Any, clean: Callable[[Any], Any]) -> Any:
+    if value is None or value == "":
+        return None
+    try:
+        return clean(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _table(item: "Dataset") -> "Dataset":
+    """Descriptor and data of a look-up table, nothing else; anything but a rising or falling curve is refused."""
+    from pydicom.dataset import Dataset
+
+    try:
+        entries, first, bits = (int(part) for part in item.LUTDescriptor)
+        entries = entries or 65536
+        packed = isinstance(item.LUTData, bytes)
+        wide = not packed or len(item.LUTData) >= 2 * entries
+        raw = np.frombuffer(item.LUTData, dtype="<u2" if wide else "u1") if packed else list(item.LUTData)
+        values = np.asarray(raw, dtype=np.int64)[:entries]
+        steps = np.diff(values)
+        usable = len(values) == entries and values.min() >= 0 and values.max() < 1 << 16
+    except Exception:  # tables come as people wrote them
+        usable = False
+    if not usable or not ((steps >= 0).all() or (steps <= 0).all()):
+        raise Refused("unusable look-up table: it does not fit its descriptor, or its curve turns back")
+    table = Dataset()
+    table.add_new(0x00283002, "SS" if first < 0 else "US", [entries % 65536, first, bits])
+    table.add_new(0x00283006, "OW", values.astype("<u2").tobytes())
+    return table
+
+
+def _several(value: Any) -> Sequence[Any]:
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str | bytes) else [value]

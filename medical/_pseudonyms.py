@@ -1,0 +1,122 @@
+"""Stand-ins for what identifies a person: the same for the same person and site key, unlinkable without the key."""
+
+import hashlib
+import hmac
+import uuid
+from collections.abc import Mapping
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+from unlabeled.core.errors import DataError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+SHORTEST_KEY = 16
+# Dates move back by 1 to about 10 years' days, so that no shifted date lies in the future.
+_MOST_DAYS = 3650
+# Ages above 89 are pooled (45 CFR 164.514(b)(2)(i)(C)).
+OLDEST = 90
+
+
+class Pseudonyms:
+    """HMAC-SHA256 of what is to be hidden under the site key, one stream a purpose.
+
+    Args:
+        key: at least 16 secret bytes.
+
+    Raises:
+        DataError: the key is shorter.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) < SHORTEST_KEY:
+            raise DataError(
+                f"a site key has at least {SHORTEST_KEY} secret bytes, got {len(key)}: "
+                "let unlabeled.medical.deidentify.site_key make one"
+            )
+        self._key = bytes(key)
+
+    def __repr__(self) -> str:
+        # The key must not reach a log.
+        return "Pseudonyms(key=...)"
+
+    def patient(self, identity: str) -> str:
+        return "P-" + self._digest("patient", identity).hex()[:16].upper()
+
+    def accession(self, number: str) -> str:
+        """16 characters, what the value representation SH holds."""
+        return "A-" + self._digest("accession", number).hex()[:14].upper()
+
+    def uid(self, uid: str) -> str:
+        """A UUID-derived UID (PS3.5 B.2): "2.25." and 128 bits as a decimal number."""
+        return f"2.25.{uuid.UUID(bytes=self._digest('uid', uid)[:16], version=4).int}"
+
+    def days(self, identity: str) -> int:
+        """How many days the dates of this person move back."""
+        return 1 + int.from_bytes(self._digest("days", identity)[:8]) % _MOST_DAYS
+
+    def _digest(self, purpose: str, value: str) -> bytes:
+        return hmac.digest(self._key, f"{purpose}\0{value}".encode("utf-8", "surrogatepass"), hashlib.sha256)
+
+
+def text(file: "Dataset | Mapping[str, object]", keyword: str) -> str:
+    """A value as text without outer blanks; empty where it is missing, several or unreadable."""
+    value = value_of(file, keyword)
+    return "" if value is None else str(value).strip(" \0\t\r\n")
+
+
+def value_of(file: "Dataset | Mapping[str, object]", keyword: str) -> Any:
+    """A value, or ``None`` where it is missing or cannot be read: what is broken is not kept."""
+    try:
+        return file.get(keyword)
+    except Exception:  # pydicom raises most builtin errors on values that break their type
+        return None
+
+
+def identity(file: "Dataset") -> str | None:
+    """Issuer and patient id as one text; ``None`` where the file names nobody."""
+    patient, issuer = text(file, "PatientID"), text(file, "IssuerOfPatientID")
+    if not patient:
+        return None
+    return f"{issuer}\\{patient}" if issuer else patient
+
+
+def parse_date(value: object) -> date | None:
+    """YYYYMMDD, with or without dots, dashes or a time after it; ``None`` for anything else."""
+    digits = str(value).strip(" \0").replace(".", "").replace("-", "")[:8]
+    if len(digits) != 8 or not digits.isascii() or not digits.isdigit():
+        return None
+    try:
+        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
+    except ValueError:
+        return None
+
+
+def shifted(day: date | None, days: int) -> date | None:
+    """The day ``days`` earlier; ``None`` for none, or where the calendar does not reach that far."""
+    try:
+        return None if day is None else day - timedelta(days=days)
+    except OverflowError:
+        return None
+
+
+def years_of(file: "Dataset") -> int | None:
+    """Completed years at the examination: from PatientAge, else from the dates of birth and study."""
+    written = text(file, "PatientAge")
+    number, unit = (written[:-1], written[-1]) if written[-1:] in ("Y", "M", "W", "D") else (written, "Y")
+    if number.isascii() and number.isdigit() and len(number) <= 3:
+        per_year = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}[unit]
+        return int(int(number) / per_year)
+    born, seen = parse_date(text(file, "PatientBirthDate")), parse_date(text(file, "StudyDate"))
+    if born is None or seen is None or seen < born:
+        return None
+    return seen.year - born.year - ((seen.month, seen.day) < (born.month, born.day))
+
+
+def age_band(years: int | None) -> str | None:
+    """The decade ('40-49'), '90+' for everybody older than 89, ``None`` where the age is unknown."""
+    if years is None:
+        return None
+    decade = years // 10 * 10
+    return f"{OLDEST}+" if years >= OLDEST else f"{decade}-{decade + 9}"

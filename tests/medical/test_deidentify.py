@@ -1,0 +1,517 @@
+"""Nothing that was planted may be left, and the same patient must stay the same."""
+
+import hashlib
+import hmac
+import io
+import re
+import struct
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom import Dataset, Sequence, config, dcmread
+from pydicom.datadict import DicomDictionary, RepeatersDictionary, keyword_for_tag
+from pydicom.dataset import FileDataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
+
+from unlabeled.core.errors import DataError
+from unlabeled.medical import _confidentiality, dicom, simulate
+from unlabeled.medical.deidentify import Deidentifier, Link, StudyFacts
+
+KEY = bytes(range(32))
+SAMPLES = Path(__file__).parents[3] / "shared/data/xray/dicom_samples"
+RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+
+Make = Callable[..., FileDataset]
+Save = Callable[[FileDataset, Path], Path]
+
+# What the picture cannot do without; everything else in the standard's dictionary is planted.
+NEEDED = {
+    *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"),
+    *("PhotometricInterpretation", "NumberOfFrames", "PixelData", "FloatPixelData", "DoubleFloatPixelData"),
+    *("ModalityLUTSequence", "VOILUTSequence", "SOPClassUID", "SpecificCharacterSet", "NumberOfFrames"),
+    *("PlanarConfiguration", "PixelDataProviderURL", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    # Kept by the device option: planted apart.
+    *("Manufacturer", "ManufacturerModelName"),
+    # Sex and age are reduced, and tested so.
+    *("PatientSex", "PatientAge", "BurnedInAnnotation"),
+}
+TOKEN = re.compile(rb"zq[0-9]{5}x")
+BORN, SEEN = "19570314", "20190817"
+
+
+class Planter:
+    """Hands out values of every type, each with a mark of its own."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def mark(self) -> str:
+        self.count += 1
+        return f"ZQ{self.count:05d}X"
+
+    def value(self, vr: str) -> object:
+        mark = self.mark()
+        raw = mark.encode()
+        if vr == "SQ":
+            return Sequence([self.nested(3)])
+        values: dict[str, object] = {
+            "PN": f"Größe^{mark}",
+            "UI": f"1.2.840.47110815.{self.count}",
+            "DA": SEEN,
+            "DT": f"{SEEN}112233.445566",
+            "TM": "112233.445566",
+            "AS": "067Y",
+            "DS": f"{47110815 + self.count}",
+            "IS": f"{47110815 + self.count}",
+            "AT": 0x5A515A51,
+            "FL": list(struct.unpack("<2f", raw)),
+            "FD": struct.unpack("<d", raw)[0],
+            "OF": raw,
+            "OD": raw,
+            "OL": raw,
+            "OV": raw,
+            "OB": raw,
+            "OW": raw,
+            "UN": raw,
+            "UL": list(struct.unpack("<2L", raw)),
+            "SL": list(struct.unpack("<2l", raw)),
+            "US": list(struct.unpack("<4H", raw)),
+            "SS": list(struct.unpack("<4h", raw)),
+            "UV": struct.unpack("<Q", raw)[0],
+            "SV": struct.unpack("<q", raw)[0],
+        }
+        return values.get(vr, mark)
+
+    def nested(self, depth: int) -> Dataset:
+        item = Dataset()
+        item.PatientName, item.PatientComments, item.StudyDate = f"A^{self.mark()}", self.mark(), SEEN
+        item.ReferencedSOPInstanceUID = f"1.2.840.47110815.{self.count}"
+        item.add_new(0x00091001, "UN", self.mark().encode())
+        if depth > 1:
+            item.ReferencedStudySequence = [self.nested(depth - 1)]
+            item.add_new(0x00090010, "LO", self.mark())
+            item.add_new(0x00091002, "SQ", Sequence([self.nested(1)]))
+        return item
+
+
+def plant_everywhere(file: FileDataset) -> Planter:
+    """A mark into each attribute of the standard's dictionary, into private blocks, overlays, curves and file meta."""
+    plant = Planter()
+    for tag, (vr, _, _, _, keyword) in DicomDictionary.items():
+        if tag >> 16 in (0x0000, 0x0002, 0x0004) or keyword in NEEDED or tag >> 16 >= 0xFFFC or not keyword:
+            continue
+        if vr not in ("NONE", "", "OB or OW"):
+            vr = vr.split(" or ")[0]
+            file.add_new(tag, vr, plant.value(vr))
+    for name, (vr, _, _, _, _) in RepeatersDictionary.items():
+        if re.match("(50|60)xx", name) and vr not in ("NONE", ""):
+            for group in (0, 2, 0x1E):
+                tag = int(name.replace("xx", "00"), 16) + (group << 16)
+                kind = vr.split(" or ")[-1]
+                file.add_new(tag, kind, plant.value(kind))
+    every = sorted({vr.split(" or ")[0] for vr, *_ in DicomDictionary.values()} - {"NONE", ""})
+    for group in (0x0009, 0x0029, 0x5401):
+        file.add_new((group, 0x0010), "LO", plant.mark())
+        for number, vr in enumerate([*every, "UN"]):
+            file.add_new((group, 0x1000 + number), vr, plant.value(vr))
+    file.PatientBirthDate = BORN
+    file.SpecificCharacterSet = "ISO_IR 192"
+    file.preamble = (plant.mark().encode() + b"II*\0").ljust(128, b"\0")
+    for title in ("SourceApplicationEntityTitle", "SendingApplicationEntityTitle", "ReceivingApplicationEntityTitle"):
+        setattr(file.file_meta, title, plant.mark())
+    file.file_meta.ImplementationVersionName = plant.mark()
+    file.file_meta.PrivateInformationCreatorUID = "1.2.840.47110815.9999"
+    file.file_meta.PrivateInformation = plant.mark().encode()
+    file.PixelData += plant.mark().encode()
+    file.add_new(0xFFFCFFFC, "OB", plant.mark().encode())
+    return plant
+
+
+def written(file: Dataset) -> bytes:
+    memory = io.BytesIO()
+    with config.disable_value_validation():
+        file.save_as(memory, enforce_file_format=True)
+    return memory.getvalue()
+
+
+def leftovers(content: bytes) -> set[bytes]:
+    """Marks, planted UIDs, dates, times and numbers in any of the usual encodings, whatever the case."""
+    found: set[bytes] = set()
+    for text in (content, content.replace(b"\0", b""), content[1:].replace(b"\0", b"")):
+        lowered = text.lower()
+        found |= set(TOKEN.findall(lowered))
+        for known in (b"47110815", b"4711083", BORN.encode(), SEEN.encode(), b"112233", b"067y", "größe".encode()):
+            found |= {known} if known in lowered else set()
+        found |= {b"gr\xf6\xdfe"} if b"gr\xf6\xdfe" in lowered else set()
+    return found
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.filterwarnings("ignore")  # the planted file breaks the standard on purpose
+def test_no_planted_identifier_survives_in_any_type_of_value(syntax: str, make_dicom: Make, tmp_path: Path) -> None:
+    file = make_dicom(RAMP)
+    with config.disable_value_validation():
+        plant = plant_everywhere(file)
+        file.file_meta.TransferSyntaxUID = syntax
+        (tmp_path / "Mustermann_ZQ00000X.dcm").write_bytes(written(file))
+        before = (tmp_path / "Mustermann_ZQ00000X.dcm").read_bytes()
+        # The scan sees what it should: nearly every mark stands in the original.
+        assert len(leftovers(before)) > 0.9 * plant.count > 3000
+
+        clean = Deidentifier(KEY)(dcmread(tmp_path / "Mustermann_ZQ00000X.dcm"))
+    clean.save_as(tmp_path / "clean.dcm", enforce_file_format=True)
+    after = (tmp_path / "clean.dcm").read_bytes()
+    assert leftovers(after) == set()
+    assert after[:128] == b"\0" * 128
+    assert b"Muster" not in after
+    assert (dcmread(tmp_path / "clean.dcm").pixel_array == RAMP).all()
+
+
+@pytest.mark.filterwarnings("ignore")  # the planted file breaks the standard on purpose
+def test_facts_hold_no_planted_identifier_and_nothing_is_logged(
+    make_dicom: Make, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = make_dicom(RAMP)
+    with config.disable_value_validation():
+        plant_everywhere(file)
+        file = dcmread(io.BytesIO(written(file)))
+    caplog.clear()
+    capfd.readouterr()
+    told = repr(Deidentifier(KEY).facts(file)) + repr(Deidentifier(KEY)) + repr(vars(Deidentifier(KEY)))
+    Deidentifier(KEY)(file)
+    assert leftovers(told.encode()) == set()
+    assert KEY.hex() not in told
+    assert leftovers(caplog.text.encode()) == set()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("ignore")  # reading the broken file back warns; what is logged afterwards must not
+def test_broken_values_are_dropped_without_a_word_that_would_quote_them(
+    make_dicom: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """pydicom quotes a character set it does not know, and values that break their type, in warnings and log lines."""
+    with config.disable_value_validation():
+        file = make_dicom(RAMP, SpecificCharacterSet="ISO_IR 192", Laterality="ZQ00002X-too-long-a-code")
+        content = written(file).replace(b"ISO_IR 192", b"ZQ00001X  ").replace(b"CHEST ", b"ZQ3\xfc7 ")
+    assert content.count(b"ZQ") == 3
+    file = dcmread(io.BytesIO(content))
+    caplog.clear()
+    clean = Deidentifier(KEY)(file)
+    assert Deidentifier(KEY).facts(file).body_part is None
+    assert caplog.text == ""
+    assert leftovers(written(clean)) == set()
+    assert b"ZQ3" not in written(clean)
+
+
+def test_the_original_stays_as_it_is(make_dicom: Make) -> None:
+    file = make_dicom(RAMP, StudyDate=SEEN, StudyInstanceUID="1.2.3", BurnedInAnnotation="NO")
+    before = written(file)
+    Deidentifier(KEY)(file)
+    assert written(file) == before
+
+
+def test_comments_inside_a_compressed_picture_do_not_survive(make_dicom: Make) -> None:
+    file = make_dicom(RAMP)
+    file.compress(JPEG2000Lossless, generate_instance_uid=False)
+    stream = file.PixelData
+    size_segment = stream.index(b"\xff\x51")
+    end = size_segment + 2 + int.from_bytes(stream[size_segment + 2 : size_segment + 4])
+    comment = b"ZQ00001X Mustermann!"
+    note = b"\xff\x64" + (len(comment) + 4).to_bytes(2) + b"\0\1" + comment
+    start = stream.index(b"\xff\x4f\xff\x51")
+    length = int.from_bytes(stream[start - 4 : start], "little") + len(note)
+    file.PixelData = stream[: start - 4] + length.to_bytes(4, "little") + stream[start:end] + note + stream[end:]
+    file = dcmread(io.BytesIO(written(file)))
+    assert (file.pixel_array == RAMP).all()
+    after = written(Deidentifier(KEY)(file))
+    assert leftovers(written(file)) == {b"zq00001x"}
+    assert leftovers(after) == set()
+    assert (dcmread(io.BytesIO(after)).pixel_array == RAMP).all()
+
+
+def test_overlays_in_unused_high_bits_go_and_the_picture_stays(make_dicom: Make) -> None:
+    drawn = RAMP | np.uint16(0xF000) * (RAMP % 7 == 0)
+    clean = Deidentifier(KEY)(make_dicom(drawn))
+    assert np.array_equal(clean.pixel_array, RAMP)
+    signed = make_dicom(np.array([[0x0801, 0x07FF], [0xF001, 0x7002]]), PixelRepresentation=1)
+    assert Deidentifier(KEY)(signed).pixel_array.tolist() == [[-2047, 2047], [1, 2]]
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("windowed", [False, True])
+@pytest.mark.parametrize("rescaled", [False, True])
+def test_a_picture_is_shown_as_before(inverted: bool, windowed: bool, rescaled: bool) -> None:
+    rng = np.random.default_rng(5)
+    picture = simulate.draw_radiograph(simulate.draw_anatomy(rng), pneumonia=True, rng=rng, size=160)
+    file = simulate.to_dicom(
+        picture, patient="A", name="B^C", view="PA", inverted=inverted, rescaled=rescaled, windowed=windowed
+    )
+    clean = dcmread(io.BytesIO(written(Deidentifier(KEY)(file))))
+    assert np.array_equal(dicom.to_picture(clean, dicom.decode(clean)), dicom.to_picture(file, dicom.decode(file)))
+    dicom.check_tags(clean)
+
+
+@pytest.mark.parametrize("form", ["US", "OW"])
+def test_look_up_tables_are_kept_where_they_are_curves_and_refused_where_they_are_not(
+    form: str, make_dicom: Make
+) -> None:
+    curve = (np.linspace(0, 1, 4096) ** 2 * 4095).astype("<u2")
+
+    def with_table(values: np.ndarray) -> FileDataset:
+        table = Dataset()
+        table.add_new(0x00283002, "US", [4096, 0, 12])
+        table.add_new(0x00283006, form, values.tobytes() if form == "OW" else values.tolist())
+        table.LUTExplanation = "for Mrs ZQ00001X"
+        return make_dicom(RAMP, VOILUTSequence=[table])
+
+    file = with_table(curve)
+    clean = dcmread(io.BytesIO(written(Deidentifier(KEY)(file))))
+    assert np.array_equal(dicom.to_picture(clean, clean.pixel_array), dicom.to_picture(file, file.pixel_array))
+    assert leftovers(written(clean)) == set()
+    text = np.frombuffer(b"ZQ00001X".ljust(8192), dtype="<u2")
+    with pytest.raises(dicom.Refused, match="look-up table"):
+        Deidentifier(KEY)(with_table(text))
+
+
+def test_what_was_done_is_written_in_the_standards_codes(make_dicom: Make) -> None:
+    file = make_dicom(RAMP, StudyDate=SEEN, PatientSex="F", PatientAge="093Y", Manufacturer="Philips")
+    clean = Deidentifier(KEY)(file)
+    codes = [(item.CodeValue, item.CodingSchemeDesignator) for item in clean.DeidentificationMethodCodeSequence]
+    assert codes == [(code, "DCM") for code in ("113100", "113107", "113108", "113109")]
+    assert clean.PatientIdentityRemoved == "YES"
+    assert clean.LongitudinalTemporalInformationModified == "MODIFIED"
+    assert (clean.PatientSex, clean.PatientAge, clean.Manufacturer) == ("F", "090Y", "Philips")
+    assert all(len(line) <= 64 for line in clean.DeidentificationMethod)
+    bare = Deidentifier(KEY)(make_dicom(RAMP))
+    assert [item.CodeValue for item in bare.DeidentificationMethodCodeSequence] == ["113100"]
+    assert bare.LongitudinalTemporalInformationModified == "REMOVED"
+
+
+def test_the_short_lists_agree_with_the_table_of_the_standard() -> None:
+    """Nothing on them is on Table E.1-1, but for what an option keeps or a rule of ours replaces."""
+    table = {tag[:2] for tag in _confidentiality.annex_e() if len(tag) == 2}
+    listed = {*_confidentiality.TECHNICAL, *_confidentiality.TABLES, *_confidentiality.MAKER}
+    in_table = {keyword for keyword in listed if _confidentiality.tag_of(keyword) in table}
+    assert in_table == {"PatientSex"}
+    assert len(table) > 600
+    rules = Deidentifier(KEY)._rules(Dataset())
+    assert {_confidentiality.tag_of(keyword) for keyword in _confidentiality.IDENTIFIERS} <= set(rules)
+    assert {keyword_for_tag(tag) for tag in rules} >= {"StudyInstanceUID", "ReferencedSOPInstanceUID", "PatientID"}
+
+
+def test_pseudonyms_are_the_hmac_under_the_site_key(make_dicom: Make) -> None:
+    """Known answers, so that no later version of the software breaks the link to an earlier one."""
+
+    def digest(message: str) -> bytes:
+        return hmac.new(KEY, message.encode(), hashlib.sha256).digest()
+
+    file = make_dicom(
+        RAMP,
+        PatientID=" 0815 ",
+        IssuerOfPatientID="HOSP",
+        StudyInstanceUID="1.2.3",
+        AccessionNumber="77",
+        StudyDate=SEEN,
+    )
+    deidentify = Deidentifier(KEY)
+    clean = deidentify(file)
+    assert clean.PatientID == clean.PatientName == "P-" + digest("patient\0HOSP\\0815").hex()[:16].upper()
+    assert clean.PatientID == deidentify.patient(file)
+    new_uid = uuid.UUID(bytes=digest("uid\0" + "1.2.3")[:16], version=4)
+    assert clean.StudyInstanceUID == f"2.25.{new_uid.int}"
+    assert clean.AccessionNumber == "A-" + digest("accession\0" + "77").hex()[:14].upper()
+    days = 1 + int.from_bytes(digest("days\0HOSP\\0815")[:8]) % 3650
+    assert clean.StudyDate == f"{date(2019, 8, 17) - timedelta(days=days):%Y%m%d}"
+    assert clean.file_meta.MediaStorageSOPInstanceUID == clean.SOPInstanceUID != file.SOPInstanceUID
+
+
+def test_facts_link_and_file_tell_the_same(make_dicom: Make) -> None:
+    file = make_dicom(
+        RAMP,
+        StudyInstanceUID="1.2.3",
+        SeriesInstanceUID="1.2.3.4",
+        AccessionNumber="77",
+        StudyDate=SEEN,
+        PatientBirthDate=BORN,
+        PatientSex="F",
+        Manufacturer="Philips Medical Systems",
+        ManufacturerModelName="DigitalDiagnost",
+    )
+    deidentify = Deidentifier(KEY)
+    clean, facts, link = deidentify(file), deidentify.facts(file), deidentify.link(file)
+    assert facts == StudyFacts(
+        patient=clean.PatientID,
+        age_band="60-69",
+        sex="F",
+        view="PA",
+        device="CR Philips Medical Systems DigitalDiagnost",
+        study=clean.StudyInstanceUID,
+        series=clean.SeriesInstanceUID,
+        instance=clean.SOPInstanceUID,
+        date=f"{clean.StudyDate[:4]}-{clean.StudyDate[4:6]}-{clean.StudyDate[6:]}",
+        body_part="CHEST",
+    )
+    assert link == Link(
+        patient_id="HOSPITAL-0815",
+        issuer="",
+        study="1.2.3",
+        series="1.2.3.4",
+        instance=file.SOPInstanceUID,
+        accession="77",
+        days_back=(date(2019, 8, 17) - date.fromisoformat(str(facts.date))).days,
+        pseudonym=clean.PatientID,
+        new_study=clean.StudyInstanceUID,
+        new_series=clean.SeriesInstanceUID,
+        new_instance=clean.SOPInstanceUID,
+        new_accession=clean.AccessionNumber,
+    )
+    assert deidentify.patient(make_dicom(RAMP, PatientID=None)) is None
+    assert deidentify.facts(make_dicom(RAMP, PatientID="  ")).patient is None
+
+
+def header(**tags: object) -> Dataset:
+    file = Dataset()
+    for name, value in tags.items():
+        setattr(file, name, value)
+    return file
+
+
+days = st.dates(date(1990, 1, 1), date(2026, 12, 31))
+# The characters that LO admits in the default repertoire, without the backslash that separates values.
+names = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\\"), min_size=1, max_size=20)
+
+
+@given(names, names, days, days, st.binary(min_size=16, max_size=40))
+def test_intervals_between_a_patients_studies_are_kept_and_the_days_are_not(
+    patient: str, other: str, first: date, second: date, key: bytes
+) -> None:
+    def moved(who: str, day: date) -> StudyFacts:
+        # A new object each time: nothing is remembered from call to call.
+        return Deidentifier(key).facts(header(PatientID=who, StudyDate=f"{day:%Y%m%d}", StudyInstanceUID="1.2"))
+
+    one, two = moved(patient, first), moved(patient, second)
+    assert one.date is not None
+    assert two.date is not None
+    assert one.patient == two.patient
+    assert date.fromisoformat(one.date) - date.fromisoformat(two.date) == first - second
+    assert first - timedelta(days=3650) <= date.fromisoformat(one.date) < first
+    if other != patient:
+        assert moved(other, first).patient != one.patient
+    stranger = Deidentifier(key + b"x").facts(header(PatientID=patient, StudyInstanceUID="1.2"))
+    assert stranger.patient != one.patient
+    assert stranger.study != one.study
+
+
+@given(st.integers(0, 129))
+def test_ages_are_told_by_the_decade_and_pooled_above_89(years: int) -> None:
+    deidentify = Deidentifier(KEY)
+    band = deidentify.facts(header(PatientAge=f"{years:03d}Y")).age_band
+    assert band is not None
+    if years > 89:
+        assert band == "90+"
+    else:
+        low, high = map(int, band.split("-"))
+        assert low <= years <= high
+        assert (low % 10, high - low) == (0, 9)
+
+
+@pytest.mark.parametrize(
+    ("tags", "band"),
+    [
+        ({"PatientAge": "011M"}, "0-9"),
+        ({"PatientAge": "130M"}, "10-19"),
+        ({"PatientAge": "002W"}, "0-9"),
+        ({"PatientBirthDate": "20000229", "StudyDate": "20300228"}, "20-29"),
+        ({"PatientBirthDate": "20000229", "StudyDate": "20300301"}, "30-39"),
+        ({"PatientBirthDate": "19200101", "StudyDate": "2015.01.01"}, "90+"),
+        ({"PatientBirthDate": "20300101", "StudyDate": "20200101"}, None),
+        ({"PatientBirthDate": "20301399"}, None),
+        ({}, None),
+    ],
+)
+def test_ages_come_from_what_a_file_says(tags: dict[str, str], band: str | None) -> None:
+    with config.disable_value_validation():
+        file = header(**tags)
+    assert Deidentifier(KEY).facts(file).age_band == band
+
+
+def test_a_file_that_names_nobody_shares_its_shift_with_its_study_only() -> None:
+    deidentify = Deidentifier(KEY)
+    same = [deidentify.facts(header(StudyInstanceUID="1.2", StudyDate=day)).date for day in ("20200101", "20200105")]
+    assert date.fromisoformat(str(same[1])) - date.fromisoformat(str(same[0])) == timedelta(days=4)
+    assert deidentify.facts(header(StudyInstanceUID="1.3", StudyDate="20200101")).date != same[0]
+
+
+@pytest.mark.parametrize(
+    ("tags", "model"),
+    [
+        ({"ManufacturerModelName": "DigitalDiagnost C90"}, "DigitalDiagnost C90"),
+        ({"ManufacturerModelName": "Unit of Mustermann"}, None),
+        ({"ManufacturerModelName": "DX-0815-99"}, "DX-0815-99"),
+        ({"ManufacturerModelName": "DX HOSPITAL-0815"}, None),
+        ({"ManufacturerModelName": "DX 20190817"}, None),
+        ({"ManufacturerModelName": "DX klinik süd"}, None),
+        ({"ManufacturerModelName": "Room 3 St. Elsewhere", "InstitutionName": "St. Elsewhere"}, None),
+    ],
+)
+def test_a_model_name_that_repeats_a_name_or_number_is_dropped(
+    tags: dict[str, str], model: str | None, make_dicom: Make
+) -> None:
+    file = make_dicom(RAMP, SpecificCharacterSet="ISO_IR 192", **tags)
+    assert Deidentifier(KEY)(file).get("ManufacturerModelName") == model
+    assert Deidentifier(KEY).facts(file).device == ("CR" if model is None else f"CR {model}")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"SOPInstanceUID": None}, "SOPInstanceUID is missing"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "not greyscale"),
+        ({"NumberOfFrames": 2}, r"truncated|damaged|not a picture"),
+    ],
+)
+def test_what_cannot_be_cleaned_is_refused_without_naming_anybody(
+    change: dict[str, object], reason: str, make_dicom: Make
+) -> None:
+    file = make_dicom(RAMP, **change)
+    with pytest.raises(dicom.Refused, match=reason) as caught:
+        Deidentifier(KEY)(file)
+    assert not re.search("0815|Muster", str(caught.value))
+
+
+def test_a_short_key_is_refused() -> None:
+    with pytest.raises(DataError, match="at least 16 secret bytes, got 15"):
+        Deidentifier(b"k" * 15)
+
+
+def originals(file: Dataset) -> Iterator[str]:
+    """What a real file tells of its patient, site and time."""
+    for element in file.iterall():
+        if element.VR in ("PN", "DA", "DT", "UI", "LO", "SH", "ST", "LT", "UT", "AE", "TM"):
+            for value in element.value if element.VM > 1 else [element.value]:
+                yield str(value)
+
+
+@pytest.mark.parametrize("name", ["pydicomdata_RG1_J2KI.dcm", "pydicomdata_RG1_J2KR.dcm", "aihcnd_test1.dcm"])
+def test_real_files_keep_their_picture_and_lose_their_names(name: str, tmp_path: Path) -> None:
+    if not SAMPLES.is_dir():
+        pytest.skip("../shared/data/xray/dicom_samples is not on this machine")
+    file = dcmread(SAMPLES / name)
+    told = {value for value in originals(file) if len(value) > 5}
+    told -= {str(file.SOPClassUID), str(file.get("Manufacturer")), str(file.get("ManufacturerModelName"))}
+    clean = Deidentifier(KEY)(file)
+    clean.save_as(tmp_path / "clean.dcm", enforce_file_format=True)
+    after = (tmp_path / "clean.dcm").read_bytes()
+    kept = {value for value in told if value.encode("latin-1").lower() in after[:4000].lower()}
+    assert kept == set()
+    assert len(told) >= 4
+    assert not any(value.encode() in after for value in told if value.startswith("1."))
+    again = dcmread(tmp_path / "clean.dcm")
+    assert np.array_equal(dicom.to_picture(again, again.pixel_array), dicom.to_picture(file, file.pixel_array))
+    assert (clean.get("LossyImageCompression") == "01") == ("J2KI" in name)
