@@ -84,7 +84,7 @@ def test_identifiers_reach_the_dicom_folder_and_nothing_else(
         assert path.suffix != ".dcm"
         assert not any(text in path.read_bytes() for text in secret), path
     logged = [path.name for path in (in_tmp / "mlartifacts").rglob("*") if path.parent.name == "predictions"]
-    assert set(logged) == {"predictions.csv", "skipped.csv", "report.html"}
+    assert set(logged) == {"predictions.csv", "predictions.parquet", "skipped.csv", "report.html"}
 
 
 def test_a_radiograph_of_no_study_is_left_out_and_named(
