@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from tables import interval
 
+from unlabeled.core.calibration import p_values
 from unlabeled.core.checkpoints import write_atomically
-from unlabeled.core.conformal import p_values
 from unlabeled.core.evaluation import bootstrap, roc_auc
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.core.normality import Detector, Mahalanobis, NearestNeighbour

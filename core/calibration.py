@@ -15,11 +15,27 @@ def threshold_at_false_alarm_rate(normal_scores: ArrayLike, rate: float) -> floa
     return float(scores[rank - 1]) if rank <= len(scores) else float("inf")
 
 
-def p_values(normal_scores: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
-    """Conformal p-values: ``(1 + number of normal scores at least as high) / (n + 1)``."""
-    normal = np.sort(np.asarray(normal_scores, dtype=float))
-    at_least = len(normal) - np.searchsorted(normal, np.asarray(scores, dtype=float), side="left")
-    return (1 + at_least) / (len(normal) + 1)
+def p_values(held_out: ArrayLike, scores: ArrayLike, *, groups: ArrayLike | None = None) -> NDArray[np.float64]:
+    """How usual each score is among held-out ones of its kind: small where few of them are as high.
+
+    Each group (patient) weighs the same however many cases it has: ``(1 + sum over groups of its share of scores at
+    least as high) / (groups + 1)``, which keeps ``P(p <= rate) <= rate`` for a case of a new group (Lee, Barber and
+    Willett, 2023). Without groups it is the usual conformal p-value (Vovk et al., 2005).
+
+    Args:
+        held_out: (M,) nonconformity, higher is stranger.
+        scores: (N,) of new cases.
+        groups: (M,) who belongs together.
+    """
+    values, asked = np.asarray(held_out, dtype=float), np.asarray(scores, dtype=float)
+    _, member, sizes = np.unique(
+        np.arange(len(values)) if groups is None else np.asarray(groups), return_inverse=True, return_counts=True
+    )
+    order = np.argsort(values, kind="stable")
+    weight = 1 / sizes[member][order]
+    from_here = np.concatenate([np.cumsum(weight[::-1])[::-1], [0.0]])
+    found: NDArray[np.float64] = (1 + from_here[np.searchsorted(values[order], asked, side="left")]) / (len(sizes) + 1)
+    return found
 
 
 def threshold_at_sensitivity(y: ArrayLike, score: ArrayLike, sensitivity: float) -> float:

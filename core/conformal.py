@@ -9,35 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from unlabeled.core.calibration import p_values
+
 Floats = NDArray[np.float64]
 
 
 def needed(rate: float) -> int:
     """Held-out cases (groups, where cases are grouped) below which an error rate cannot be promised: 1 / rate - 1."""
     return int(np.ceil(1 / rate - 1 - 1e-9))
-
-
-def p_values(held_out: ArrayLike, scores: ArrayLike, *, groups: ArrayLike | None = None) -> Floats:
-    """How usual each score is among held-out ones of its kind: small where few of them are as high.
-
-    Each group (patient) weighs the same however many cases it has: ``(1 + sum over groups of its share of scores at
-    least as high) / (groups + 1)``, which keeps ``P(p <= rate) <= rate`` for a case of a new group (Lee, Barber and
-    Willett, 2023). Without groups it is the usual conformal p-value (Vovk et al., 2005).
-
-    Args:
-        held_out: (M,) nonconformity, higher is stranger.
-        scores: (N,) of new cases.
-        groups: (M,) who belongs together.
-    """
-    values, asked = np.asarray(held_out, dtype=float), np.asarray(scores, dtype=float)
-    _, member, sizes = np.unique(
-        np.arange(len(values)) if groups is None else np.asarray(groups), return_inverse=True, return_counts=True
-    )
-    order = np.argsort(values, kind="stable")
-    weight = 1 / sizes[member][order]
-    from_here = np.concatenate([np.cumsum(weight[::-1])[::-1], [0.0]])
-    found: Floats = (1 + from_here[np.searchsorted(values[order], asked, side="left")]) / (len(sizes) + 1)
-    return found
 
 
 class Calls(NamedTuple):

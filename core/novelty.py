@@ -9,7 +9,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from unlabeled.core.conformal import needed, p_values
+from unlabeled.core.calibration import p_values
+from unlabeled.core.conformal import needed
 from unlabeled.core.normality import Mahalanobis
 
 Floats = NDArray[np.float64]
