@@ -124,19 +124,11 @@ def embeddings(backbone: Backbone, images: NDArray[np.uint8]) -> NDArray[np.floa
     return np.concatenate(parts)
 
 
-@torch.no_grad()
 def log_odds(
     member: Member, pretrained: Backbone, images: NDArray[np.uint8], kept_k: Tensor | None = None
 ) -> NDArray[np.float64]:
     """(N,), picture by picture the same whatever else is asked at once."""
-    member.classifier.eval()
-    pretrained.eval()
-    device = next(pretrained.parameters()).device
-    parts = [
-        member.log_odds(pretrained, standardise(torch.from_numpy(images[rows])).to(device), kept_k)
-        for rows in chunks(len(images), CHUNK)
-    ]
-    return torch.cat(parts).double().cpu().numpy()
+    return mean_log_odds([member], pretrained, images, kept_k)
 
 
 @torch.no_grad()
