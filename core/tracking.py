@@ -235,14 +235,27 @@ def package(
     """
     if folder.exists() and not (folder / "MLmodel").exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder} exists and is not a packaged model: name another folder")
+    prepare()
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with replacing(folder) as new, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow remarks on type hints of its own and on how scripts could be written
-        _save_package(
-            new, script=script, model=model, column=column, example=example, answer=answer, needs=requirements
-        )
+        import logging
+
         import mlflow.pyfunc
+        from mlflow.models import ModelSignature, infer_signature
+        from mlflow.types.schema import AnyType, ColSpec, Schema
         from pandas.testing import assert_frame_equal
 
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        outputs = infer_signature(model_output=answer).outputs
+        mlflow.pyfunc.save_model(
+            new,
+            python_model=str(script),
+            artifacts={"model": str(model)},
+            signature=ModelSignature(Schema([ColSpec(AnyType(), column)]), outputs),
+            input_example=example,
+            pip_requirements=list(requirements),
+        )
         try:
             assert_frame_equal(mlflow.pyfunc.load_model(str(new)).predict(example), answer, rtol=0, atol=1e-6)
         except AssertionError as error:
@@ -250,35 +263,6 @@ def package(
                 f"the package answers something else than {model} and was not kept: {error}"
             ) from None
     return folder
-
-
-def _save_package(
-    folder: Path,
-    *,
-    script: Path,
-    model: Path,
-    column: str,
-    example: "pd.DataFrame",
-    answer: "pd.DataFrame",
-    needs: Sequence[str],
-) -> None:
-    prepare()
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import logging
-
-    import mlflow.pyfunc
-    from mlflow.models import ModelSignature, infer_signature
-    from mlflow.types.schema import AnyType, ColSpec, Schema
-
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    mlflow.pyfunc.save_model(
-        folder,
-        python_model=str(script),
-        artifacts={"model": str(model)},
-        signature=ModelSignature(Schema([ColSpec(AnyType(), column)]), infer_signature(model_output=answer).outputs),
-        input_example=example,
-        pip_requirements=list(needs),
-    )
 
 
 def prepare() -> None:
