@@ -6,6 +6,7 @@ import io
 import re
 import struct
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -191,7 +192,6 @@ def test_facts_hold_no_planted_identifier_and_nothing_is_logged(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.filterwarnings("ignore")  # reading the broken file back warns; what is logged afterwards must not
 def test_broken_values_are_dropped_without_a_word_that_would_quote_them(
     make_dicom: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -200,7 +200,9 @@ def test_broken_values_are_dropped_without_a_word_that_would_quote_them(
         file = make_dicom(RAMP, SpecificCharacterSet="ISO_IR 192", Laterality="ZQ00002X-too-long-a-code")
         content = written(file).replace(b"ISO_IR 192", b"ZQ00001X  ").replace(b"CHEST ", b"ZQ3\xfc7 ")
     assert content.count(b"ZQ") == 3
-    file = dcmread(io.BytesIO(content))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of this read only: a warning of ours would end the test
+        file = dcmread(io.BytesIO(content))
     caplog.clear()
     clean = Deidentifier(KEY)(file)
     assert Deidentifier(KEY).facts(file).body_part is None
