@@ -72,8 +72,8 @@ def from_bytes(content: bytes, size: int) -> Picture:
         raise Refused("empty file: 0 bytes")
     if dicom.is_dicom(content[:132]):
         found = dicom.read(io.BytesIO(content))
-        return Picture(to_square(found.pixels, size), found.patient)
-    return Picture(to_square(from_pillow(content), size), None)
+        return of_pixels(found.pixels, size, patient=found.patient, attributes=found.attributes)
+    return of_pixels(from_pillow(content), size)
 
 
 def from_pillow(source: Path | bytes) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from unlabeled.core.conformal import venn_abers
 from unlabeled.core.evaluation import bootstrap, expected_calibration_error, sensitivity_specificity
+from unlabeled.core.novelty import Novelty
 from unlabeled.core.operating import clopper_pearson
 from unlabeled.core.report import Report, Section
 from unlabeled.medical import _decision_figures as figures
@@ -91,7 +92,7 @@ def _distribution(report: Report, model: PneumoniaModel, decisions: Decisions) -
         f"{facts['held_out_patients']} other patients ({facts['where']})."
     )
     section.figure(
-        figures.distances(kept.held_out, outlying.score, _flagged_from(kept.held_out, kept.p_values, kept.rate)),
+        figures.distances(kept.held_out, outlying.score, _flagged_from(kept)),
         "Distance of the embeddings to those of the pictures learnt from",
     )
     if flagged > 3 * kept.rate * len(p) and flagged > 5:
@@ -101,11 +102,10 @@ def _distribution(report: Report, model: PneumoniaModel, decisions: Decisions) -
         )
 
 
-def _flagged_from(held_out: NDArray[np.float64], p_values: object, rate: float) -> float:
+def _flagged_from(kept: Novelty) -> float:
     """The lowest held-out distance that would be flagged; infinite where none would."""
-    assert callable(p_values)
-    candidates = np.sort(held_out)
-    out = p_values(candidates) <= rate
+    candidates = np.sort(kept.held_out)
+    out = kept.flagged(kept.p_values(candidates))
     return float(candidates[out][0]) if out.any() else float("inf")
 
 
