@@ -35,7 +35,8 @@ from unlabeled.core.batches import Batches
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.hardware import describe_hardware
-from unlabeled.core.masking import AdaptiveMask, Mask, RandomMask, SalientMask
+from unlabeled.core.informed_masking import AdaptiveMask, SalientMask
+from unlabeled.core.masking import Mask, RandomMask
 from unlabeled.core.pretext import MaskedReconstruction, Pretraining
 from unlabeled.core.progress import quiet
 from unlabeled.core.seeds import derive

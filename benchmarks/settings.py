@@ -27,8 +27,18 @@ from unlabeled.core.batches import Batches
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.hardware import describe_hardware
+from unlabeled.core.informed_masking import AdaptiveMask
 from unlabeled.core.masking import BlockMask, RandomMask
-from unlabeled.core.pretext import Joint, MaskedReconstruction, NTXent, Pretext, Pretraining, VICReg
+from unlabeled.core.pretext import (
+    Joint,
+    MaskedReconstruction,
+    NextPatch,
+    NTXent,
+    OrderPrediction,
+    Pretext,
+    Pretraining,
+    VICReg,
+)
 from unlabeled.core.progress import quiet
 from unlabeled.core.seeds import derive
 from unlabeled.core.tokens import GridPatches
@@ -49,6 +59,8 @@ class Setting:
     default: float
     make: Make
     steps: int = 240  # with the default
+    patch: tuple[int, int] | None = None  # where it is not the kind's own
+    causal: bool = False
 
 
 def masked(tokenizer: GridPatches, ratio: float, seed: int, *, raw: bool = False) -> MaskedReconstruction:
@@ -61,6 +73,48 @@ def gap(shape: Any, blocks: int, *, raw: bool) -> Make:
         return MaskedReconstruction(tokenizer, mask=mask, normalise=not raw, **DECODER)
 
     return make
+
+
+def decoder(width: float, tokenizer: GridPatches, ratio: float, seed: int, *, raw: bool) -> MaskedReconstruction:
+    size = {**DECODER, "dim": int(width)}
+    return MaskedReconstruction(tokenizer, mask=RandomMask(ratio, seed=seed), normalise=not raw, **size)
+
+
+def adaptive(ratio: float, *, raw: bool, spread: bool = False) -> Make:
+    """By how much the draw follows what is hard (or, with ``spread``, the share follows whose it is)."""
+
+    def make(tokenizer: GridPatches, strength: float, seed: int) -> Pretext:
+        chosen = {"spread" if spread else "strength": strength}
+        around = (ratio - 0.1, ratio + 0.1)
+        mask = AdaptiveMask(tokenizer.tokens, ratio=around, seed=seed, **chosen)
+        return MaskedReconstruction(tokenizer, mask=mask, normalise=not raw, **DECODER)
+
+    return make
+
+
+def of_both(view: Callable[[float], View], ratio: float, *, raw: bool, unit: Any) -> dict[str, Setting]:
+    """What both kinds of data are asked alike."""
+
+    def vicreg(weight: float, seed: int) -> Pretext:
+        return VICReg(DIM, view=view(1.0), invariance=weight, variance=weight, covariance=1.0, seed=seed)
+
+    return {
+        "masked: width of the decoder": Setting(
+            values=(16, 32, 64), default=32, make=lambda t, width, seed: decoder(width, t, ratio, seed, raw=raw)
+        ),
+        "adaptive: strength": Setting(values=(0.0, 0.5, 1.0), default=0.5, make=adaptive(ratio, raw=raw)),
+        "adaptive: spread": Setting(values=(0.0, 0.1, 0.2), default=0.1, make=adaptive(ratio, raw=raw, spread=True)),
+        "VICReg: invariance and variance to 1 of covariance": Setting(
+            values=(5.0, 25.0, 100.0), default=25.0, make=lambda _, weight, seed: vicreg(weight, seed), steps=100
+        ),
+        "order: share that changes places": Setting(
+            values=(0.25, 0.5, 1.0),
+            default=0.5,
+            make=lambda _, share, seed: OrderPrediction(DIM, unit=unit, share=share, seed=seed),
+            steps=100,
+            patch=(8, 1) if unit == "segment" else None,
+        ),
+    }
 
 
 def signal_view(strength: float) -> SignalView:
@@ -110,16 +164,28 @@ RADIOGRAPHS = {
     "masked and NT-Xent: weight of the second": beside(
         "contrastive", 0.75, lambda seed: NTXent(DIM, view=PictureView(), temperature=0.2, seed=seed), raw=False
     ),
+    **of_both(PictureView.of_strength, 0.75, raw=False, unit="patch"),
 }
 VIBRATION = {
     "masked: share hidden": Setting(
         values=(0.4, 0.6, 0.75, 0.85), default=0.6, make=lambda t, r, seed: masked(t, r, seed, raw=True)
     ),
-    "gap in time: share hidden": Setting(values=(0.2, 0.4, 0.6), default=0.6, make=gap("time", 1, raw=True)),
+    "gap in time: share hidden": Setting(
+        values=(0.2, 0.4, 0.6), default=0.6, make=gap("time", 1, raw=True), patch=(8, 1)
+    ),
     "gap in frequency: share hidden": Setting(values=(0.2, 0.4, 0.6), default=0.6, make=gap("band", 1, raw=True)),
     **two_views(signal_view, (0.5, 1.0, 2.0)),
     "masked and VICReg: weight of the second": beside(
         "vicreg", 0.6, lambda seed: VICReg(DIM, view=SignalView(), seed=seed), raw=True
+    ),
+    **of_both(signal_view, 0.6, raw=True, unit="segment"),
+    "next patch: target standardised": Setting(
+        values=(0.0, 1.0),
+        default=0.0,
+        make=lambda t, normalise, seed: NextPatch(t, order="time", normalise=bool(normalise)),
+        patch=(8, 1),
+        causal=True,
+        steps=120,
     ),
 }
 KINDS: dict[str, dict[str, Setting]] = {"radiographs": RADIOGRAPHS, "vibration": VIBRATION}
@@ -139,9 +205,10 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for kind_name in given.kinds:
         kind = getattr(kinds, kind_name)(given.data)
-        kind = replace(kind, tokenizer=_narrow(kind.tokenizer()))
+        usual = kind.tokenizer()
         for seed in range(given.seeds):
             for name, setting in KINDS[kind_name].items():
+                kind = replace(kind, tokenizer=_narrow(usual, setting.patch or usual.patch))
                 for value in setting.values:
                     about = {"kind": kind_name, "setting": name, "value": value, "seed": seed}
                     path = given.cache / f"{kind_name}-{_slug(name)}-{value:g}-s{seed}.json"
@@ -152,8 +219,8 @@ def main() -> None:
     write(given, rows)
 
 
-def _narrow(tokenizer: GridPatches) -> Callable[[], GridPatches]:
-    (height, width), (high, wide) = tokenizer.grid, tokenizer.patch
+def _narrow(tokenizer: GridPatches, patch: tuple[int, ...]) -> Callable[[], GridPatches]:
+    (height, width), (high, wide) = tokenizer.grid, patch
     return lambda: GridPatches(grid=(height, width), patch=(high, wide), dim=DIM, channels=tokenizer.channels)
 
 
@@ -164,7 +231,7 @@ def _slug(name: str) -> str:
 def build(kind: kinds.Kind, setting: Setting, value: float, seed: int) -> Pretraining:
     torch.manual_seed(derive(seed, "network"))
     tokenizer = kind.tokenizer()
-    backbone = Backbone(tokenizer, Encoder(dim=DIM, depth=DEPTH, heads=HEADS))
+    backbone = Backbone(tokenizer, Encoder(dim=DIM, depth=DEPTH, heads=HEADS, causal=setting.causal))
     return Pretraining(backbone, setting.make(tokenizer, value, derive(seed, "task")))
 
 
@@ -176,14 +243,26 @@ def flops_of(kind: kinds.Kind, setting: Setting, value: float) -> float:
     return 3.0 * counter.get_total_flops()
 
 
+class Reader(torch.nn.Module):
+    """A backbone as its task reads it: in the order that was learnt."""
+
+    def __init__(self, module: Pretraining) -> None:
+        super().__init__()
+        self.module = module
+
+    def embed(self, batch: Tensor) -> Tensor:
+        return self.module.pretext.embed(self.module.backbone, batch)
+
+
 def run(kind: kinds.Kind, setting: Setting, value: float, seed: int) -> dict[str, Any]:
     steps = round(setting.steps * flops_of(kind, setting, setting.default) / flops_of(kind, setting, value))
     module = build(kind, setting, value, seed)
-    untrained = kind.quality(module.backbone)
+    read: Any = Reader(module) if setting.causal else module.backbone
+    untrained = kind.quality(read)
     batches = Batches(kind.inputs, batch_size=kind.batch, seed=derive(seed, "pretrain"), transform=kind.transform)
     module.train()
     fit(module, batches, settings=TrainingSettings(steps=steps, lr=1e-3, device="cpu"), seed=seed)
-    return {"steps": steps, "untrained": untrained, "quality": kind.quality(module.backbone)}
+    return {"steps": steps, "untrained": untrained, "quality": kind.quality(read)}
 
 
 def write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:

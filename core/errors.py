@@ -1,5 +1,10 @@
 """What a user can mend: each message says what was expected, what came, and what to do."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unlabeled.core.training import History
+
 
 class UnlabeledError(ValueError):
     """Base of every error that reaches the command line as one plain line."""
@@ -26,12 +31,13 @@ class CollapseError(TrainingError):
 
     Attributes:
         step: where training was stopped.
-        kept: step of the last healthy weights, ``None`` where there were none.
+        kept: step of the last healthy weights, which the module has again; ``None`` where there were none.
+        history: of the training until it was stopped.
     """
 
-    def __init__(self, message: str, *, step: int, kept: int | None) -> None:
+    def __init__(self, message: str, *, step: int, kept: int | None, history: "History | None" = None) -> None:
         super().__init__(message)
-        self.step, self.kept = step, kept
+        self.step, self.kept, self.history = step, kept, history
 
 
 class BadBatchError(TrainingError):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unlabeled.core.audit.watch import Curves, Health, Watch
+from unlabeled.core.audit.watch import Curves, Health, View, Watch
 from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.pretext.base import Loss, Pretraining
@@ -23,10 +23,12 @@ from unlabeled.core.training import History, TrainingSettings, fit
 
 
 class Lesson(NamedTuple):
-    """What one kind of data teaches: its network with a pretext task, and where its batches come from."""
+    """What one kind of data teaches: its network with a pretext task, where its batches come from, and what makes
+    another view of a batch for the watch (``None``: neither alignment nor uniformity)."""
 
     module: Pretraining
     batches: Batches
+    view: View | None = None
 
 
 def teach_together(
@@ -62,7 +64,7 @@ def teach_together(
         seed=seed,
         state=state,
         describe=describe,
-        watch=WatchOfKinds.of({kind: lesson.batches for kind, lesson in lessons.items()}),
+        watch=WatchOfKinds.of({kind: (lesson.batches, lesson.view) for kind, lesson in lessons.items()}),
         log=log,
         label="pretraining",
     )
@@ -158,9 +160,12 @@ class WatchOfKinds(Watch):
         self.watches = dict(watches)
 
     @classmethod
-    def of(cls, kinds: Mapping[str, Batches]) -> "WatchOfKinds | None":
-        """Over 64 rows of each kind; ``None`` where no kind has rows to tell apart."""
-        found = {kind: watch for kind, batches in kinds.items() if (watch := Watch.over(batches, rows=64))}
+    def of(cls, kinds: Mapping[str, tuple[Batches, View | None]]) -> "WatchOfKinds | None":
+        """Over 64 rows of each kind, and another view of them where there is one; ``None`` where no kind has rows to
+        tell apart."""
+        found = {
+            kind: watch for kind, (batches, view) in kinds.items() if (watch := Watch.over(batches, rows=64, view=view))
+        }
         return cls(found) if found else None
 
     def names(self, module: nn.Module) -> tuple[str, ...]:
@@ -182,12 +187,12 @@ class WatchOfKinds(Watch):
             for watch in self.watches.values()
         )
 
-    def health(self, curves: Curves) -> Health:
+    def health(self, curves: Curves, *, ended: bool = False) -> Health:
         """The worst of all kinds; what is kept was healthy in all of them."""
         found = []
         for kind, watch in self.watches.items():
             own = {name.removeprefix(f"{kind}."): c for name, c in curves.items() if name.startswith(f"{kind}.")}
-            one = watch.health(own)
+            one = watch.health(own, ended=ended)
             found.append(replace(one, seen=f"{one.seen} for '{kind}'"))
         worst = max(found, key=lambda one: (one.collapsed, one.low))
         kept = [one.kept for one in found]

@@ -128,10 +128,19 @@ class GridPatches(nn.Module):
         }
 
     def patches(self, batch_bchw: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, T, P), patches row by row; the numbers of one patch run (row, column, channel)."""
+        """(B, C, H, W) -> (B, T, P), patches row by row; the numbers of one patch run (row, column, channel).
+
+        Raises:
+            ValueError: another shape, or numbers of another type than the weights.
+        """
         expected = (self.channels, *self.grid)
         if tuple(batch_bchw.shape[1:]) != expected:
             raise ValueError(f"expected a batch of shape (B, {expected}), got {tuple(batch_bchw.shape)}")
+        if batch_bchw.dtype != self.project.weight.dtype:
+            raise ValueError(
+                f"expected a batch of {self.project.weight.dtype}, got {batch_bchw.dtype}: scale whole numbers and "
+                "convert with .to(...)"
+            )
         b = batch_bchw.shape[0]
         (ph, pw), r, c = self.patch, self.rows, self.columns
         x = batch_bchw.reshape(b, self.channels, r, ph, c, pw)
@@ -184,6 +193,8 @@ class EventFields(nn.Module):
             raise ValueError(
                 f"expected codes of shape (B, L <= {self.length}, {len(self.sizes)} fields), got {tuple(batch.shape)}"
             )
+        if batch.is_floating_point() or batch.dtype == torch.bool:
+            raise ValueError(f"codes of fields are whole numbers, got {batch.dtype}")
         return self.assembled(self.fields(batch), batch)
 
     def assembled(self, fields_blfd: Tensor, batch: Tensor) -> Tokens:

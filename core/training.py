@@ -274,13 +274,16 @@ class _Training:
         for name, value in numbers.items():
             self.history.add(name, self.step, value)
         self.log(numbers, self.step)
-        health = watch.health(self.history.curves)
+        health = watch.health(self.history.curves, ended=self.step == self.settings.steps)
         if not health.low:
             self.healthy = _copy(self.module)
         if health.collapsed:
             self._put_back(health.kept)
             where = _where(health.kept, bool(self.healthy), self.saved)
-            raise watch.error(health, self.module, step=self.step, where=where)
+            error = watch.error(health, self.module, step=self.step, where=where)
+            self.history.steps, self.history.seconds = self.step, time.monotonic() - self.began
+            error.history = self.history
+            raise error
         return not health.low
 
     def _put_back(self, kept: int | None) -> None:
@@ -346,7 +349,10 @@ class _Training:
             path = self.state.with_name(f"{self.state.name.lstrip('.')}-bad-batch.json")
             where = f"rows saved in {path}"
             if self.processes.leads:
-                write_atomically(path, json.dumps({"step": step, "what": what, "rows": rows}) + "\n")
+                try:
+                    write_atomically(path, json.dumps({"step": step, "what": what, "rows": rows}) + "\n")
+                except OSError as error:  # a full disk must not hide why the training stopped
+                    where = f"rows {', '.join(map(str, rows))}; they could not be saved in {path}: {error.strerror}"
         message = (
             f"{what} at step {step}: look for NaN or very large numbers in that batch of {len(rows)} ({where}), "
             "or lower the learning rate"

@@ -1,5 +1,7 @@
 """What a :class:`~unlabeled.medical.model.PneumoniaModel` will do: settings checked, trainings laid out and priced."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,13 +13,15 @@ from unlabeled.core.audit.watch import Watch
 from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget
 from unlabeled.core.dry_run import estimate
-from unlabeled.core.errors import DataError
+from unlabeled.core.encoder import Backbone
+from unlabeled.core.errors import CollapseError, DataError
 from unlabeled.core.finetuning import Tuning
 from unlabeled.core.masking import count_hidden
 from unlabeled.core.pretext import Pretraining
-from unlabeled.core.seeds import derive
+from unlabeled.core.seeds import derive, generator
 from unlabeled.core.store import Store
-from unlabeled.core.training import History, TrainingSettings
+from unlabeled.core.training import History, Log, TrainingSettings, fit
+from unlabeled.core.views import PictureView
 from unlabeled.medical import _network as network
 from unlabeled.medical import _start as starting
 from unlabeled.medical._finetuning import Labelled, prepare
@@ -28,8 +32,12 @@ if TYPE_CHECKING:
     from unlabeled.medical.model import PneumoniaModel
 
 PRETRAIN_BATCH, FINETUNE_BATCH = 128, 32
+# Another look at the same film, of one strength in every run, so that alignments compare from run to run.
+VIEW = PictureView()
 # Small collections get smaller batches: an epoch is then at least so many steps.
 STEPS_AN_EPOCH = 16
+# A judge is asked so often in a pretraining.
+JUDGED = 8
 # Many labels are each seen at least so often in fine-tuning.
 PASSES = 4
 # Highest learning rate of fine-tuning: those of adapters and head were best of three (benchmarks/finetuning.py).
@@ -43,6 +51,7 @@ def check(model: "PneumoniaModel") -> None:
     for what, value, fits, said in (
         ("layer decay", model.layer_decay, 0 < model.layer_decay <= 1, "above 0 and at most 1"),
         ("mask ratio", model.mask_ratio, 0 < model.mask_ratio < 1, "between 0 and 1"),
+        ("learning rate", model.lr, model.lr > 0, "above 0"),
         ("temperature", model.temperature, model.temperature > 0, "above 0"),
         ("strength of the augmentation", model.augmentation, 0 <= model.augmentation <= 2, "between 0 and 2"),
     ):
@@ -57,7 +66,7 @@ def check(model: "PneumoniaModel") -> None:
         )
     if model.task in HIDING and model.masking != "adaptive":  # which keeps within its limits by itself
         tokens = (model.image_size // model.patch) ** 2
-        count_hidden(max(2, round(tokens * SPARSE)) if model.masking == "sparse" else tokens, model.mask_ratio)
+        count_hidden(max(2, round(tokens * SPARSE)) if model.masking.startswith("sparse") else tokens, model.mask_ratio)
 
 
 def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], *, size: int) -> None:
@@ -124,7 +133,43 @@ def pretraining(model: "PneumoniaModel", pixels: NDArray[np.uint8] | Store) -> t
         transform=Augment.of_strength(model.augmentation),
     )
     steps = model.pretrain_epochs * batches.per_epoch
-    return batches, TrainingSettings(steps=steps, lr=1e-3, checkpoint_every=max(1, min(200, steps // 10)))
+    return batches, TrainingSettings(steps=steps, lr=model.lr, checkpoint_every=max(1, min(200, steps // 10)))
+
+
+def train(
+    model: "PneumoniaModel",
+    pixels: NDArray[np.uint8] | Store,
+    *,
+    asked: Labelled | None,
+    state: Path | None,
+    log: Log | None,
+    judge: Callable[[Backbone], float] | None,
+) -> tuple[Pretraining, History]:
+    """See :meth:`PneumoniaModel.pretrain`; the model itself stays as it is, unless the training collapses: then it
+    has the last healthy weights."""
+    module, (batches, settings) = started(model), pretraining(model, pixels)
+    start = {} if model.start_ is None else {"start": str(model.start_)}
+    try:
+        history = fit(
+            module,
+            batches,
+            settings=settings,
+            seed=model.random_state,
+            state=state,
+            describe={
+                "model": model.get_params(), "images": fingerprint.of_array(pixels), **start, **described(asked)
+            },
+            validate=None if judge is None else lambda: judge(module.backbone),
+            validate_every=max(1, settings.steps // JUDGED),
+            watch=watch(batches, asked),
+            log=log,
+            label="pretraining",
+        )  # fmt: skip
+    except CollapseError as error:
+        if error.kept is not None and error.history is not None:
+            model.learnt(module, pixels, error.history)
+        raise
+    return module, history
 
 
 def described(asked: Labelled | None) -> dict[str, str]:
@@ -135,8 +180,9 @@ def described(asked: Labelled | None) -> dict[str, str]:
 def watch(batches: Batches, asked: Labelled | None) -> Watch | None:
     """A watch over pictures that are trained on, or over the labelled ones whose labels are to be looked at."""
     if asked is None:
-        return Watch.over(batches)
-    return Watch(standardise(torch.from_numpy(asked.images)), labels=asked.labels)
+        return Watch.over(batches, view=VIEW)
+    sample = standardise(torch.from_numpy(asked.images))
+    return Watch(sample, view=VIEW(sample, generator(0, "watch", 1)), labels=asked.labels)
 
 
 def finetuning(model: "PneumoniaModel", labels: int) -> TrainingSettings:

@@ -19,7 +19,7 @@ from unlabeled.core.pretext import Pretraining
 from unlabeled.core.seeds import derive
 from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.store import Store
-from unlabeled.core.training import History, fit
+from unlabeled.core.training import History
 from unlabeled.medical import _finetuning as finetuning
 from unlabeled.medical import _network as network
 from unlabeled.medical import _novelty as novelty
@@ -35,7 +35,6 @@ from unlabeled.medical.splits import digests
 from unlabeled.medical.tasks import Masking, Task
 
 # A pretraining with a judge is judged so often.
-JUDGED = 8
 
 Pixels = TypeVar("Pixels", NDArray[np.uint8], Store)
 
@@ -55,6 +54,7 @@ class PneumoniaModel(BaseEstimator):
         mask_ratio: share of the patches hidden in pretraining.
         temperature: of the contrastive task.
         augmentation: strength of the random crops and contrasts of pretraining, 0 to 2 (1: as in ``Augment``).
+        lr: highest learning rate of pretraining.
         pretrain_epochs: passes over the pictures without labels.
         finetune_steps: optimiser steps on the labelled pictures (32 a step).
         tuning: what the labels may change of a pretrained network: ``full`` (all of it), ``adapters`` (a low-rank
@@ -98,6 +98,7 @@ class PneumoniaModel(BaseEstimator):
         mask_ratio: float = 0.75,
         temperature: float = 0.2,
         augmentation: float = 1.0,
+        lr: float = 1e-3,
         pretrain_epochs: int = 50,
         finetune_steps: int = 300,
         tuning: Tuning = "full",
@@ -109,7 +110,7 @@ class PneumoniaModel(BaseEstimator):
         self.dim, self.depth, self.heads, self.class_token = dim, depth, heads, class_token
         self.task, self.masking = task, masking
         self.mask_ratio, self.temperature, self.augmentation = mask_ratio, temperature, augmentation
-        self.pretrain_epochs = pretrain_epochs
+        self.lr, self.pretrain_epochs = lr, pretrain_epochs
         self.finetune_steps, self.tuning, self.layer_decay = finetune_steps, tuning, layer_decay
         self.folds, self.random_state = folds, random_state
 
@@ -163,25 +164,13 @@ class PneumoniaModel(BaseEstimator):
                 (:func:`~unlabeled.core.training.forget`) once the model is saved.
             log: receives ``{name: value}, step``.
             judge: asked eight times on the way how good the features are (higher is better); the best are kept.
+
+        Raises:
+            CollapseError: the embeddings no longer tell pictures apart; this model has the last healthy weights.
         """
         pixels = self._checked(images) if isinstance(images, Store) else self._pixels(images)
-        module, (batches, settings) = planning.started(self), planning.pretraining(self, pixels)
-        print_, start = fingerprint.of_array(pixels), {} if self.start_ is None else {"start": str(self.start_)}
-        history = fit(
-            module,
-            batches,
-            settings=settings,
-            seed=self.random_state,
-            state=state,
-            describe={"model": self.get_params(), "images": print_, **start, **planning.described(asked)},
-            validate=None if judge is None else lambda: judge(module.backbone),
-            validate_every=max(1, settings.steps // JUDGED),
-            watch=planning.watch(batches, asked),
-            log=log,
-            label="pretraining",
-        )
-        self.module_ = module
-        self._remember_pretraining(pixels, history)
+        module, history = planning.train(self, pixels, asked=asked, state=state, log=log, judge=judge)
+        self.learnt(module, pixels, history)
         return self
 
     def lessons(self, images: ImageSet | NDArray[np.uint8] | Store) -> dict[str, Lesson]:
@@ -189,14 +178,14 @@ class PneumoniaModel(BaseEstimator):
         :meth:`taught` takes note of it afterwards."""
         pixels = self._checked(images) if isinstance(images, Store) else self._pixels(images)
         self.module_ = planning.started(self)
-        return {"radiographs": Lesson(self.module_, planning.pretraining(self, pixels)[0])}
+        return {"radiographs": Lesson(self.module_, planning.pretraining(self, pixels)[0], planning.VIEW)}
 
     def taught(
         self, images: ImageSet | NDArray[np.uint8] | Store, histories: Mapping[str, History]
     ) -> "PneumoniaModel":
         """Ends what :meth:`lessons` on the same pictures began: the encoder counts as pretrained."""
         pixels = self._checked(images) if isinstance(images, Store) else self._pixels(images)
-        self._remember_pretraining(pixels, histories["radiographs"])
+        self.learnt(self.module_, pixels, histories["radiographs"])
         return self
 
     def pretraining_cost(self, images: ImageSet | NDArray[np.uint8]) -> Budget:
@@ -375,7 +364,9 @@ class PneumoniaModel(BaseEstimator):
     def _fresh(self) -> Pretraining:
         return planning.fresh(self)
 
-    def _remember_pretraining(self, pixels: NDArray[np.uint8] | Store, history: History) -> None:
+    def learnt(self, module: Pretraining, pixels: NDArray[np.uint8] | Store, history: History) -> None:
+        """Takes over a network that was pretrained on ``pixels``."""
+        self.module_ = module
         self._remember_nothing()
         self.pretraining_ = {
             "images": len(pixels),

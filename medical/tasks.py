@@ -2,21 +2,20 @@
 
 from typing import Literal, get_args
 
-import torch
-from torch import Tensor
-
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
-from unlabeled.core.masking import AdaptiveMask, BlockMask, Mask, RandomMask, SalientMask
+from unlabeled.core.informed_masking import AdaptiveMask, SalientMask
+from unlabeled.core.masking import BlockMask, Mask, RandomMask
 from unlabeled.core.pretext import Joint, MaskedReconstruction, NTXent, OrderPrediction, Pretext, Rotation, VICReg
 from unlabeled.core.seeds import derive
 from unlabeled.core.tokens import GridPatches
 from unlabeled.core.views import PictureView
+from unlabeled.medical.lungs import LungFields
 
 Task = Literal["masked", "contrastive", "vicreg", "rotation", "order", "joint"]
 HIDING: tuple[Task, ...] = ("masked", "joint")  # the tasks that masking is for
 SPARSE = 0.5  # share of the patches that take part in sparse masking
-Masking = Literal["random", "lungs", "blocks", "adaptive", "sparse"]
+Masking = Literal["random", "lungs", "blocks", "adaptive", "sparse", "sparse-random"]
 
 
 def build_task(
@@ -35,9 +34,10 @@ def build_task(
         task: masked reconstruction; NT-Xent or VICReg on two crops; quarter turns; scrambled patches; or masked
             reconstruction with NT-Xent beside it at a tenth of the weight (0.03 and 0.3 were no better: settings.md
             in benchmarks/results).
-        masking: for the tasks that hide patches: ``random`` ones; random ones ``lungs`` first; two ``blocks``
-            (inpainting); ``adaptive`` to what is hard at the moment; ``sparse``, where only half of
-            the patches take part at all: those with most contrast, and random ones.
+        masking: for the tasks that hide patches: ``random`` ones; random ones, ``lungs`` first, where this picture has
+            them (:class:`~unlabeled.medical.lungs.LungFields`); two ``blocks`` (inpainting); ``adaptive`` to what is
+            hard at the moment; ``sparse``, where only half of the patches take part at all: those with most contrast,
+            and random ones; ``sparse-random``, where that half is random.
         mask_ratio: share of the patches that is hidden (of those that take part).
         temperature: of NT-Xent.
         augmentation: strength of the two views (1: the defaults).
@@ -78,7 +78,7 @@ def build_mask(tokenizer: GridPatches, *, masking: Masking, ratio: float, seed: 
         case "random":
             return RandomMask(ratio, seed=seed)
         case "lungs":
-            return RandomMask(ratio, prior=lung_prior(tokenizer.rows, tokenizer.columns), seed=seed)
+            return RandomMask(ratio, prior=LungFields(tokenizer.rows, tokenizer.columns), seed=seed)
         case "blocks":
             return BlockMask((tokenizer.rows, tokenizer.columns), ratio=ratio, blocks=2, seed=seed)
         case "adaptive":
@@ -87,15 +87,5 @@ def build_mask(tokenizer: GridPatches, *, masking: Masking, ratio: float, seed: 
             return AdaptiveMask(tokenizer.tokens, ratio=(low, high), seed=seed)
         case "sparse":
             return SalientMask(active=SPARSE, ratio=ratio, seed=seed)
-
-
-def lung_prior(rows: int, columns: int, *, inside: float = 3.0) -> Tensor:
-    """Weights (rows x columns,) of an average frontal chest film: 1 outside the lung fields, ``inside`` within.
-
-    Two soft ellipses stand for the lung fields of an upright frontal film that fills the frame: centres at 45 % of the
-    height and 30 and 70 % of the width, half axes 30 and 17 %. No segmenter, and no claim about a single patient.
-    """
-    y = (torch.arange(rows) + 0.5)[:, None] / rows
-    x = (torch.arange(columns) + 0.5)[None, :] / columns
-    distance = torch.stack([((y - 0.45) / 0.30) ** 2 + ((x - side) / 0.17) ** 2 for side in (0.30, 0.70)]).amin(0)
-    return (1 + (inside - 1) * torch.sigmoid(4 * (1 - distance))).reshape(-1)
+        case "sparse-random":
+            return SalientMask(active=SPARSE, chance=1.0, ratio=ratio, seed=seed)

@@ -31,11 +31,16 @@ class Twin:
     histories: Mapping[str, History]
 
 
+def random_twin(masking: str) -> str:
+    """The masking that differs from ``masking`` by chance alone: as many patches take part, and they are random."""
+    return "sparse-random" if masking == "sparse" else "random"
+
+
 def check(masking: str, *, hides: bool = True) -> None:
     """Raises a DataError where there is nothing to compare: the task hides nothing, or at random already."""
     if not hides:
         raise DataError("--beside-random compares masks, and this task hides nothing: choose another --task")
-    if masking == "random":
+    if masking in ("random", "sparse-random"):
         raise DataError("--beside-random compares with random masks: choose another --masking")
 
 

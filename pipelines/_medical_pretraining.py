@@ -17,6 +17,7 @@ from unlabeled.medical.images import ImageSet
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.tasks import HIDING
 from unlabeled.pipelines import _ablation as ablation
+from unlabeled.pipelines._collapse import last_healthy
 from unlabeled.pipelines._medical_exchange import settings_of
 from unlabeled.pipelines._medical_output import write_skips
 from unlabeled.pipelines.jobs import Outcome
@@ -49,7 +50,8 @@ def pretrain(
     ) as run:
         beside = _beside(model, images, out, synthetic, rates, asked, run) if beside_random else None
         state = out.with_name(f".{out.name}.state")
-        model.pretrain(images, asked=asked, state=state, log=priced(run.metrics, rates))
+        with last_healthy(run, out, model.save):
+            model.pretrain(images, asked=asked, state=state, log=priced(run.metrics, rates))
         model.provenance_["pretraining_run"] = run.run_id
         quality = None
         if model.fills_in:
@@ -119,7 +121,7 @@ def _beside(
 
 
 def _with_random_masks(model: PneumoniaModel) -> PneumoniaModel:
-    return copy.deepcopy(model).set_params(masking="random")
+    return copy.deepcopy(model).set_params(masking=ablation.random_twin(model.masking))
 
 
 def _history(model: PneumoniaModel) -> History:

@@ -15,6 +15,7 @@ from unlabeled.core.report import training_report
 from unlabeled.core.training import History, forget
 from unlabeled.pipelines import _ablation as ablation
 from unlabeled.pipelines import _sensors_files as files
+from unlabeled.pipelines._collapse import last_healthy
 from unlabeled.sensors import report as pages
 from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.readers import read
@@ -50,7 +51,7 @@ def pretrain(
         run.tags(prints(fleet, normal))
         beside = None
         if beside_random:
-            other, folder = clone(template).set_params(masking="random"), ablation.folder_beside(keep)
+            other, folder = _with_random_masks(template), ablation.folder_beside(keep)
 
             def train() -> tuple[str, Mapping[str, History]]:
                 trained, run_id = pretrain(
@@ -61,7 +62,8 @@ def pretrain(
 
             beside = ablation.twin(folder, made_of={**params(other), **prints(fleet, normal)}, train=train)
         log = priced(run.metrics, rates)
-        monitor.pretrain(files.first(fleet, normal), normal_share=1.0, state=state, log=log)
+        with last_healthy(run, keep, lambda folder: monitor.save(folder, pretraining_run=run.run_id)):
+            monitor.pretrain(files.first(fleet, normal), normal_share=1.0, state=state, log=log)
         monitor.save(keep, pretraining_run=run.run_id)
         forget(state)
         page = training_report(
@@ -86,9 +88,14 @@ def costs(template: MachineMonitor, fleet: Sequence[Recording], *, beside_random
     """What a pretraining on whole recordings would cost, training by training."""
     budgets = [template.pretraining_cost(fleet, normal_share=1.0)]
     if beside_random:
-        other: MachineMonitor = clone(template).set_params(masking="random")
+        other = _with_random_masks(template)
         budgets.append(replace(other.pretraining_cost(fleet, normal_share=1.0), label="with random masks"))
     return budgets
+
+
+def _with_random_masks(template: MachineMonitor) -> MachineMonitor:
+    monitor: MachineMonitor = clone(template)
+    return monitor.set_params(masking=ablation.random_twin(template.masking))
 
 
 def learnt_before(folder: Path) -> MachineMonitor:
@@ -102,8 +109,9 @@ def learnt_before(folder: Path) -> MachineMonitor:
 def check_nothing_asked(template: MachineMonitor) -> None:
     """Raises a DataError where an encoder that is given would ignore what was asked of its pretraining."""
     usual = MachineMonitor()
-    names = ("steps", "task", "masking", "mask_ratio", "shaft_hz")
-    asked = [f"--{name.replace('_', '-')}" for name in names if getattr(template, name) != getattr(usual, name)]
+    names = {"steps": "steps", "task": "task", "masking": "masking", "mask_ratio": "mask-ratio", "shaft_hz": "shaft-hz",
+             "lr": "learning-rate"}  # fmt: skip
+    asked = [f"--{option}" for name, option in names.items() if getattr(template, name) != getattr(usual, name)]
     if asked:
         raise DataError(f"an encoder that is given has been taught already: leave out {', '.join(asked)}")
 

@@ -44,6 +44,7 @@ def pretrain(
     dim: Annotated[int, typer.Option(help="Width of the encoder; a multiple of 16.", min=16)] = 64,
     depth: Annotated[int, typer.Option(help="Blocks of the encoder.", min=1)] = 3,
     steps: Annotated[int, typer.Option(help="Each takes a batch of every kind.", min=1)] = 1500,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.", min=1e-6)] = 1e-3,
     seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
@@ -59,6 +60,7 @@ def pretrain(
 
     return job.pretrain(
         out=out, xrays=xrays, machines=machines or (), payments=payments, size=size, normal_share=normal_share,
-        fs=fs, every=every, until=until, shape=job.Shape(dim=dim, depth=depth), steps=steps, seed=seed, dry_run=dry_run,
+        fs=fs, every=every, until=until, shape=job.Shape(dim=dim, depth=depth), steps=steps,
+        learning_rate=learning_rate, seed=seed, dry_run=dry_run,
         rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip

@@ -25,7 +25,7 @@ Input = Annotated[
 Seed = Annotated[int, typer.Option(help="Fixes everything random.")]
 # As in unlabeled.medical.tasks, which loads PyTorch and so cannot be imported for --help; a test holds them together.
 TaskName = Literal["masked", "contrastive", "vicreg", "rotation", "order", "joint"]
-MaskingName = Literal["random", "lungs", "blocks", "adaptive", "sparse"]
+MaskingName = Literal["random", "lungs", "blocks", "adaptive", "sparse", "sparse-random"]
 TuningName = Literal["full", "adapters", "head"]
 FormatName = Literal["huggingface", "onnx"]
 
@@ -59,6 +59,7 @@ def pretrain(
     mask_ratio: Annotated[float, typer.Option(help="Share of the patches that is hidden, 0 to 1.")] = 0.75,
     temperature: Annotated[float, typer.Option(help="Of the contrastive task, above 0.")] = 0.2,
     augmentation: Annotated[float, typer.Option(help="Strength of crops and contrasts, 0 to 2.")] = 1.0,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
     class_token: Annotated[
         bool, typer.Option("--class-token", help="Add the token of no patch that a ViTMAE has (see 'export').")
     ] = False,
@@ -82,8 +83,9 @@ def pretrain(
 
     return job.pretrain(
         source, out=out, size=size, start_from=start_from, epochs=epochs, task=task, masking=masking,
-        mask_ratio=mask_ratio, temperature=temperature, augmentation=augmentation, class_token=class_token, seed=seed,
-        split_column=split_column, split=split, labels=labels, beside_random=beside_random,
+        mask_ratio=mask_ratio, temperature=temperature, augmentation=augmentation, learning_rate=learning_rate,
+        class_token=class_token, seed=seed, split_column=split_column, split=split, labels=labels,
+        beside_random=beside_random,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 

@@ -44,10 +44,13 @@ TaskName = Annotated[
     ),
 ]
 MaskingName = Annotated[
-    Literal["random", "bearing", "time", "band", "adaptive", "sparse"],
+    Literal["random", "bearing", "time", "band", "adaptive", "sparse", "sparse-random"],
     typer.Option("--masking", help="What a task that fills in hides; 'random' is the ablation of all others."),
 ]
 Ratio = Annotated[float, typer.Option(help="Share of the patches that is hidden.", min=0.05, max=0.95)]
+LearningRate = Annotated[
+    float, typer.Option("--learning-rate", help="Highest learning rate of the pretraining.", min=SMALLEST)
+]
 Shaft = Annotated[
     float | None,
     typer.Option(help="Shaft speed in revolutions a second, for --masking bearing (default: unknown).", min=SMALLEST),
@@ -72,6 +75,7 @@ def fit(
     masking: MaskingName = "random",
     mask_ratio: Ratio = 0.6,
     shaft_hz: Shaft = None,
+    learning_rate: LearningRate = 1e-3,
     seed: Seed = 0,
     beside_random: BesideRandom = False,
     dry_run: DryRun = False,
@@ -86,7 +90,8 @@ def fit(
         inputs, out=out, normal_share=normal_share, normal_until=normal_until, fs=fs, every=every,
         assets=asset or (), pretrain_on=pretrain_on or (), encoder=encoder,
         template=_template(
-            steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, shaft_hz=shaft_hz, random_state=seed
+            steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, shaft_hz=shaft_hz, lr=learning_rate,
+            random_state=seed,
         ),
         beside_random=beside_random, dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
@@ -127,6 +132,7 @@ def backtest(
     masking: MaskingName = "random",
     mask_ratio: Ratio = 0.6,
     shaft_hz: Shaft = None,
+    learning_rate: LearningRate = 1e-3,
     seed: Seed = 0,
 ) -> Outcome:
     """Replay runs to failure and count lead time and false alarms, ours beside plain 3-sigma rules."""
@@ -137,7 +143,8 @@ def backtest(
         healthy=healthy or (), running_column=running_column, fs=fs, every=every, assets=asset or (),
         pretrain_on=pretrain_on or (),
         template=_template(
-            steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, shaft_hz=shaft_hz, random_state=seed
+            steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, shaft_hz=shaft_hz, lr=learning_rate,
+            random_state=seed,
         ),
     )  # fmt: skip
 

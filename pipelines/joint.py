@@ -73,6 +73,7 @@ def pretrain(
     until: str | None = None,
     shape: Shape | None = None,
     steps: int = 1500,
+    learning_rate: float = 1e-3,
     seed: int = 0,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
@@ -87,6 +88,7 @@ def pretrain(
         fs, every: sampling rate (Hz) and seconds between snapshots, where the machines' files do not say.
         until: payments before this time only.
         steps: each takes a batch of every kind.
+        learning_rate: the highest.
 
     Raises:
         DataError: fewer than two kinds of data.
@@ -104,7 +106,9 @@ def pretrain(
     if payments is not None:
         rooms["fraud"] = _payments(payments, until, shape, seed)
     lessons = {kind: lesson for room in rooms.values() for kind, lesson in room.lessons.items()}
-    settings = TrainingSettings(steps=steps, lr=1e-3, checkpoint_every=max(1, min(200, steps // 10)), device="cpu")
+    settings = TrainingSettings(
+        steps=steps, lr=learning_rate, checkpoint_every=max(1, min(200, steps // 10)), device="cpu"
+    )
     reads = ", ".join(room.reads for room in rooms.values())
     if dry_run:
         return cost.dry_run(
@@ -114,7 +118,7 @@ def pretrain(
             left_out="reading the data, what each vertical does after its pretraining, and the report",
         )
     made_of = {"kinds": ", ".join(lessons), "dim": shape.dim, "depth": shape.depth, "heads": shape.heads,
-               "steps": steps, "seed": seed, "data": reads}  # fmt: skip
+               "steps": steps, "lr": learning_rate, "seed": seed, "data": reads}  # fmt: skip
     prints = fingerprint.of_names(room.fingerprint for room in rooms.values())
     state = out.with_name(f".{out.name}.state")
     with tracking.run(EXPERIMENT, f"pretrain {out.name}", params=made_of, tags={"data.fingerprint": prints}) as run:

@@ -49,6 +49,7 @@ def pretrain(
     mask_ratio: float = 0.75,
     temperature: float = 0.2,
     augmentation: float = 1.0,
+    learning_rate: float = 1e-3,
     class_token: bool = False,
     split_column: str | None = None,
     split: str | None = None,
@@ -65,7 +66,8 @@ def pretrain(
     """
     model = begin(
         start_from, size=size, pretrain_epochs=epochs, task=task, masking=masking, mask_ratio=mask_ratio,
-        temperature=temperature, augmentation=augmentation, class_token=class_token, random_state=seed,
+        temperature=temperature, augmentation=augmentation, lr=learning_rate, class_token=class_token,
+        random_state=seed,
     )  # fmt: skip
     if beside_random:
         pretraining.check_beside_random(model)

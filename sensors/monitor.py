@@ -17,7 +17,7 @@ from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget
 from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone, Encoder
-from unlabeled.core.errors import DataError
+from unlabeled.core.errors import CollapseError, DataError
 from unlabeled.core.hardware import one_thread
 from unlabeled.core.normality import Detector, Mahalanobis, NearestNeighbour, NormalModel
 from unlabeled.core.pretext import Pretext, Pretraining
@@ -25,12 +25,13 @@ from unlabeled.core.seeds import derive
 from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.tokens import GridPatches
 from unlabeled.core.training import History, TrainingSettings, fit
+from unlabeled.core.views import SignalView
 from unlabeled.sensors import _checks, explain, features
 from unlabeled.sensors.alarms import AlarmRule
 from unlabeled.sensors.baselines import usual_rules
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
 from unlabeled.sensors.stream import Stream, fused
-from unlabeled.sensors.tasks import Masking, Task, bearing_prior, build_task, foretelling_error, foretells
+from unlabeled.sensors.tasks import Masking, Task, bearing_prior, build_task, foretelling_error, foretells, time_steps
 from unlabeled.sensors.views import Scaling, departure, look
 
 KIND = "sensors.MachineMonitor"
@@ -128,10 +129,16 @@ class MachineMonitor(BaseEstimator):
 
         Raises:
             DataError: nothing that can be judged, or machines of different kinds.
+            CollapseError: the embeddings no longer tell pictures apart; the encoder has its last healthy weights.
         """
-        pictures, used = self._pictures(fleet, normal_share, normal_until)
-        self._learn(pictures, fleet[0].fs, state=state, log=log)
-        self.fleet_, self.pretrained_ = used, True
+        pictures, self.fleet_ = self._pictures(fleet, normal_share, normal_until)
+        try:
+            self._learn(pictures, fleet[0].fs, state=state, log=log)
+        except CollapseError as error:
+            if error.history is not None:
+                self.history_, self.pretrained_ = error.history, True
+            raise
+        self.pretrained_ = True
         return self
 
     def lessons(
@@ -141,7 +148,7 @@ class MachineMonitor(BaseEstimator):
         :meth:`taught` takes note of it afterwards."""
         pictures, self.fleet_ = self._pictures(fleet, normal_share, normal_until)
         module, batches, _ = self.planned(pictures, fleet[0].fs)
-        return {"machines": Lesson(module, batches)}
+        return {"machines": Lesson(module, batches, SignalView())}
 
     def taught(self, histories: Mapping[str, History]) -> "MachineMonitor":
         """Ends what :meth:`lessons` began: the encoder counts as pretrained."""
@@ -295,7 +302,8 @@ class MachineMonitor(BaseEstimator):
     def build(self, channels: int, grid: tuple[int, int], fs: float | None) -> None:
         """A fresh encoder and pretext task for pictures of this shape, at this sampling rate (``None`` for trends)."""
         # Neighbouring bands belong together; indicators are things of different kinds.
-        patch = (8, 4) if grid == (features.BANDS, features.COLUMNS) else (1, 4)
+        bands = 8 if grid == (features.BANDS, features.COLUMNS) else 1
+        patch = (bands, time_steps(task=self.task, masking=self.masking))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.random_state, "sensors", "weights"))
             tokenizer = GridPatches(grid=grid, patch=patch, dim=self.dim, channels=channels)
@@ -339,7 +347,9 @@ class MachineMonitor(BaseEstimator):
 
     def _train(self, pictures: NDArray[np.float32], fs: float | None, state: Path | None, log: Log | None) -> History:
         module, batches, settings = self.planned(pictures, fs)
-        asked = {name: getattr(self, name) for name in ("dim", "depth", "task", "masking", "mask_ratio", "shaft_hz")}
+        asked = {
+            name: getattr(self, name) for name in ("dim", "depth", "task", "masking", "mask_ratio", "shaft_hz", "lr")
+        }
         return fit(
             module,
             batches,
@@ -347,7 +357,7 @@ class MachineMonitor(BaseEstimator):
             seed=self.random_state,
             state=state,
             describe={"model": KIND, "data": fingerprint.of_array(pictures), **asked},
-            watch=Watch.over(batches, rows=64),
+            watch=Watch.over(batches, rows=64, view=SignalView()),
             log=log,
             label="pretraining",
         )

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
-from unlabeled.core.masking import AdaptiveMask, BlockMask, Mask, RandomMask, SalientMask
+from unlabeled.core.informed_masking import AdaptiveMask, SalientMask
+from unlabeled.core.masking import BlockMask, Mask, RandomMask
 from unlabeled.core.pretext import Joint, MaskedReconstruction, NextPatch, NTXent, OrderPrediction, Pretext, VICReg
 from unlabeled.core.seeds import derive
 from unlabeled.core.tokens import GridPatches, take
@@ -18,7 +19,7 @@ from unlabeled.core.views import SignalView
 
 Task = Literal["masked", "next", "contrastive", "vicreg", "order", "joint"]
 HIDING: tuple[Task, ...] = ("masked", "joint")  # the tasks that masking is for
-Masking = Literal["random", "bearing", "time", "band", "adaptive", "sparse"]
+Masking = Literal["random", "bearing", "time", "band", "adaptive", "sparse", "sparse-random"]
 
 SHAFT_HZ = (10.0, 1000.0)  # where ISO 20816-1 measures the vibration that a shaft causes
 SHAFT_ORDERS = 20.0
@@ -38,7 +39,7 @@ def build_task(
         masking: for the tasks that hide patches: ``random`` ones; random ones with those of the ``bearing`` prior
             first; a gap in ``time``; a gap in frequency (``band``; of a trend, whole indicators); ``adaptive`` to what
             is hard at the moment; ``sparse``, where only half of the patches take part at all: those
-            with most energy, and random ones.
+            with most energy, and random ones; ``sparse-random``, where that half is random.
         mask_ratio: share of the patches that is hidden (of those that take part).
         prior: weights of the patches for ``bearing`` (:func:`bearing_prior`).
 
@@ -72,6 +73,13 @@ def build_task(
             return Joint({"masked": (masked(), 1.0), "vicreg": (VICReg(dim, view=SignalView(), seed=views), 0.1)})
 
 
+def time_steps(*, task: Task, masking: Masking) -> int:
+    """Columns of a picture, or rows of a trend, in one patch: what is about time is cut finely, so that there are many
+    gaps to hide, orders to tell and steps to foretell; anything else coarsely, which costs a quarter."""
+    about_time = task in ("next", "order") or (task in HIDING and masking == "time")
+    return 1 if about_time else 4
+
+
 def build_mask(tokenizer: GridPatches, *, masking: Masking, ratio: float, prior: Tensor | None, seed: int) -> Mask:
     """See :func:`build_task`."""
     grid = (tokenizer.rows, tokenizer.columns)
@@ -88,6 +96,8 @@ def build_mask(tokenizer: GridPatches, *, masking: Masking, ratio: float, prior:
             return AdaptiveMask(tokenizer.tokens, ratio=(low, high), seed=seed)
         case "sparse":
             return SalientMask(active=0.5, ratio=ratio, salience="energy", seed=seed)
+        case "sparse-random":
+            return SalientMask(active=0.5, chance=1.0, ratio=ratio, seed=seed)
 
 
 def check_bearing(masking: str, *, waveform: bool) -> None:

@@ -25,6 +25,7 @@ RANK, DEVIATION = f"{PREFIX}effective_rank", f"{PREFIX}deviation"
 PROJECTED_RANK, PROJECTED_DEVIATION = f"{PREFIX}projected_rank", f"{PREFIX}projected_deviation"
 _CHUNK = 64
 
+View = Callable[[Tensor, torch.Generator], Tensor]
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 
 
@@ -55,9 +56,10 @@ class Watch:
 
     Ranks and deviations decide, by how much they exceed what a collapsed encoder has (rank 1, deviation 0). A look
     is low when any such excess is less than ``least`` of the best it has risen to, or ``least`` squared of the best
-    altogether; ``patience`` low looks in a row are a collapse. A height counts as risen to when an earlier look was
-    lower: healthy masked reconstruction first learns what all inputs share, and falls to a tenth of the untrained
-    encoder's excess before it rises. Projections know no such dip, so that their untrained height counts as well.
+    altogether; ``patience`` low looks in a row are a collapse, or a single one where the training ends with it. A
+    height counts as risen to when an earlier look was lower: healthy masked reconstruction first learns what all
+    inputs share, and falls to a tenth of the untrained encoder's excess before it rises. Projections know no such
+    dip, so that their untrained height counts as well.
 
     Args:
         sample: what the backbone reads, (N, ...).
@@ -99,7 +101,7 @@ class Watch:
         batches: Batches,
         *,
         rows: int = 128,
-        views: int = 1,
+        view: View | None = None,
         labels: ArrayLike | None = None,
         seed: int = 0,
         every: int | None = None,
@@ -111,22 +113,17 @@ class Watch:
         ``None`` where there is a single row: there is nothing to tell apart.
 
         Args:
-            views: 2 for a second augmentation (and so alignment and uniformity); the batches need a transform then.
+            view: makes another view of what is looked at (:mod:`unlabeled.core.views`), for alignment and uniformity.
             labels: (N,) one for every row of the batches' arrays.
         """
-        if views not in (1, 2) or (views == 2 and batches.transform is None):
-            raise ValueError("one view, or two where the batches have a transform that makes them differ")
         if batches.rows < 2:
             return None
         chosen = torch.randperm(batches.rows, generator=generator(seed, "watch"))[:rows].numpy()
         plain = tuple(select(array, chosen) for array in batches.arrays)
-        seen = [
-            plain[0] if batches.transform is None else batches.transform(plain, generator(seed, "watch", number))[0]
-            for number in range(views)
-        ]
+        seen = plain[0] if batches.transform is None else batches.transform(plain, generator(seed, "watch", 0))[0]
         return cls(
-            seen[0],
-            view=seen[1] if views == 2 else None,
+            seen,
+            view=None if view is None else view(seen, generator(seed, "watch", 1)),
             labels=None if labels is None else np.asarray(labels)[chosen],
             every=every,
             least=least,
@@ -179,8 +176,12 @@ class Watch:
         module.train(training)
         return dict(zip(self.names(module), numbers, strict=True))
 
-    def health(self, curves: Curves) -> Health:
-        """A function of the curves alone: a resumed training needs nothing else to go on judging."""
+    def health(self, curves: Curves, *, ended: bool = False) -> Health:
+        """A function of the curves alone: a resumed training needs nothing else to go on judging.
+
+        Args:
+            ended: no look will follow the latest, so that a low one needs no others to be believed.
+        """
         tracks = [track for track in _tracks() if track.name in curves]
         low, kept, said = 0, None, "no look yet"
         for looks in zip(*(curves[track.name] for track in tracks), strict=True):
@@ -188,14 +189,15 @@ class Watch:
             low, kept = (low + 1, kept) if any(under) else (0, looks[0][0])
             shown = [t for t, below in zip(tracks, under, strict=True) if below] or tracks
             said = " and ".join(track.words() for track in shown)
-        return Health(low, low >= self.patience, kept, said)
+        return Health(low, low >= (1 if ended else self.patience), kept, said)
 
     def error(self, health: Health, module: nn.Module, *, step: int, where: str) -> CollapseError:
         """What to say about a collapse; ``where`` tells what became of the last healthy weights."""
         first, second = getattr(getattr(module, "pretext", None), "remedies", Pretext.remedies)
+        often = f"and {health.low} looks in a row were that low" if health.low > 1 else "and nothing was left to train"
         return CollapseError(
-            f"the embeddings collapse: at step {step} they have {health.seen}, and {health.low} looks in a row were "
-            f"that low: inputs are hardly told apart. Try {first}, or {second}. {where}",
+            f"the embeddings collapse: at step {step} they have {health.seen}, {often}: inputs are hardly told apart. "
+            f"Try {first}, or {second}. {where}",
             step=step,
             kept=health.kept,
         )

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from unlabeled.core.encoder import Backbone
 
+LOWER_RATE = "a lower learning rate (--learning-rate, lr)"
+
 
 class Loss(NamedTuple):
     """A scalar to minimise, and the named scalars that it is made of (detached, for the curves)."""
@@ -22,10 +24,11 @@ class Pretext(nn.Module, ABC):
     of its randomness from ``step`` and a seed, so that a resumed run repeats what an uninterrupted one does.
 
     Attributes:
-        remedies: the two settings to try, in words, when the embeddings collapse under this task.
+        remedies: the two settings to try when the embeddings collapse under this task, in words and by the names that
+            they have in commands and in Python.
     """
 
-    remedies: ClassVar[tuple[str, str]] = ("a lower learning rate", "a larger batch")
+    remedies: ClassVar[tuple[str, str]] = (LOWER_RATE, "another task (--task, task)")
 
     @abstractmethod
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:

@@ -73,8 +73,6 @@ class NTXent(TwoViews):
         dim, view, projection, seed: see :class:`TwoViews`.
     """
 
-    remedies = ("a higher temperature", "weaker views (view), or a lower learning rate (lr)")
-
     def __init__(
         self,
         dim: int,
@@ -114,8 +112,6 @@ class VICReg(TwoViews):
         invariance, variance, covariance: weights (the paper's 25, 25, 1).
         dim, view, projection, seed: see :class:`TwoViews`.
     """
-
-    remedies = ("a heavier variance term (variance)", "a lower learning rate (lr)")
 
     def __init__(
         self,

@@ -38,8 +38,6 @@ class EventModelling(Pretext):
 
     prior: Tensor | None
 
-    remedies = ("a lower learning rate (lr)", "a larger batch (batch_size)")
-
     def __init__(
         self, tokenizer: EventFields, *, prior: Tensor | None = None, hidden: int = 128, seed: int = 0
     ) -> None:

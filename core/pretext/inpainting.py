@@ -6,7 +6,7 @@ encoder and the per-patch target of He et al. (CVPR 2022).
 
 from typing import Any, Literal
 
-from unlabeled.core.masking import BlockMask
+from unlabeled.core.masking import BlockMask, Prior
 from unlabeled.core.pretext.masked_reconstruction import MaskedReconstruction
 from unlabeled.core.tokens import GridPatches
 
@@ -20,6 +20,8 @@ class Inpainting(MaskedReconstruction):
             frequency of 0.6 was better than one of 0.2 (benchmarks/results/settings.md).
         blocks: how many.
         shape: ``block`` (images), ``time`` (a gap in time) or ``band`` (a gap in frequency, an indicator).
+        prior: where blocks are worth hiding: weights of the tokens, by which their centres are drawn
+            (:class:`~unlabeled.core.masking.Mask`).
         seed: with the step, fixes the blocks.
         decoder: ``dim``, ``depth``, ``heads`` and ``normalise`` of :class:`MaskedReconstruction`.
     """
@@ -31,9 +33,10 @@ class Inpainting(MaskedReconstruction):
         ratio: float = 0.4,
         blocks: int = 2,
         shape: Literal["block", "time", "band"] = "block",
+        prior: Prior | None = None,
         seed: int = 0,
         **decoder: Any,
     ) -> None:
         grid = (tokenizer.rows, tokenizer.columns)
-        mask = BlockMask(grid, ratio=ratio, blocks=blocks, shape=shape, seed=seed)
+        mask = BlockMask(grid, ratio=ratio, blocks=blocks, shape=shape, prior=prior, seed=seed)
         super().__init__(tokenizer, mask=mask, **decoder)

@@ -1,4 +1,9 @@
-"""Several tasks at once on the same batch, weighted: for instance masked reconstruction with a contrastive task."""
+"""Several tasks at once on the same batch, weighted: for instance masked reconstruction with a contrastive task.
+
+Source: hard parameter sharing (Caruana, "Multitask Learning", Machine Learning 28, 1997) with fixed weights; masked
+reconstruction beside a contrastive task as in Huang et al., "Contrastive Masked Autoencoders are Stronger Vision
+Learners" (CMAE), TPAMI 2023.
+"""
 
 from collections.abc import Mapping
 
@@ -12,8 +17,15 @@ from unlabeled.core.pretext.base import Loss, Pretext
 class Joint(Pretext):
     """``total = sum over tasks of weight x loss``; every part of every task is in the curves as ``task.part``.
 
+    Each task draws its own masks or views of the one raw batch, of whatever shape the backbone takes, and its loss
+    keeps its own unit: a weight is a rate of exchange. That of a second task beside masked reconstruction or event
+    modelling (0.1; 0.03 and 0.3 were no better) was measured: benchmarks/results/settings.md and fraud_tasks.md.
+
     Args:
         tasks: by name, each with its weight (above 0).
+
+    Raises:
+        ValueError: no task, or a weight that is not above 0.
     """
 
     def __init__(self, tasks: Mapping[str, tuple[Pretext, float]]) -> None:

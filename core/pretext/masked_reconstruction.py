@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.masking import Mask
-from unlabeled.core.pretext.base import Loss, Pretext
+from unlabeled.core.pretext.base import LOWER_RATE, Loss, Pretext
 from unlabeled.core.seeds import generator
 from unlabeled.core.tokens import GridPatches, Tokens, sincos_2d, take
 
@@ -38,7 +38,7 @@ class MaskedReconstruction(Pretext):
         norm_eps: of the decoder's layer normalisations.
     """
 
-    remedies = ("a lower learning rate (lr)", "another share of hidden patches (mask_ratio)")
+    remedies = (LOWER_RATE, "another share of hidden patches (--mask-ratio, mask_ratio)")
 
     def __init__(
         self,

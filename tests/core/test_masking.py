@@ -3,7 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlabeled.core.masking import RandomMask, random_fields
+from unlabeled.core.informed_masking import AdaptiveMask, SalientMask
+from unlabeled.core.masking import BlockMask, RandomMask, random_fields
 from unlabeled.core.seeds import generator
 from unlabeled.core.tokens import Tokens
 
@@ -57,6 +58,38 @@ def test_a_ratio_that_leaves_no_token_is_refused() -> None:
 def test_a_prior_that_never_hides_a_token_is_refused() -> None:
     with pytest.raises(ValueError, match="positive everywhere"):
         RandomMask(0.5, prior=torch.tensor([1.0, 0.0]))
+
+
+def test_a_prior_that_looks_at_patches_weighs_each_sequence_by_its_own() -> None:
+    patches = torch.zeros(30_000, 4, 2)
+    patches[:15_000, 1] = 1.0
+    patches[15_000:, 2] = 1.0
+    mask = RandomMask(0.25, prior=lambda x: 1 + 3 * x.mean(dim=-1))
+    counts = torch.stack(
+        [
+            torch.bincount(half.flatten(), minlength=4) / 15_000
+            for half in mask(tokens_of(30_000, 4), 0, patches).masked.chunk(2)
+        ]
+    )
+    # Weights of 4 to 1, 1 and 1: the share of each is its weight's.
+    expected = torch.tensor([[1, 4, 1, 1], [1, 1, 4, 1]]) / 7
+    assert torch.allclose(counts, expected, atol=0.015)
+    with pytest.raises(ValueError, match="must hand them over"):
+        mask(tokens_of(2, 4), 0)
+    with pytest.raises(ValueError, match="positive everywhere"):
+        RandomMask(0.25, prior=lambda x: x.mean(dim=-1))(tokens_of(1, 4), 0, patches[:1])
+
+
+def test_a_prior_for_another_number_of_tokens_is_refused_by_every_mask() -> None:
+    patches, prior = torch.rand(2, 16, 3), torch.ones(15)
+    for mask in (
+        RandomMask(0.5, prior=prior),
+        BlockMask((4, 4), prior=prior),
+        AdaptiveMask(16, prior=prior),
+        SalientMask(prior=prior),
+    ):
+        with pytest.raises(ValueError, match=r"one weight for each of 16 tokens, got \(15,\)"):
+            mask(tokens_of(2, 16), 0, patches)
 
 
 def test_visible_fields_are_never_all_of_them_and_every_count_is_equally_likely() -> None:

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlabeled.core.encoder import Backbone, Encoder
-from unlabeled.core.masking import AdaptiveMask, BlockMask, Mask, RandomMask, SalientMask, salience
-from unlabeled.core.pretext import MaskedReconstruction
+from unlabeled.core.informed_masking import AdaptiveMask, SalientMask, salience
+from unlabeled.core.masking import BlockMask, Mask, RandomMask
+from unlabeled.core.pretext import Inpainting, MaskedReconstruction
 from unlabeled.core.tokens import GridPatches, Tokens
 
 
@@ -56,6 +57,14 @@ def test_a_time_gap_hides_whole_columns_and_a_band_whole_rows() -> None:
         whole = hidden.amin(dim=1 + axis)
         assert torch.equal(hidden.amax(dim=1 + axis), whole)
         assert (whole.diff(dim=1).abs().sum(dim=1) <= 2).all()  # one gap
+
+
+def test_inpainting_takes_a_prior_for_where_its_blocks_are() -> None:
+    prior = torch.full((64,), 1e-6)
+    prior[9] = 1.0
+    tokenizer = GridPatches(grid=(16, 16), patch=(2, 2), dim=16)
+    masked = Inpainting(tokenizer, ratio=0.14, blocks=1, prior=prior).mask(tokens_of(200, 64), 0).masked
+    assert (masked == 9).any(dim=1).all()
 
 
 def test_a_prior_pulls_blocks_towards_it() -> None:

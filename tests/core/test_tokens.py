@@ -95,3 +95,16 @@ def test_events_get_a_start_token_and_padding_where_the_first_field_is_zero() ->
 def test_a_history_that_is_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match="L <= 5, 2 fields"):
         EventFields(sizes=(4, 6), dim=8, length=5)(torch.ones(1, 6, 2, dtype=torch.long))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float64, torch.float16])
+def test_pictures_of_another_type_than_the_weights_are_refused_in_words(dtype: torch.dtype) -> None:
+    tokenizer = GridPatches(grid=(8, 8), patch=(4, 4), dim=16)
+    with pytest.raises(ValueError, match=f"expected a batch of torch.float32, got {dtype}"):
+        tokenizer(torch.zeros(2, 1, 8, 8, dtype=dtype))
+    assert tokenizer.double()(torch.zeros(2, 1, 8, 8, dtype=torch.float64)).x.dtype == torch.float64
+
+
+def test_codes_that_are_no_whole_numbers_are_refused_in_words() -> None:
+    with pytest.raises(ValueError, match=r"whole numbers, got torch.float32"):
+        EventFields(sizes=(4, 6), dim=8, length=5)(torch.ones(1, 5, 2))

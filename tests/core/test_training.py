@@ -142,6 +142,18 @@ def test_the_rows_of_a_bad_batch_are_named_and_saved(tmp_path: Path) -> None:
     assert caught.value.rows == saved["rows"]
 
 
+def test_a_bad_batch_on_a_full_disk_still_says_which_rows_and_why(tmp_path: Path) -> None:
+    batches = line_batches()
+    batches.arrays[0][batches.rows_at(0)[0]] = np.nan  # type: ignore[index]
+    # /dev/full is the kernel's own full disk: writing to it fails as writing to one does.
+    (tmp_path / "folder").symlink_to("/dev/full")
+    with pytest.raises(BadBatchError, match=r"the loss was nan at step 0.*could not be saved") as caught:
+        fit(Line(), batches, settings=TrainingSettings(steps=4), state=tmp_path / "folder" / "run")
+    rows = batches.rows_at(0).tolist()
+    assert caught.value.rows == rows
+    assert f"rows {', '.join(map(str, rows))};" in str(caught.value)
+
+
 def fill_disk(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
     """Lets so many training states be written and no more."""
     save, left = checkpoints.save, [after]
@@ -295,6 +307,50 @@ def test_two_processes_under_torchrun_end_with_the_same_weights(tmp_path: Path) 
     assert ended[0]["curve"][-1][1] < ended[0]["curve"][0][1]
     assert ended[0]["watch"] == ended[1]["watch"]
     assert [step for step, _ in ended[0]["watch"]] == [0, 7, 14, 20]
+
+
+def workers(launcher: int) -> dict[int, int]:
+    """Process ids of the workers below a launcher of ``torchrun``, by rank."""
+    found, left = {}, [launcher]
+    while left:
+        pid = left.pop()
+        left += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        settings = dict(
+            item.split("=", 1) for item in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in item
+        )
+        if pid != launcher and "LOCAL_RANK" in settings:
+            found[int(settings["LOCAL_RANK"])] = pid
+    return found
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers in /proc")
+@pytest.mark.parametrize("struck", [0, 1])
+def test_a_killed_worker_ends_the_run_and_the_same_command_goes_on(struck: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(SCRIPT)]
+
+    def run(folder: str, *more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*command, str(tmp_path / folder), "40", *more],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENVIRONMENT,
+        )  # fmt: skip
+
+    def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
+        out, _ = process.communicate(timeout=180)
+        assert process.returncode == 0
+        return next(found for x in out.splitlines() if x.startswith("{") and (found := json.loads(x))["rank"] == 0)
+
+    cut = run("cut", "27")
+    assert cut.stdout is not None
+    for _ in range(2):
+        wait_for(cut, "step 27")
+    os.kill(workers(cut.pid)[struck], signal.SIGKILL)
+    cut.communicate(timeout=180)
+    assert cut.returncode != 0
+    again, whole = ended(run("cut")), ended(run("whole"))
+    assert again["from"] == 20
+    assert again["curve"] == whole["curve"]
+    assert again["weights"] == whole["weights"]
 
 
 def test_shares_of_a_batch_make_up_the_batch() -> None:

@@ -174,24 +174,27 @@ def test_a_watched_training_goes_through_the_losses_of_an_unwatched_one() -> Non
         assert torch.equal(value, with_watch.state_dict()[name])
 
 
-def test_the_sample_is_the_same_rows_in_two_augmentations() -> None:
+def test_the_sample_is_the_same_rows_in_two_views() -> None:
     def jitter(batch: tuple[Tensor, ...], draw: torch.Generator) -> tuple[Tensor, ...]:
         return (batch[0] + 0.25 * torch.rand(batch[0].shape, generator=draw),)
 
+    def view(batch: Tensor, draw: torch.Generator) -> Tensor:
+        return batch + 0.25 * torch.rand(batch.shape, generator=draw)
+
     batches = Batches(np.arange(50.0), batch_size=5, transform=jitter)
-    watch, again = (Watch.over(batches, rows=20, views=2, labels=np.arange(50)) for _ in range(2))
+    watch, again = (Watch.over(batches, rows=20, view=view, labels=np.arange(50)) for _ in range(2))
     assert watch is not None
     assert again is not None
     assert watch.view is not None
+    assert again.view is not None
     assert watch.labels is not None
     assert torch.equal(watch.sample, again.sample)
+    assert torch.equal(watch.view, again.view)
     assert not torch.equal(watch.sample, watch.view)
     np.testing.assert_array_equal(watch.sample.floor(), watch.labels)
     np.testing.assert_array_equal(watch.view.floor(), watch.labels)
     assert len(set(watch.labels)) == 20
     assert Watch.over(Batches(np.zeros(1), batch_size=1)) is None
-    with pytest.raises(ValueError, match="transform"):
-        Watch.over(Batches(np.zeros(9), batch_size=1), views=2)
     with pytest.raises(ValueError, match="one length"):
         Watch(torch.zeros(3, 1), labels=[0, 1])
 

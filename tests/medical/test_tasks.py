@@ -9,10 +9,12 @@ import torch
 
 from unlabeled.core.errors import DataError
 from unlabeled.core.finetuning import Tuning
-from unlabeled.core.masking import AdaptiveMask, BlockMask, SalientMask
+from unlabeled.core.informed_masking import AdaptiveMask, SalientMask
+from unlabeled.core.masking import BlockMask
 from unlabeled.core.tokens import GridPatches
 from unlabeled.medical import ImageSet, PneumoniaModel, simulate
-from unlabeled.medical.tasks import Masking, Task, build_mask, lung_prior
+from unlabeled.medical.lungs import LungFields, lung_prior
+from unlabeled.medical.tasks import Masking, Task, build_mask
 from unlabeled.pipelines import cli_medical
 from unlabeled.pipelines import medical as jobs
 
@@ -60,9 +62,56 @@ def test_a_prior_of_lungs_is_heavier_there_and_nowhere_zero() -> None:
     assert prior[7, 4] < 1.1
     tokenizer = GridPatches(grid=(32, 32), patch=(4, 4), dim=16)
     mask = build_mask(tokenizer, masking="lungs", ratio=0.5, seed=0)
-    hidden = mask(tokenizer(torch.zeros(2000, 1, 32, 32)), 0).masked
+    alike = torch.ones(2000, 1, 32, 32) + 0.01 * torch.arange(4).repeat(8)  # no patch is darker than another
+    hidden = mask(tokenizer(alike), 0, tokenizer.patches(alike)).masked
     share = (torch.bincount(hidden.flatten(), minlength=64) / 2000).view(8, 8)
     assert share[3, 2] > share[0, 0] + 0.2
+
+
+def films(shift: tuple[int, int] = (0, 0), *, count: int = 24, size: int = 64) -> torch.Tensor:
+    """Phantoms moved by rows and columns, (N, 1, S, S), in standard units."""
+    rng = np.random.default_rng(4)
+    pictures = []
+    for _ in range(count):
+        anatomy = simulate.draw_anatomy(rng)
+        picture = simulate.draw_radiograph(anatomy, pneumonia=False, rng=rng, size=size)
+        pictures.append(np.roll(picture, shift, axis=(0, 1)))
+    x = torch.from_numpy(np.stack(pictures)).float()[:, None]
+    return (x - x.mean()) / x.std()
+
+
+def test_the_lungs_prior_follows_the_film_and_the_average_does_not() -> None:
+    tokenizer = GridPatches(grid=(64, 64), patch=(4, 4), dim=16)
+    prior = LungFields(16, 16)
+    y, x = (torch.arange(16) + 0.5)[:, None] / 16, (torch.arange(16) + 0.5)[None, :] / 16
+
+    def centre(shift: tuple[int, int]) -> tuple[float, float]:
+        weight = (prior(tokenizer.patches(films(shift))) - 1).view(-1, 16, 16)
+        total = weight.sum(dim=(1, 2))
+        return tuple(float(((weight * at).sum(dim=(1, 2)) / total).mean()) for at in (y, x))  # type: ignore[return-value]
+
+    straight, left, down = centre((0, 0)), centre((0, -6)), centre((6, 0))
+    assert straight[1] == pytest.approx(0.5, abs=0.02)  # the phantoms stand in the middle
+    assert -0.094 < left[1] - straight[1] < -0.02  # some of the way of 6 of 64 columns
+    assert 0.02 < down[0] - straight[0] < 0.094
+    weights = prior(tokenizer.patches(films()))
+    assert weights.shape == (24, 256)
+    assert float((weights - lung_prior(16, 16)).abs().mean()) < 0.4
+
+
+def test_an_opacity_keeps_its_weight_and_what_holds_nothing_has_none() -> None:
+    tokenizer, prior = GridPatches(grid=(64, 64), patch=(8, 8), dim=16), LungFields(8, 8)
+    pictures = films()
+    clouded = pictures.clone()
+    clouded[:, :, 24:32, 16:24] += 1.5  # a patch in the middle of one lung
+    before, after = (prior(tokenizer.patches(p)).view(-1, 8, 8) for p in (pictures, clouded))
+    assert (after[:, 3, 2] > 2.0).all()
+    assert (after[:, 3, 2] > 0.8 * before[:, 3, 2]).all()
+    collimated = pictures.clone()
+    collimated[:, :, :16] = -3.0
+    assert (prior(tokenizer.patches(collimated)).view(-1, 8, 8)[:, :2] == 1).all()
+    empty = prior(torch.zeros(2, 64, 64))
+    assert torch.equal(empty, torch.ones(2, 64))
 
 
 def test_a_masking_is_what_its_name_says() -> None:

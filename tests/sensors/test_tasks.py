@@ -77,7 +77,7 @@ def test_the_past_alone_decides_whatever_the_task(task: str) -> None:
 def test_what_follows_is_read_in_the_order_that_was_learnt() -> None:
     monitor = small(task="next").fit(machine("waveform"), normal_share=0.5)
     picture = torch.randn(1, 2, 64, 8, generator=torch.Generator().manual_seed(0))
-    rows, columns = 8, 2
+    rows, columns = 8, 8
     by_time = torch.arange(rows * columns).view(rows, columns).T.reshape(1, -1)
     with torch.inference_mode():
         tokens = monitor.backbone_.tokens(picture).take(by_time)
@@ -141,3 +141,18 @@ def test_the_command_line_names_what_there_is_and_hands_it_on(in_tmp: Path) -> N
     saved = MachineMonitor.load(in_tmp / "out" / "m")
     assert (saved.task, saved.masking, saved.mask_ratio, saved.shaft_hz) == ("joint", "bearing", 0.5, 29.8)
     assert "joint, hiding 50% (bearing)" in (in_tmp / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_is_about_time_is_cut_finely_and_a_gap_in_time_has_many_places() -> None:
+    recording = machine("waveform")
+    monitors = {
+        (task, masking): small(task=task, masking=masking).pretrain([recording], normal_share=1.0)
+        for task, masking in (("masked", "random"), ("masked", "time"), ("next", "random"), ("order", "random"))
+    }
+    columns = {way: monitor.backbone_.tokenizer.columns for way, monitor in monitors.items()}  # type: ignore[union-attr]
+    assert columns == {("masked", "random"): 2, ("masked", "time"): 8, ("next", "random"): 8, ("order", "random"): 8}
+    gap = monitors["masked", "time"]
+    pictures = torch.zeros(64, 2, *gap.grid_)
+    mask, tokenizer = gap.pretext_.mask, gap.backbone_.tokenizer  # type: ignore[union-attr]
+    masks = {tuple(row.tolist()) for row in mask(tokenizer(pictures), 0, tokenizer.patches(pictures)).masked}  # type: ignore[operator]
+    assert len(masks) > 5

@@ -1,0 +1,101 @@
+"""A pretraining that collapses says what was seen and what to try, and leaves its last healthy weights as a model."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+from typer.main import get_command
+
+from unlabeled.core.encoder import Backbone, Encoder
+from unlabeled.core.pretext import Pretext
+from unlabeled.core.tokens import GridPatches
+from unlabeled.medical import PneumoniaModel, simulate
+from unlabeled.medical import tasks as medical_tasks
+from unlabeled.pipelines import cli_medical, cli_sensors
+from unlabeled.pipelines.cli import main
+from unlabeled.sensors import MachineMonitor
+from unlabeled.sensors import simulate as plant
+from unlabeled.sensors import tasks as sensors_tasks
+
+quiet = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def code_of(command: list[str]) -> object:
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    return ended.value.code
+
+
+def radiographs(folder: Path) -> list[str]:
+    films = simulate.write_archive(folder / "films", patients=40, seed=0)
+    return ["medical", "pretrain", str(films.images), "--size", "32", "--epochs", "12", "--task", "contrastive"]
+
+
+def machines(folder: Path) -> list[str]:
+    for machine in plant.fleet(healthy=1, failing=0, seed=0, plan=plant.Plan(days=20, every_h=4)):
+        plant.write(machine, folder / "machines")
+    return ["sensors", "fit", str(folder / "machines"), "--normal-share", "0.9", "--task", "contrastive"]
+
+
+@quiet
+@pytest.mark.integration
+@pytest.mark.parametrize(("kind", "model"), [(radiographs, PneumoniaModel), (machines, MachineMonitor)])
+def test_a_command_that_collapses_keeps_a_model_and_says_where(
+    kind: Callable[[Path], list[str]], model: Any, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*kind(in_tmp), "--out", "m"]
+    assert code_of([*command, "--learning-rate", "5"]) != 0
+    said = capsys.readouterr().err
+    assert "the embeddings collapse: at step" in said
+    assert "Traceback" not in said
+    kept = Path(re.search(r"they are in (\S+)\.", said)[1])  # type: ignore[index]
+    assert kept.name.endswith("-last-healthy")
+    step = int(re.search(r"The weights of step (\d+)", said)[1])  # type: ignore[index]
+    loaded = model.load(kept)
+    weights = load_file(kept / "weights.safetensors")
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    assert loaded.pretraining_["steps"] > step if model is PneumoniaModel else loaded.pretrained_
+    client = MlflowClient(f"sqlite:///{in_tmp}/mlflow.db")
+    runs = [r for e in client.search_experiments() for r in client.search_runs([e.experiment_id])]
+    failed = [run for run in runs if run.info.status == "FAILED"]
+    assert failed
+    assert any(client.list_artifacts(run.info.run_id, "last-healthy") for run in failed)
+    # With what the message says to try, the very command goes through.
+    assert code_of([*command, "--learning-rate", "0.001"]) == 0, capsys.readouterr().err
+
+
+def offered(command: Any) -> set[str]:
+    return {name for parameter in command.params for name in parameter.opts}
+
+
+def named(task: Pretext) -> list[tuple[str, str]]:
+    """Option and parameter of both remedies."""
+    found = [re.fullmatch(r".*\((--[a-z-]+), ([a-z_]+)\)", remedy) for remedy in task.remedies]
+    assert all(found), task.remedies
+    return [(match[1], match[2]) for match in found if match is not None]
+
+
+@pytest.mark.parametrize("room", ["medical", "sensors"])
+def test_what_a_collapse_says_to_try_can_be_set_in_commands_and_in_python(room: str) -> None:
+    backbone = Backbone(GridPatches(grid=(16, 16), patch=(4, 4), dim=16), Encoder(dim=16, depth=1, heads=2))
+    if room == "medical":
+        tasks = [
+            medical_tasks.build_task(backbone, task=name, masking="random", mask_ratio=0.5, seed=0)
+            for name in get_args(medical_tasks.Task)
+        ]
+        options, parameters = offered(get_command(cli_medical.app).commands["pretrain"]), PneumoniaModel().get_params()  # type: ignore[attr-defined]
+    else:
+        tasks = [
+            sensors_tasks.build_task(backbone, task=name, masking="random", mask_ratio=0.5, prior=None, seed=0)
+            for name in get_args(sensors_tasks.Task)
+        ]
+        options, parameters = offered(get_command(cli_sensors.app).commands["fit"]), MachineMonitor().get_params()  # type: ignore[attr-defined]
+    for task in tasks:
+        for option, parameter in named(task):
+            assert option in options, (type(task).__name__, option)
+            assert parameter in parameters, (type(task).__name__, parameter)
