@@ -40,12 +40,19 @@ FRAUDS, DRAWS = 50, 5
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """A task and its settings; ``what`` is the weight of the fields that matter, ``weight`` that of a second task."""
+    """A task and its settings; ``what`` is the weight of the fields that matter, the others as for ``build_task``."""
 
     task: Task = "events"
     what: float = 1.0
     weight: float = 0.1
     temperature: float = 0.2
+    ratio: float = 0.25
+    run: bool = False
+    vicreg: tuple[float, float, float] = (25.0, 25.0, 1.0)
+
+    @property
+    def masking(self) -> Masking:
+        return "run" if self.run else "random" if self.what == 1 else "fields"
 
 
 # The first is what the others are compared with.
@@ -61,6 +68,13 @@ WAYS = {
     "events+order, weight 0.03": Way(task="events+order", weight=0.03),
     "events+order, weight 0.1": Way(task="events+order"),
     "events+order, weight 0.3": Way(task="events+order", weight=0.3),
+    "events+tokens, ratio 0.15": Way(task="events+tokens", ratio=0.15),
+    "events+tokens, ratio 0.25": Way(task="events+tokens"),
+    "events+tokens, ratio 0.5": Way(task="events+tokens", ratio=0.5),
+    "events+tokens, a run of payments": Way(task="events+tokens", run=True),
+    "events+vicreg, weight 0.03": Way(task="events+vicreg", weight=0.03),
+    "events+vicreg, weight 0.1": Way(task="events+vicreg"),
+    "events+vicreg, weight 0.1, 5 : 25 : 1": Way(task="events+vicreg", vicreg=(5.0, 25.0, 1.0)),
 }
 MEASURES = {"few": f"AP, {FRAUDS} labelled frauds", "none": "AP, no labels"}
 
@@ -101,13 +115,13 @@ def cached(cache: Path, name: str, seed: int, size: Size, table: Transactions) -
 
 def run(name: str, seed: int, size: Size, table: Transactions) -> dict[str, Any]:
     way = WAYS[name]
-    masking: Masking = "random" if way.what == 1 else "fields"
     past = table.time < JULY
     known = table.with_labels(np.where(past, table.label, -1))
-    detector = FraudDetector(size=size, task=way.task, masking=masking, random_state=seed)
+    detector = FraudDetector(size=size, task=way.task, masking=way.masking, random_state=seed)
+    settings = {name: getattr(way, name) for name in ("weight", "temperature", "ratio", "vicreg")}
     # The detector offers the tasks with their defaults only.
     with (
-        patch.object(history_model, "build_task", partial(build_task, weight=way.weight, temperature=way.temperature)),
+        patch.object(history_model, "build_task", partial(build_task, **settings)),
         patch.object(history_model, "importance", partial(importance, what=way.what)),
     ):
         detector.pretrain(known.take(past))

@@ -54,7 +54,8 @@ class Encoder(nn.Module):
         depth: number of blocks.
         heads: attention heads; must divide ``dim``.
         mlp_ratio: hidden width of each block's network over ``dim``.
-        causal: token ``i`` reads tokens ``0..i`` only. Histories must then be padded on the right.
+        causal: token ``i`` reads tokens ``0..i`` only. Histories must then be padded on the right. A single call
+            can read from both sides all the same (:meth:`forward`).
         norm_eps: what every layer normalisation adds to the variance.
     """
 
@@ -81,27 +82,30 @@ class Encoder(nn.Module):
         names = ("dim", "depth", "heads", "mlp_ratio", "causal", "norm_eps")
         return {name: getattr(self, name) for name in names}
 
-    def forward(self, tokens: Tokens, *, tail: int | None = None) -> Tensor:
+    def forward(self, tokens: Tokens, *, tail: int | None = None, both_sides: bool = False) -> Tensor:
         """Tokens -> (B, T, D); with a class token (B, 1 + T, D), the class token first.
 
         Args:
             tail: give back the last ``tail`` tokens only, (B, tail, D), which spares the last block the others: for
                 decoders of which nothing else is asked. Neither causal nor padded.
+            both_sides: every token reads every other this once, although the encoder is causal: one set of weights
+                serves a task that reads backwards and one that fills in (UniLM: Dong et al., NeurIPS 2019).
         """
+        causal = self.causal and not both_sides
         x, pad = tokens.x + tokens.position, tokens.pad
         if tokens.class_token is not None:
             x = torch.cat([tokens.class_token.expand(x.shape[0], -1, -1), x], dim=1)
             pad = None if pad is None else F.pad(pad, (1, 0), value=False)
         mask = None
-        if pad is not None and not self.causal:
+        if pad is not None and not causal:
             mask = ~pad[:, None, None, :]
         # With right padding a causal encoder cannot reach padding from a real token: no mask is needed.
         if tail is None:
             for block in self.blocks:
-                x = block(x, mask=mask, causal=self.causal)
+                x = block(x, mask=mask, causal=causal)
             return self.norm(x)
         assert mask is None
-        assert not self.causal
+        assert not causal
         *before, last = self.blocks
         for block in before:
             x = block(x)

@@ -24,7 +24,7 @@ from unlabeled.fraud.history_model import HistoryModel, Reading, Size
 from unlabeled.fraud.measures import within_budget
 from unlabeled.fraud.readers import DAY, Transactions, joined, transactions
 from unlabeled.fraud.roles import Roles
-from unlabeled.fraud.tasks import Masking, Task
+from unlabeled.fraud.tasks import Masking, Task, check_names
 from unlabeled.fraud.unsupervised import Unsupervised
 
 Log = Callable[[dict[str, float], int], None]
@@ -45,10 +45,11 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
     Args:
         roles: which column is what; inferred from the pretraining table when ``None``.
         size: of the encoder and of its training.
-        task: what it is pretrained on: ``events``, ``events+contrastive`` or ``events+order``
-            (:func:`~unlabeled.fraud.tasks.build_task`). Payments that stand alone keep to ``events``.
-        masking: which fields pretraining hides: ``random`` ones, or those that matter more first (``fields``:
-            :func:`~unlabeled.fraud.tasks.importance`).
+        task: what it is pretrained on: ``events`` alone, or another task beside it (``events+contrastive``,
+            ``+vicreg``, ``+order``, ``+tokens``: :func:`~unlabeled.fraud.tasks.build_task`). Payments that stand alone
+            keep to ``events``.
+        masking: what pretraining hides: ``random`` fields, those that matter more first (``fields``:
+            :func:`~unlabeled.fraud.tasks.importance`), or a ``run`` of whole payments (``events+tokens`` alone).
         embedding: principal components of the encoder's state among the features.
         label_delay_days: days until the label of a payment is known.
         random_state: fixes everything that is drawn.
@@ -304,7 +305,10 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         parts: list[Part | None] = [p for p in ("entity", "counterparty") if getattr(roles, p) is not None]
         names = {"entity": "cards", "counterparty": "merchants", None: "payments"}
         if not parts and self.task != "events":
-            say(f"payments stand alone here: there is no history for '{self.task}', and the task stays 'events'")
+            fields = ", with random fields" if self.masking == "run" else ""
+            say(
+                f"payments stand alone here: there is no history for '{self.task}', and the task stays 'events'{fields}"
+            )
         shared: dict[str, Any] = {"size": self.size or Size(), "task": self.task, "masking": self.masking}
         return {names[part]: HistoryModel(part, **shared, seed=self.random_state) for part in parts or [None]}
 
@@ -326,6 +330,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         self.manifest_ = {"pretraining_data": known.fingerprint(), "payments": len(known)}
 
     def _unlabelled(self, table: pd.DataFrame | Transactions) -> Transactions:
+        check_names(task=self.task, masking=self.masking)  # before a large table is read in vain
         known = self._read(table, self.roles)
         return known.with_labels(np.full(len(known), -1))
 

@@ -118,3 +118,26 @@ def with_previous(groups: Groups, rows: Ints, *, count: int) -> Ints:
     np.add.at(edge, place - np.minimum(groups.rank[rows], count), 1)
     np.add.at(edge, place + 1, -1)
     return np.sort(groups.order[np.flatnonzero(np.cumsum(edge[:-1]) > 0)])
+
+
+def last_before(groups: Groups, time: NDArray[np.float64], *, lag: float) -> NDArray[np.int64]:
+    """For each row, its group's last row at least ``lag`` seconds earlier; -1 where there is none."""
+    place = np.minimum(groups.first_since(time, time - lag), groups.place) - 1
+    found = groups.order[np.maximum(place, 0)]
+    return np.where(place >= groups.start[groups.code], found, -1)
+
+
+def running_mean(groups: Groups, rows: NDArray[np.int64], values: NDArray, *, count: int) -> NDArray[np.float32]:
+    """Mean over the row and up to ``count - 1`` rows before it in its group.
+
+    ``rows`` must hold those rows for each row that is asked for. Whole-number sums: exact, so that a row does
+    not depend on what other groups hold.
+    """
+    place = np.sort(groups.place[rows])
+    at = np.searchsorted(place, groups.place[rows])
+    whole = np.zeros(len(rows), dtype=np.int64)
+    whole[at] = np.round(np.asarray(values, dtype=float) * 1e4).astype(np.int64)
+    total = np.concatenate([[0], np.cumsum(whole)])
+    taken = np.minimum(groups.rank[rows] + 1, count)
+    first = np.maximum(at + 1 - taken, 0)
+    return ((total[at + 1] - total[first]) / 1e4 / taken).astype(np.float32)

@@ -4,6 +4,7 @@ Shape suffixes: n row, f field, d width.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,14 +25,15 @@ from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.pretext import Pretraining
 from unlabeled.core.pretext.event_modelling import field_surprisal
 from unlabeled.core.progress import say
-from unlabeled.core.seeds import derive
+from unlabeled.core.seeds import derive, generator
 from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.tokens import EventFields
 from unlabeled.core.training import History, TrainingSettings, fit, forget
+from unlabeled.core.views import HistorySlice
 from unlabeled.fraud.fields import WHEN, FieldCodes, Part
-from unlabeled.fraud.histories import Groups, gather, windows_for, with_previous
+from unlabeled.fraud.histories import Groups, gather, last_before, running_mean, windows_for, with_previous
 from unlabeled.fraud.readers import DAY, Transactions
-from unlabeled.fraud.tasks import Masking, Task, build_task, check_names, event_modelling, importance
+from unlabeled.fraud.tasks import COMPARING, Masking, Task, build_task, check_names, event_modelling, importance
 
 KIND = "fraud.HistoryModel"
 Floats = NDArray[np.float32]
@@ -95,11 +97,12 @@ class HistoryModel:
         size: see :class:`Size`.
         task: see :func:`~unlabeled.fraud.tasks.build_task`; always ``events`` for payments that stand alone, because a
             history of one payment has neither runs nor an order.
-        masking: ``random``, or ``fields`` first that matter more (:func:`~unlabeled.fraud.tasks.importance`).
+        masking: ``random``; ``fields`` first that matter more (:func:`~unlabeled.fraud.tasks.importance`); or ``run``:
+            ``events+tokens`` hides whole payments that follow one another, and everything else is as with ``random``.
         seed: fixes weights, batches and masks.
 
     Raises:
-        DataError: no such task or masking.
+        DataError: no such task or masking, or two that do not go together.
     """
 
     def __init__(
@@ -108,7 +111,7 @@ class HistoryModel:
         check_names(task=task, masking=masking)
         self.part, self.size, self.seed = part, size, seed
         self.task: Task = "events" if part is None else task
-        self.masking: Masking = masking
+        self.masking: Masking = "random" if part is None and masking == "run" else masking
         self.fields = FieldCodes(part)
 
     @property
@@ -151,7 +154,7 @@ class HistoryModel:
             seed=derive(self.seed, self.part or "alone"),
             state=None if state is None else state / self.name,
             describe=describe,
-            watch=Watch.over(batches, rows=64),
+            watch=self._watch(batches),
             log=log,
             label=label,
         )
@@ -181,7 +184,7 @@ class HistoryModel:
         self._build()
         windows = self._windows(self.fields.codes(part, self._groups(part)), self._groups(part))
         batches = Batches(windows, batch_size=self._batch_size(), seed=derive(self.seed, self.part or "alone", "order"))
-        if self.task == "events+contrastive" and batches.batch_size < 2:
+        if self.task in COMPARING and batches.batch_size < 2:
             raise DataError(
                 f"'{self.task}' compares {self.name} histories with one another and needs two windows a batch: there "
                 f"are {batches.rows}, {self._batch_size()} a batch. Choose the task 'events', or a larger batch_size"
@@ -198,11 +201,27 @@ class HistoryModel:
             )
         return TrainingSettings(steps=steps, lr=self.size.lr, device="cpu", log_every=20, checkpoint_every=50)
 
+    def _watch(self, batches: Batches) -> Watch | None:
+        """Over some windows and, where there are histories, a run of each as the second view."""
+        if self.part is None:
+            return Watch.over(batches, rows=64)
+        # Half as many, because each is read twice: a look costs the same, and there are as many.
+        whole = Watch.over(batches, rows=32)
+        if whole is None:
+            return None
+        return Watch(whole.sample, view=HistorySlice()(whole.sample, generator(self.seed, "watch", "view")))
+
     def _finished(self, folder: Path, describe: dict[str, Any]) -> History | None:
-        """Takes up what an interrupted pretraining had finished with; ``None`` where there is nothing."""
+        """Takes up what an interrupted pretraining had finished with; ``None`` where there is nothing, or where it can
+        be read no more, which is said."""
         if not folder.is_dir():
             return None
-        tensors, manifest = checkpoints.load(folder, kind=KIND)
+        try:
+            tensors, manifest = checkpoints.load(folder, kind=KIND)
+        except CheckpointError as error:
+            say(f"what was learnt from {self.name} histories is lost ({error}): it is learnt once more")
+            shutil.rmtree(folder)  # without its manifest, nothing could be saved in its place
+            return None
         wanted = json.loads(json.dumps(describe))
         try:
             checkpoints.check_same(manifest["description"], wanted, what="the interrupted run")
@@ -306,7 +325,8 @@ class HistoryModel:
             encoder = Encoder(dim=size.dim, depth=size.depth, heads=size.heads, causal=True)
             self.backbone = Backbone(tokenizer, encoder)
             prior = importance(self.fields.names) if self.masking == "fields" else None
-            self.pretext = build_task(self.backbone, task=self.task, prior=prior, seed=self.seed)
+            run = self.masking == "run"
+            self.pretext = build_task(self.backbone, task=self.task, prior=prior, run=run, seed=self.seed)
         self.events = event_modelling(self.pretext)
 
     def _groups(self, table: Transactions) -> Groups | None:
@@ -363,26 +383,3 @@ class HistoryModel:
                 parts.append((field_surprisal(self.events.logits(state[some]), event[some]),) * 2)
         ahead, others = (torch.cat(side).clamp(max=_CLIP).numpy() for side in zip(*parts, strict=True))
         return ahead, others
-
-
-def last_before(groups: Groups, time: NDArray[np.float64], *, lag: float) -> NDArray[np.int64]:
-    """For each row, its group's last row at least ``lag`` seconds earlier; -1 where there is none."""
-    place = np.minimum(groups.first_since(time, time - lag), groups.place) - 1
-    found = groups.order[np.maximum(place, 0)]
-    return np.where(place >= groups.start[groups.code], found, -1)
-
-
-def running_mean(groups: Groups, rows: NDArray[np.int64], values: NDArray, *, count: int) -> Floats:
-    """Mean over the row and up to ``count - 1`` rows before it in its group.
-
-    ``rows`` must hold those rows for each row that is asked for. Whole-number sums: exact, so that a row does
-    not depend on what other groups hold.
-    """
-    place = np.sort(groups.place[rows])
-    at = np.searchsorted(place, groups.place[rows])
-    whole = np.zeros(len(rows), dtype=np.int64)
-    whole[at] = np.round(np.asarray(values, dtype=float) * 1e4).astype(np.int64)
-    total = np.concatenate([[0], np.cumsum(whole)])
-    taken = np.minimum(groups.rank[rows] + 1, count)
-    first = np.maximum(at + 1 - taken, 0)
-    return ((total[at + 1] - total[first]) / 1e4 / taken).astype(np.float32)

@@ -8,13 +8,16 @@ from torch import Tensor
 
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
-from unlabeled.core.pretext import EventModelling, Joint, NTXent, OrderPrediction, Pretext
+from unlabeled.core.pretext import EventModelling, Joint, MaskedTokens, NTXent, OrderPrediction, Pretext, VICReg
 from unlabeled.core.seeds import derive
 from unlabeled.core.tokens import EventFields
 from unlabeled.core.views import HistorySlice
 
-Task = Literal["events", "events+contrastive", "events+order"]
-Masking = Literal["random", "fields"]
+Task = Literal["events", "events+contrastive", "events+vicreg", "events+order", "events+tokens"]
+Masking = Literal["random", "fields", "run"]
+# Tasks that compare histories with one another, and the one that hides payments and not only fields.
+COMPARING: tuple[Task, ...] = ("events+contrastive", "events+vicreg")
+_WITH_RUNS: Task = "events+tokens"
 
 _CALENDAR = ("hour", "gap")
 
@@ -24,35 +27,44 @@ def build_task(
     *,
     task: Task = "events",
     prior: Tensor | None = None,
+    run: bool = False,
     seed: int,
     weight: float = 0.1,
     temperature: float = 0.2,
+    ratio: float = 0.25,
+    vicreg: tuple[float, float, float] = (25.0, 25.0, 1.0),
 ) -> Pretext:
     """The pretext task of a causal backbone that reads histories of payments.
 
     Every choice holds :class:`~unlabeled.core.pretext.EventModelling`, because scores are made of its heads' surprisal
-    (:func:`event_modelling` finds it). Masked tokens in the manner of BERT (whole histories, read from both sides:
-    :class:`~unlabeled.core.pretext.MaskedTokens`) are not among the choices: they need an encoder that is not causal,
-    and a score that reads a payment's past alone cannot use one. After a short training no choice was clearly better
-    than ``events`` without a prior, whatever the weight of a second task (0.03 to 0.3; order at 0.3 was worse), the
-    temperature (0.1 to 0.5) or the strength of the prior (3 or 10): benchmarks/results/fraud_tasks.md.
+    (:func:`event_modelling` finds it), and because a score reads a payment's past alone. A second task may read a
+    history otherwise while it teaches. After a short training no choice was clearly better than ``events`` without a
+    prior, whatever the weight of a second task (0.03 to 0.3; order at 0.3 was worse), the temperature (0.1 to 0.5) or
+    the strength of the prior (3 or 10): benchmarks/results/fraud_tasks.md.
 
     Args:
         backbone: event tokenizer and causal encoder.
         task: ``events``: the next payment, and its hidden fields from the others. ``events+contrastive``: beside it
             NT-Xent between two runs of one history (CoLES: Babaev et al., 2022; unlike there, the other windows of the
-            same card count as others, because a batch holds windows, not cards). ``events+order``: beside it, whether
-            half of a history's payments changed places.
+            same card count as others, because a batch holds windows, not cards). ``events+vicreg``: beside it VICReg
+            between two such runs, which has no others. ``events+order``: beside it, whether half of a history's
+            payments changed places. ``events+tokens``: beside it, fields hidden all over a history and told from what
+            came before and after (BERT), by the same encoder without its causal mask (UniLM:
+            :class:`~unlabeled.core.pretext.MaskedTokens`).
         prior: positive weights of the fields (F,), see :func:`importance`.
+        run: ``events+tokens`` hides a run of whole payments in place of scattered fields.
         seed: fixes what is hidden, the runs and the changes of place.
         weight: of the second task; the surprisals that are scored come from the first, whose weight is 1.
         temperature: of NT-Xent, above 0.
+        ratio: share of a history that ``events+tokens`` hides.
+        vicreg: weights of invariance, variance and covariance.
 
     Raises:
-        DataError: no such task.
-        ValueError: the prior is not one positive weight a field, or the temperature is not above 0.
+        DataError: no such task, or a run for a task that has no masked tokens.
+        ValueError: the prior is not one positive weight a field or comes with a run, the temperature is not above 0,
+            or the ratio not strictly between 0 and 1.
     """
-    check_names(task=task)
+    check_names(task=task, masking="run" if run else "random")
     assert isinstance(backbone.tokenizer, EventFields)
     # Made first whatever the task, so that all start from the same weights and hide the same fields.
     events = EventModelling(backbone.tokenizer, prior=prior, seed=derive(seed, "visible"))
@@ -63,9 +75,19 @@ def build_task(
         case "events+contrastive":
             contrast = NTXent(dim, view=HistorySlice(), temperature=temperature, seed=derive(seed, "views"))
             return Joint({"events": (events, 1.0), "contrastive": (contrast, weight)})
+        case "events+vicreg":
+            invariance, variance, covariance = vicreg
+            alike = VICReg(
+                dim, view=HistorySlice(), invariance=invariance, variance=variance, covariance=covariance,
+                seed=derive(seed, "views"),
+            )  # fmt: skip
+            return Joint({"events": (events, 1.0), "vicreg": (alike, weight)})
         case "events+order":
             order = OrderPrediction(dim, seed=derive(seed, "order"))
             return Joint({"events": (events, 1.0), "order": (order, weight)})
+        case "events+tokens":
+            tokens = MaskedTokens(backbone.tokenizer, ratio=ratio, run=run, prior=prior, seed=derive(seed, "tokens"))
+            return Joint({"events": (events, 1.0), "tokens": (tokens, weight)})
 
 
 def event_modelling(pretext: Pretext) -> EventModelling:
@@ -86,8 +108,14 @@ def importance(names: Sequence[str], *, what: float = 3.0) -> Tensor:
     return torch.tensor([1.0 if name in _CALENDAR else what for name in names])
 
 
-def check_names(*, task: str = "events", masking: str = "random") -> None:
-    """Raises a DataError for a task or masking that does not exist, with those that do."""
+def check_names(*, task: str, masking: str) -> None:
+    """Raises a DataError for a task or masking that does not exist, with those that do, and for two that do not go
+    together."""
     for name, value, known in (("task", task, get_args(Task)), ("masking", masking, get_args(Masking))):
         if value not in known:
             raise DataError(f"there is no {name} '{value}': choose one of {', '.join(known)}")
+    if masking == "run" and task != _WITH_RUNS:
+        raise DataError(
+            f"masking 'run' hides runs of payments, and the task '{task}' has no masked tokens to tell them: choose "
+            f"the task '{_WITH_RUNS}', or another masking"
+        )

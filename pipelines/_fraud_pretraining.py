@@ -68,8 +68,13 @@ def pretrain(
                 for curve, points in history.curves.items()
                 if curve == "loss" or curve.startswith("watch.")
             },
-            # The task as it was learnt: payments that stand alone keep to events whatever was asked for.
-            made_of={**params, "task": detector.models_[0].task, **dict(known.roles.rows())},
+            # As it was learnt: payments that stand alone keep to events whatever was asked for.
+            made_of={
+                **params,
+                "task": detector.models_[0].task,
+                "masking": detector.models_[0].masking,
+                **dict(known.roles.rows()),
+            },
             synthetic=synthetic,
             run_id=run.run_id,
         )

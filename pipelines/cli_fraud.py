@@ -18,17 +18,21 @@ RolesFile = Annotated[Path | None, typer.Option(help="JSON: which column is what
 Seed = Annotated[int, typer.Option(help="Fixes everything that is drawn.")]
 Steps = Annotated[int | None, typer.Option(help="Training steps of each encoder (default 1500).", min=1)]
 # As in unlabeled.fraud.tasks, which loads PyTorch and so cannot be imported for --help; a test holds them together.
-TaskName = Literal["events", "events+contrastive", "events+order"]
-MaskingName = Literal["random", "fields"]
+TaskName = Literal["events", "events+contrastive", "events+vicreg", "events+order", "events+tokens"]
+MaskingName = Literal["random", "fields", "run"]
 PretextTask = Annotated[
     TaskName,
     typer.Option(
-        help="What teaches without labels: foretell payments, and beside it tell cards apart, or find payments out of "
-        "order."
+        help="What teaches without labels: foretell payments, and beside it tell cards apart (two ways), find payments "
+        "out of order, or fill hidden fields in from both sides."
     ),
 ]
 FieldMasking = Annotated[
-    MaskingName, typer.Option(help="What is hidden of a payment: any field alike, or those that matter more first.")
+    MaskingName,
+    typer.Option(
+        help="What is hidden: any field of a payment alike, those that matter more first, or a run of whole payments "
+        "(events+tokens alone)."
+    ),
 ]
 Budget = Annotated[int, typer.Option(help="Alerts a day.", min=1)]
 Until = Annotated[str | None, typer.Option(help="Use payments before this time: a date, or seconds as in the table.")]

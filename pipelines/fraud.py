@@ -15,7 +15,7 @@ from unlabeled.fraud.history_model import Size
 from unlabeled.fraud.labels import few, from_csv, known_by
 from unlabeled.fraud.readers import DAY, Transactions, joined, parse_time, transactions
 from unlabeled.fraud.simulate import simulate
-from unlabeled.fraud.tasks import Masking, Task
+from unlabeled.fraud.tasks import Masking, Task, check_names
 from unlabeled.pipelines import _ablation as ablation
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _fraud_pretraining as pre
@@ -57,6 +57,7 @@ def pretrain(
 
     ``beside_random`` does the same with random masks as well. With ``dry_run``, only says what that would cost.
     """
+    check_names(task=task, masking=masking)
     if beside_random:
         ablation.check(masking)
     payments = read_payments(table, roles=roles)
@@ -187,6 +188,7 @@ def backtest(
     seed: int = 0,
 ) -> Outcome:
     """How it would have gone: learn before ``train_until``, score what came after, beside the baselines."""
+    check_names(task=task, masking=masking)
     payments = read_payments(table, roles=roles)
     cut = cut_of(payments, train_until)
     detector = FraudDetector(

@@ -1,6 +1,8 @@
 """Masked token modelling: hide fields of some events, or whole events, and say what stood there.
 
-Source: Devlin et al., "BERT", NAACL 2019, with the fields of an event as the tokens' parts.
+Sources: Devlin et al., "BERT", NAACL 2019, with the fields of an event as the tokens' parts; Dong et al., "Unified
+Language Model Pre-training for Natural Language Understanding and Generation" (UniLM), NeurIPS 2019, for one
+transformer that is read from left to right by one task and from both sides by another.
 
 Shape suffixes: b batch, l event, f field, d width.
 """
@@ -19,8 +21,8 @@ from unlabeled.core.tokens import EventFields
 class MaskedTokens(Pretext):
     """Cross-entropy of hidden fields given the whole rest of the history, ``mean over hidden of -log p(field | rest)``.
 
-    The encoder must not be causal: it reads what came before and after. A hidden field's embedding is replaced by one
-    learned vector a field.
+    The encoder reads what came before and after, also one that is causal for everything else: the same weights, without
+    the causal mask (UniLM). A hidden field's embedding is replaced by one learned vector a field.
 
     Args:
         tokenizer: the backbone's event tokenizer.
@@ -28,8 +30,13 @@ class MaskedTokens(Pretext):
         run: hide whole events that follow one another (about ``ratio`` of the history) instead of scattered fields:
             inpainting of a history.
         prior: positive weights (F,): a field with twice the weight is hidden twice as often (where that is possible).
+            Not with ``run``, which hides every field of an event.
         hidden: width of the head's hidden layer.
         seed: with the step, fixes what is hidden.
+
+    Raises:
+        ValueError: the ratio is not strictly between 0 and 1, the prior is not one positive, finite weight a field, or
+            there is a prior for a run of whole events.
     """
 
     def __init__(
@@ -47,6 +54,8 @@ class MaskedTokens(Pretext):
             raise ValueError(f"the mask ratio must lie strictly between 0 and 1, got {ratio}")
         if prior is not None:
             check_field_prior(prior, len(tokenizer.sizes))
+            if run:
+                raise ValueError("a run hides whole events, every field of them: a prior of fields has no say in it")
         self.ratio, self.run, self.seed = ratio, run, seed
         weights = torch.ones(len(tokenizer.sizes)) if prior is None else prior
         self.register_buffer("chance", (ratio * weights / weights.mean()).clamp(max=0.9), persistent=False)
@@ -80,12 +89,10 @@ class MaskedTokens(Pretext):
         tokenizer = backbone.tokenizer
         assert isinstance(tokenizer, EventFields)
         fields = torch.where(hidden_blf[..., None], self.blank, tokenizer.fields(codes_blf))
-        x = self.mix(backbone.encoder(tokenizer.assembled(fields, codes_blf))[:, 1:])
+        x = self.mix(backbone.encoder(tokenizer.assembled(fields, codes_blf), both_sides=True)[:, 1:])
         return [head(x) for head in self.heads]
 
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
-        if backbone.encoder.causal:
-            raise ValueError("masked tokens are told from both sides: the encoder must not be causal")
         hidden = self.hide(batch, step)
         real = batch[..., 0] != 0
         logits = [x[real] for x in self.logits(backbone, batch, hidden)]

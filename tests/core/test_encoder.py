@@ -22,6 +22,21 @@ def test_a_causal_encoder_cannot_see_the_future() -> None:
     assert not torch.allclose(before[:, 5:], after[:, 5:], atol=1e-2)
 
 
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("class_token", [False, True])
+def test_read_from_both_sides_a_causal_encoder_is_one_that_is_not(padded: bool, class_token: bool) -> None:
+    causal, plain = Encoder(dim=16, depth=3, heads=2, causal=True).eval(), Encoder(dim=16, depth=3, heads=2).eval()
+    plain.load_state_dict(causal.state_dict())
+    pad = torch.tensor([[False] * 6 + [True] * 3, [False] * 9]) if padded else None
+    whole = tokens_of(2, 9, 16, pad)
+    tokens = Tokens(whole.x, whole.position, pad, torch.randn(1, 1, 16) if class_token else None)
+    backwards = causal(tokens)
+    assert torch.equal(causal(tokens, both_sides=True), plain(tokens))
+    assert not torch.allclose(backwards, plain(tokens), atol=1e-2)
+    assert torch.equal(causal(tokens), backwards)  # for that one call alone
+    assert torch.equal(plain(tokens, both_sides=True), plain(tokens))
+
+
 def test_without_causal_every_token_reads_every_other() -> None:
     encoder = Encoder(dim=16, depth=1, heads=2).eval()
     tokens = tokens_of(1, 5, 16)

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.masking import RandomMask
-from unlabeled.core.pretext import EventModelling, MaskedReconstruction, Pretraining
+from unlabeled.core.pretext import EventModelling, MaskedReconstruction, MaskedTokens, Pretraining
 from unlabeled.core.tokens import EventFields, GridPatches, Tokens, take
 from unlabeled.core.training import TrainingSettings, fit
 
@@ -162,3 +163,30 @@ def test_a_part_of_the_hidden_patches_can_be_asked_for_alone() -> None:
     assert torch.equal(part.reconstruct(backbone, x, 7)[0], whole.reconstruct(backbone, x, 7)[0])
     with pytest.raises(ValueError, match="predicted must lie in"):
         MaskedReconstruction(backbone.tokenizer, mask=RandomMask(0.75), predicted=0.0)  # type: ignore[arg-type]
+
+
+def token_task(*, causal: bool, **settings: Any) -> tuple[Backbone, MaskedTokens]:
+    torch.manual_seed(0)
+    tokenizer = EventFields(sizes=(5, 7), dim=32, length=8)
+    return Backbone(tokenizer, Encoder(dim=32, depth=2, heads=2, causal=causal)), MaskedTokens(tokenizer, **settings)
+
+
+def test_masked_tokens_read_both_sides_of_a_causal_encoder_too() -> None:
+    """The same weights give the same loss, and what comes later has a say."""
+    codes = torch.stack([torch.randint(1, size, (6, 8)) for size in (5, 7)], dim=2)
+    codes[0, 5:] = 0
+    (causal, ours), (plain, theirs) = (token_task(causal=flag, ratio=0.3, seed=4) for flag in (True, False))
+    assert torch.equal(ours.loss(causal, codes, 2).total, theirs.loss(plain, codes, 2).total)
+    # Everything else still reads the past alone.
+    assert torch.allclose(causal(codes)[:, :3], causal(codes[:, :2]), atol=1e-5)
+    hidden = torch.zeros(6, 8, 2, dtype=torch.bool)
+    hidden[:, 2] = True
+    later = codes.clone()
+    later[:, 4] = codes[:, 4] % 4 + 1
+    before, after = (ours.logits(causal, read, hidden)[1][1:, 2] for read in (codes, later))
+    assert bool(((before - after).abs().amax(dim=1) > 1e-6).all())
+
+
+def test_a_run_of_whole_events_takes_no_prior_of_fields() -> None:
+    with pytest.raises(ValueError, match="every field of them: a prior of fields has no say"):
+        token_task(causal=True, run=True, prior=torch.tensor([1.0, 2.0]))

@@ -263,8 +263,6 @@ def test_the_next_patch_is_foretold_from_those_before_it_alone() -> None:
         assert target.shape == (2, 15, 16)
     with pytest.raises(ValueError, match="needs a causal encoder"):
         NextPatch(patches(grid())).loss(grid(), x, 0)
-    with pytest.raises(ValueError, match="must not be causal"):
-        MaskedTokens(fields(events())).loss(events(causal=True), codes(), 0)
 
 
 def test_a_joint_loss_is_the_weighted_sum() -> None:

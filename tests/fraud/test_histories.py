@@ -2,8 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlabeled.fraud.histories import Groups, gather, windows_for, with_previous
-from unlabeled.fraud.history_model import last_before, running_mean
+from unlabeled.fraud.histories import Groups, gather, last_before, running_mean, windows_for, with_previous
 
 cards = st.lists(st.integers(0, 3), min_size=1, max_size=80)
 

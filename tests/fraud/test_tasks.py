@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.errors import CheckpointError, DataError
-from unlabeled.core.pretext import EventModelling, Joint
+from unlabeled.core.pretext import EventModelling, Joint, MaskedTokens
 from unlabeled.core.seeds import derive
 from unlabeled.core.tokens import EventFields
 from unlabeled.fraud import FraudDetector, Size, Transactions
@@ -23,8 +23,19 @@ from unlabeled.fraud.tasks import Masking, Task, build_task, event_modelling, im
 from unlabeled.pipelines import cli, cli_fraud
 
 Parts = tuple[Transactions, Transactions]
-WAYS = [(task, "random") for task in get_args(Task)] + [("events+order", "fields"), ("events", "fields")]
-SIDE = {"events+contrastive": ("contrastive.nt_xent", "contrastive.matched"), "events+order": ("order.order",)}
+WAYS = [(task, "random") for task in get_args(Task)] + [
+    ("events+order", "fields"),
+    ("events", "fields"),
+    ("events+tokens", "fields"),
+    ("events+tokens", "run"),
+]
+# What a second task weighs in the loss, by curve: 0.1 of its own.
+SIDE = {
+    "events+contrastive": {"contrastive.nt_xent": 1, "contrastive.matched": 0},
+    "events+vicreg": {"vicreg.invariance": 25, "vicreg.variance": 25, "vicreg.covariance": 1},
+    "events+order": {"order.order": 1},
+    "events+tokens": {"tokens.masked_token": 1},
+}
 
 
 def small(**settings: Any) -> FraudDetector:
@@ -55,7 +66,7 @@ def test_every_task_learns_and_its_parts_are_curves(
     for name, history in model.history_.items():
         assert expected <= set(history.curves), name
         parts = {curve: np.array(history.curves[curve])[:, 1] for curve in expected}
-        side = 0.1 * parts[SIDE[task][0]] if task in SIDE else 0.0
+        side = sum(0.1 * share * parts[curve] for curve, share in SIDE.get(task, {}).items())
         total = parts[f"{front}next_event"] + parts[f"{front}masked_field"] + side
         np.testing.assert_allclose(parts["loss"], total, rtol=1e-4)
     same = (task, masking) == ("events", "random")
@@ -138,6 +149,37 @@ def test_an_interrupted_pretraining_goes_on_with_its_own_task_alone(
         clone(model).set_params(**changed).pretrain(parts[0], state=tmp_path / "state")
 
 
+@pytest.mark.parametrize("damage", ["weights", "manifest", "no manifest"])
+def test_what_was_learnt_of_cards_is_learnt_again_where_it_is_damaged_on_disk(
+    damage: str, parts: Parts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, state = small(), tmp_path / "state"
+
+    def stop(values: dict[str, float], step: int) -> None:
+        if "merchants loss" in values:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        clone(model).pretrain(parts[0], state=state, log=stop)
+    done = state / "card-done"
+    if damage == "weights":
+        whole = (done / "weights.safetensors").read_bytes()
+        (done / "weights.safetensors").write_bytes(whole[: len(whole) // 2])
+    elif damage == "manifest":
+        (done / "manifest.json").write_text("{")
+    else:
+        (done / "manifest.json").unlink()
+    capsys.readouterr()
+    again = clone(model).pretrain(parts[0], state=state)
+    assert "what was learnt from card histories is lost" in capsys.readouterr().err
+    plain = clone(model).pretrain(parts[0])
+    np.testing.assert_array_equal(again.score(parts[1]), plain.score(parts[1]))
+    assert again.history_["cards"].resumed_from == 0
+    assert again.history_["cards"].curves["loss"] == plain.history_["cards"].curves["loss"]
+    # What took its place is whole.
+    assert clone(model).pretrain(parts[0], state=state).history_["cards"].resumed_from == 15
+
+
 def backbone(sizes: tuple[int, ...] = (5, 7, 6)) -> Backbone:
     torch.manual_seed(3)
     return Backbone(EventFields(sizes=sizes, dim=16, length=8), Encoder(dim=16, depth=1, heads=2, causal=True))
@@ -165,6 +207,52 @@ def test_all_tasks_start_from_the_weights_of_plain_event_modelling_and_hide_what
     assert not torch.equal(weighted.parts["masked_field"], wanted.parts["masked_field"])
 
 
+def test_masked_tokens_hide_by_the_prior_of_fields_or_whole_payments() -> None:
+    batch = histories().repeat(50, 1, 1)
+    hidden = {}
+    for name, settings in {"prior": {"prior": torch.tensor([4.0, 1.0, 1.0])}, "run": {"run": True}}.items():
+        made = build_task(backbone(), task="events+tokens", seed=5, **settings)
+        assert isinstance(made, Joint)
+        tokens = made.tasks["tokens"]
+        assert isinstance(tokens, MaskedTokens)
+        hidden[name] = tokens.hide(batch, 0).float().mean(dim=(0, 1))
+    assert hidden["prior"].tolist() == pytest.approx([0.5, 0.125, 0.125], abs=0.05)
+    assert hidden["run"].tolist() == [0.25] * 3  # two of eight payments, all three fields
+    assert event_modelling(build_task(backbone(), task="events+tokens", run=True, seed=5)).prior is None
+    with pytest.raises(ValueError, match="a prior of fields has no say"):
+        build_task(backbone(), task="events+tokens", run=True, prior=torch.ones(3), seed=5)
+
+
+def test_a_run_needs_masked_tokens_and_that_is_said_before_anything_is_read() -> None:
+    words = r"the task 'events\+order' has no masked tokens to tell them: choose the task 'events\+tokens'"
+    with pytest.raises(DataError, match=words):
+        small(task="events+order", masking="run").pretrain(pd.DataFrame({"no": ["payments"]}))
+    with pytest.raises(DataError, match=words):
+        HistoryModel("entity", size=Size(), task="events+order", masking="run", seed=0)
+    with pytest.raises(DataError, match=words):
+        build_task(backbone(), task="events+order", run=True, seed=0)
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "backtest"])
+def test_the_command_line_says_so_too(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["fraud", verb, "absent.csv", "--masking", "run"])
+    assert ended.value.code == 1
+    assert "the task 'events' has no masked tokens" in capsys.readouterr().err
+
+
+def test_histories_are_watched_in_two_views(learnt: Callable[[str, str], FraudDetector], parts: Parts) -> None:
+    """At every look, and with a view that the seed alone decides."""
+    for name, history in learnt("events", "random").history_.items():
+        for curve in ("watch.alignment", "watch.uniformity"):
+            steps = [step for step, _ in history.curves[curve]]
+            assert steps == [step for step, _ in history.curves["watch.effective_rank"]], name
+        assert all(0 < value < 2 for _, value in history.curves["watch.alignment"])
+        assert all(value < 0 for _, value in history.curves["watch.uniformity"])
+    again = small().pretrain(parts[0])
+    assert again.history_["cards"].curves == learnt("events", "random").history_["cards"].curves
+
+
 def test_a_prior_of_fields_weighs_what_was_done_three_times_when_it_was(
     learnt: Callable[[str, str], FraudDetector],
 ) -> None:
@@ -185,6 +273,11 @@ def test_payments_that_stand_alone_keep_to_events(
     frame["time_s"], frame["amount"] = np.arange(n) * 60, rng.gamma(2, 20, n)
     plain = small().pretrain(frame)
     assert "stays 'events'" not in capsys.readouterr().err
+    assert not any(name in plain.history_["payments"].curves for name in ("watch.alignment", "watch.uniformity"))
+    whole = small(task="events+tokens", masking="run").pretrain(frame)
+    assert "stays 'events', with random fields" in capsys.readouterr().err
+    assert [(m.task, m.masking) for m in whole.models_] == [("events", "random")]
+    np.testing.assert_array_equal(whole.score(frame), plain.score(frame))
     asked = small(task="events+order").pretrain(frame)
     assert "there is no history for 'events+order', and the task stays 'events'" in capsys.readouterr().err
     assert [m.task for m in asked.models_] == ["events"]
@@ -193,14 +286,15 @@ def test_payments_that_stand_alone_keep_to_events(
     np.testing.assert_array_equal(back.score(frame), plain.score(frame))
 
 
-def test_one_history_alone_cannot_be_told_from_others(parts: Parts) -> None:
+@pytest.mark.parametrize("task", ["events+contrastive", "events+vicreg"])
+def test_one_history_alone_cannot_be_told_from_others(task: str, parts: Parts) -> None:
     card = parts[0].frame["entity"].to_numpy()
     lonely = parts[0].take(card == card[0])
     lonely = lonely.take(np.arange(5))
     with pytest.raises(
         DataError, match=r"needs two windows a batch: there are 1, 8 a batch\. Choose the task 'events'"
     ):
-        small(task="events+contrastive").pretrain(lonely)
+        small(task=task).pretrain(lonely)
 
 
 @pytest.mark.parametrize(("name", "there_are"), [("task", "events, events.contrastive"), ("masking", "random, fields")])
