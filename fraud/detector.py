@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from unlabeled.core import budget
 from unlabeled.core.budget import Budget
-from unlabeled.core.errors import CheckpointError, DataError
+from unlabeled.core.errors import CheckpointError, CollapseError, DataError
 from unlabeled.core.progress import say
 from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.training import History
@@ -100,18 +100,28 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         Raises:
             DataError: no such task or masking, or too few histories for the task to compare.
             CheckpointError: ``state`` holds an interrupted pretraining of other data or settings.
+            CollapseError: the embeddings of one kind of history no longer tell them apart; this detector has its last
+                healthy weights, and kinds that were to come after it are as untaught as they were.
         """
         known, fresh = self._begin(table)
         everything = np.ones(len(known), dtype=bool)
         histories: dict[str, History] = {}
-        for name, model in fresh.items():
-            histories[name] = model.pretrain(
-                known,
-                everything,
-                state=state,
-                log=_prefixed(log, name) if histories else log,
-                label=f"learning {name}",
-            )
+        try:
+            for name, model in fresh.items():
+                histories[name] = model.pretrain(
+                    known,
+                    everything,
+                    state=state,
+                    log=_prefixed(log, name) if histories else log,
+                    label=f"learning {name}",
+                )
+        except CollapseError as error:
+            if error.history is not None:
+                untaught = [model for name, model in fresh.items() if name not in histories][1:]
+                for model in untaught:
+                    model.lesson(known)
+                self._end(known, {**histories, name: error.history})
+            raise
         if log is not None:
             trained = histories.values()
             log(budget.totals([h.predicted for h in trained], [h.spent for h in trained]), 0)

@@ -25,7 +25,7 @@ from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.pretext import Pretraining
 from unlabeled.core.pretext.event_modelling import field_surprisal
 from unlabeled.core.progress import say
-from unlabeled.core.seeds import derive, generator
+from unlabeled.core.seeds import derive
 from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.tokens import EventFields
 from unlabeled.core.training import History, TrainingSettings, fit, forget
@@ -170,7 +170,7 @@ class HistoryModel:
     def lesson(self, table: Transactions) -> Lesson:
         """What :meth:`pretrain` on all of a table would teach."""
         batches = self._planned(table, np.ones(len(table), dtype=bool), table)
-        return Lesson(Pretraining(self.backbone, self.pretext), batches)
+        return Lesson(Pretraining(self.backbone, self.pretext), batches, self._view)
 
     def pretraining_cost(self, table: Transactions, training: NDArray[np.bool_], *, label: str) -> Budget:
         """What :meth:`pretrain` would cost here; the encoder is fresh afterwards, as if it had learnt nothing."""
@@ -202,14 +202,13 @@ class HistoryModel:
         return TrainingSettings(steps=steps, lr=self.size.lr, device="cpu", log_every=20, checkpoint_every=50)
 
     def _watch(self, batches: Batches) -> Watch | None:
-        """Over some windows and, where there are histories, a run of each as the second view."""
-        if self.part is None:
-            return Watch.over(batches, rows=64)
-        # Half as many, because each is read twice: a look costs the same, and there are as many.
-        whole = Watch.over(batches, rows=32)
-        if whole is None:
-            return None
-        return Watch(whole.sample, view=HistorySlice()(whole.sample, generator(self.seed, "watch", "view")))
+        # Half as many where each is read twice: a look costs the same, and there are as many.
+        return Watch.over(batches, rows=64 if self.part is None else 32, view=self._view)
+
+    @property
+    def _view(self) -> HistorySlice | None:
+        """Another view of a history: a run of it. A payment that stands alone has none."""
+        return None if self.part is None else HistorySlice()
 
     def _finished(self, folder: Path, describe: dict[str, Any]) -> History | None:
         """Takes up what an interrupted pretraining had finished with; ``None`` where there is nothing, or where it can

@@ -16,6 +16,7 @@ from unlabeled.fraud.detector import FraudDetector
 from unlabeled.fraud.history_model import Size
 from unlabeled.fraud.readers import Transactions
 from unlabeled.pipelines import _ablation as ablation
+from unlabeled.pipelines._collapse import last_healthy
 
 EXPERIMENT = "unlabeled/fraud"
 
@@ -53,7 +54,8 @@ def pretrain(
         run.tags({"data.fingerprint": known.fingerprint()})
         beside = _beside(detector, known, params, out, source, synthetic, rates, run) if beside_random else None
         state = out.with_name(f".{out.name}.training")
-        detector.pretrain(known, state=state, log=priced(run.metrics, rates))
+        with last_healthy(run, out, detector.save):
+            detector.pretrain(known, state=state, log=priced(run.metrics, rates))
         detector.manifest_["run_id"] = run.run_id
         detector.save(out)
         forget(state)

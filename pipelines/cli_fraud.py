@@ -17,6 +17,9 @@ Model = Annotated[Path, typer.Option(help="Model folder.")]
 RolesFile = Annotated[Path | None, typer.Option(help="JSON: which column is what. Inferred and printed without it.")]
 Seed = Annotated[int, typer.Option(help="Fixes everything that is drawn.")]
 Steps = Annotated[int | None, typer.Option(help="Training steps of each encoder (default 1500).", min=1)]
+LearningRate = Annotated[
+    float | None, typer.Option(help="Highest learning rate of the pretraining (default 0.003).", min=1e-6)
+]
 # As in unlabeled.fraud.tasks, which loads PyTorch and so cannot be imported for --help; a test holds them together.
 TaskName = Literal["events", "events+contrastive", "events+vicreg", "events+order", "events+tokens"]
 MaskingName = Literal["random", "fields", "run"]
@@ -47,6 +50,7 @@ def pretrain(
     steps: Steps = None,
     task: PretextTask = "events",
     masking: FieldMasking = "random",
+    learning_rate: LearningRate = None,
     seed: Seed = 0,
     beside_random: BesideRandom = False,
     dry_run: DryRun = False,
@@ -58,8 +62,9 @@ def pretrain(
     from unlabeled.pipelines import fraud as job
 
     return job.pretrain(
-        table, out=out, until=until, roles=roles, steps=steps, task=task, masking=masking, seed=seed,
-        beside_random=beside_random, dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
+        table, out=out, until=until, roles=roles, steps=steps, task=task, masking=masking,
+        learning_rate=learning_rate, seed=seed, beside_random=beside_random, dry_run=dry_run,
+        rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
 
@@ -107,6 +112,7 @@ def backtest(
     steps: Steps = None,
     task: PretextTask = "events",
     masking: FieldMasking = "random",
+    learning_rate: LearningRate = None,
     seed: Seed = 0,
 ) -> Outcome:
     """How it would have gone: learn on the past, score what came after, compare with the baselines."""
@@ -123,6 +129,7 @@ def backtest(
         steps=steps,
         task=task,
         masking=masking,
+        learning_rate=learning_rate,
         seed=seed,
     )
 

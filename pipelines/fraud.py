@@ -1,6 +1,7 @@
 """The fraud jobs: from a table of payments to a model, alerts and a report."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,7 @@ def pretrain(
     steps: int | None = None,
     task: Task = "events",
     masking: Masking = "random",
+    learning_rate: float | None = None,
     seed: int = 0,
     beside_random: bool = False,
     dry_run: bool = False,
@@ -62,7 +64,8 @@ def pretrain(
         ablation.check(masking)
     payments = read_payments(table, roles=roles)
     known = payments if until is None else before(payments, until)
-    detector = FraudDetector(roles=known.roles, size=_size(steps), task=task, masking=masking, random_state=seed)
+    size = _size(steps=steps, lr=learning_rate)
+    detector = FraudDetector(roles=known.roles, size=size, task=task, masking=masking, random_state=seed)
     if dry_run:
         return cost.dry_run(
             pre.costs(detector, known, beside_random=beside_random),
@@ -185,6 +188,7 @@ def backtest(
     steps: int | None = None,
     task: Task = "events",
     masking: Masking = "random",
+    learning_rate: float | None = None,
     seed: int = 0,
 ) -> Outcome:
     """How it would have gone: learn before ``train_until``, score what came after, beside the baselines."""
@@ -192,8 +196,8 @@ def backtest(
     payments = read_payments(table, roles=roles)
     cut = cut_of(payments, train_until)
     detector = FraudDetector(
-        roles=payments.roles, size=_size(steps), task=task, masking=masking, label_delay_days=label_delay,
-        random_state=seed,
+        roles=payments.roles, size=_size(steps=steps, lr=learning_rate), task=task, masking=masking,
+        label_delay_days=label_delay, random_state=seed,
     )  # fmt: skip
     return _backtest(
         detector, payments, out=out, cut=cut, n_frauds=n_frauds, budget=budget, source=table.name, synthetic=False
@@ -341,8 +345,10 @@ def _check_parts(past: Transactions, new: Transactions, cut: str) -> None:
         raise DataError(f"a backtest needs labelled frauds after {cut}, and there are none: use score instead")
 
 
-def _size(steps: int | None) -> Size | None:
-    return None if steps is None else Size(steps=steps)
+def _size(**given: Any) -> Size | None:
+    """What was asked for, and the usual for what was not."""
+    asked = {name: value for name, value in given.items() if value is not None}
+    return Size(**asked) if asked else None
 
 
 def _last(detector: FraudDetector) -> dict[str, float]:
