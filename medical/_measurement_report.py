@@ -89,7 +89,7 @@ def _group(source: "Dataset", result: Result, *, tracking: str) -> "Dataset":
     from pydicom.sr.coding import Code
 
     pneumonia = Code("233604007", "SCT", "Pneumonia")
-    percent = f"{100 * result.sensitivity:.0f}"
+    percent = f"{100 * result.sensitivity:g}"
     sensitive = Code(f"SENS{percent}", SCHEME, f"Threshold Value for {percent} % sensitivity")
     calls = {
         "pneumonia": codes.SCT.Present,
@@ -120,7 +120,8 @@ def _group(source: "Dataset", result: Result, *, tracking: str) -> "Dataset":
         qualitative_evaluations=[sr.QualitativeEvaluation(name=pneumonia, value=calls[result.call])],
         source_images=[sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)],
     )
-    for text in (LIMITS, NO_ABSTENTION if result.abstained is None else result.abstained):
+    said = (LIMITS, result.abstained or result.rule or NO_ABSTENTION, result.interval)
+    for text in filter(None, said):
         group[0].ContentSequence.append(
             sr.TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=sr.RelationshipTypeValues.CONTAINS)
         )

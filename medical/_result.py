@@ -19,6 +19,8 @@ class Result:
         sensitivity: that was asked for on held-out radiographs.
         model: fingerprint of the model.
         abstained: why the model gives no call (one sentence), or ``None``.
+        calibrated: the calibrated probability with the two ends of its interval, or ``None``.
+        rule: when the model gives no call (one sentence), or ``None`` where it always gives one.
     """
 
     probability: float
@@ -27,6 +29,16 @@ class Result:
     model: str
     sensitivity: float = 0.95
     abstained: str | None = None
+    calibrated: tuple[float, float, float] | None = None
+    rule: str | None = None
+
+    @property
+    def interval(self) -> str | None:
+        """The calibrated probability in words."""
+        if self.calibrated is None:
+            return None
+        value, low, high = self.calibrated
+        return f"Calibrated probability {value:.3f} ({low:.3f} to {high:.3f}, Venn-Abers)."
 
     @property
     def call(self) -> str:

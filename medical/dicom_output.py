@@ -174,10 +174,9 @@ def _lines(result: Result) -> list[str]:
     lines = [
         f"Probability of pneumonia {result.probability:.3f}, threshold {result.threshold:.3f}: {result.call}",
         f"{sensitive.capitalize()} {result.sensitive_threshold:.3f}, the threshold for "
-        f"{100 * result.sensitivity:.0f} % sensitivity",
+        f"{100 * result.sensitivity:g} % sensitivity",
     ]
-    if result.abstained is not None:
-        lines.append(result.abstained)
+    lines += filter(None, (result.interval, result.abstained))
     return [*lines, f"unlabeled {__version__}, model {result.model}"]
 
 

@@ -11,13 +11,19 @@ from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
 from unlabeled.medical import _pictures
+from unlabeled.medical._decisions import decide, held_out
 from unlabeled.medical.dicom import Refused
+from unlabeled.medical.images import ImageSet
 from unlabeled.medical.model import PneumoniaModel
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMN = "image"
+ANSWERED = (
+    "probability", "call", "threshold", "calibrated", "calibrated_low", "calibrated_high", "sensitive_call",
+    "sensitive_threshold", "decision", "reason", "ood_p_value",
+)  # fmt: skip
 EXPECTED = "a base64 string of a PNG, JPEG or DICOM file, or a nested array of 8-bit numbers"
 
 
@@ -28,11 +34,11 @@ class Service:
         model: fine-tuned.
 
     Raises:
-        DataError: the model has not seen labels yet.
+        DataError: the model has not seen labels yet, or keeps no held-out predictions to decide with.
     """
 
     def __init__(self, model: PneumoniaModel) -> None:
-        model.check_fine_tuned()
+        held_out(model)
         self.model = model
 
     @classmethod
@@ -45,7 +51,10 @@ class Service:
         return cls(PneumoniaModel.load(folder))
 
     def answer(self, table: "pd.DataFrame") -> "pd.DataFrame":
-        """One row a picture: ``probability`` of pneumonia, the ``call`` and the ``threshold`` behind it.
+        """One row a picture, as ``unlabeled medical predict`` writes it: ``probability`` of pneumonia, the ``call`` and
+        the ``threshold`` behind it, the ``calibrated`` probability with its interval, ``sensitive_call`` (for a
+        sensitivity of 95 %), the ``decision`` at an error rate of 5 % with the ``reason`` of a referral, and
+        ``ood_p_value`` (nan where the model cannot tell).
 
         Args:
             table: a column ``image``. Each cell is the file's bytes in base64 (PNG, JPEG, DICOM; read as
@@ -55,19 +64,14 @@ class Service:
         Raises:
             DataError: the column is missing, or a row cannot be used (says which, and why).
         """
-        import pandas as pd
 
         if COLUMN not in table.columns:
             raise DataError(f"expected the column '{COLUMN}', got {', '.join(map(str, table.columns)) or 'none'}")
         if not len(table):
             raise DataError("there are no rows")
-        decision = self.model.decision_
-        assert decision is not None
-        probability = self.model.score(
-            np.stack([self._picture(cell, row=row) for row, cell in enumerate(table[COLUMN])])
-        )
-        called = np.where(probability >= decision.threshold, "pneumonia", "no pneumonia")
-        return pd.DataFrame({"probability": probability, "call": called, "threshold": decision.threshold})
+        pixels = np.stack([self._picture(cell, row=row) for row, cell in enumerate(table[COLUMN])])
+        ids = np.array([str(row) for row in range(len(pixels))])
+        return decide(self.model, ImageSet(images=pixels, ids=ids, patients=ids)).table[list(ANSWERED)]
 
     def example(self) -> "pd.DataFrame":
         """One row of noise, as a PNG file in base64."""

@@ -5,8 +5,10 @@ These files never reach the tracked run: they are written after it is closed, in
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from unlabeled.core.batches import chunks
 from unlabeled.core.checkpoints import MANIFEST
 from unlabeled.core.errors import DataError
 from unlabeled.medical import dicom
+from unlabeled.medical._decisions import REFER, Decisions, Stated, decide
 from unlabeled.medical.dicom_output import Result, heat_map_capture, measurement_report
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.model import PneumoniaModel
@@ -34,7 +37,14 @@ def check_dicom(source: Path) -> None:
 
 
 def add_dicom(
-    outcome: Outcome, source: Path, images: ImageSet, model: PneumoniaModel, *, folder: Path, out: Path
+    outcome: Outcome,
+    source: Path,
+    images: ImageSet,
+    model: PneumoniaModel,
+    *,
+    stated: Stated,
+    folder: Path,
+    out: Path,
 ) -> Outcome:
     """Writes a Secondary Capture and a structured report for every picture that came from a DICOM file.
 
@@ -46,6 +56,7 @@ def add_dicom(
         source: what the pictures were read from; their ids are paths below it.
         images: the pictures.
         model: that scored them.
+        stated: what the decisions are for.
         folder: that the model was loaded from.
         out: where predictions are written.
 
@@ -58,11 +69,12 @@ def add_dicom(
     print_ = fingerprint.of_names([(folder / MANIFEST).read_text(encoding="utf-8")])
     paths = [_path(source, str(name)) for name in images.ids]
     rows = np.array([row for row, path in enumerate(paths) if _is_dicom(path)], dtype=np.int64)
+    asked = replace(stated, prevalence=None)  # which the reports do not give, and which needs all pictures at once
     left_out: list[tuple[str, str]] = []
     with progress.bar("writing DICOM", len(rows)) as bar:
         for part in chunks(len(rows), AT_ONCE):
             some = images.take(rows[part])
-            results = _results(model, some, print_)
+            results = _results(model, decide(model, some, asked), print_)
             for row, result, heat_map in zip(rows[part], results, model.explain(some), strict=True):
                 try:
                     _write_one(paths[row], result, heat_map, target)
@@ -87,18 +99,28 @@ def add_dicom(
     )
 
 
-def _results(model: PneumoniaModel, images: ImageSet, print_: str) -> list[Result]:
-    decision = model.decision_
-    assert decision is not None
-    return [
-        Result(
-            probability=float(probability),
-            threshold=decision.threshold,
-            sensitive_threshold=decision.sensitive_threshold,
-            model=print_,
-        )
-        for probability in model.score(images)
-    ]
+def _results(model: PneumoniaModel, decisions: Decisions, print_: str) -> list[Result]:
+    """What :func:`~unlabeled.medical._decisions.decide` says of each picture, as it is written into its study."""
+    return [_result(row, decisions.stated, print_) for row in decisions.table.to_dict("records")]
+
+
+def _result(row: Mapping[Any, Any], stated: Stated, print_: str) -> Result:
+    rate, abstained = f"{100 * stated.error_rate:g} %", None
+    if row["decision"] != row["call"]:
+        disagree = "the threshold and the stated error rate say different things"
+        why = row["reason"] if row["decision"] == REFER else disagree
+        abstained = f"Refer to a radiologist: {why}, at an error rate of {rate}."
+    return Result(
+        probability=row["probability"],
+        threshold=row["threshold"],
+        sensitive_threshold=row["sensitive_threshold"],
+        sensitivity=stated.sensitivity,
+        model=print_,
+        abstained=abstained,
+        calibrated=(row["calibrated"], row["calibrated_low"], row["calibrated_high"]),
+        rule=f"Radiographs that are uncertain at an error rate of {rate}, or unlike those that the model was made of, "
+        "are referred; this one is not.",
+    )
 
 
 def _write_one(path: Path, result: Result, heat_map: NDArray[np.float64], target: Path) -> None:

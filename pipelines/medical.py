@@ -144,7 +144,7 @@ def predict(
     for note in judges.notes:
         say(note)
     scored = _predict(trained, images, out=out, judges=judges, folder=model, stated=stated, heat_maps=heat_maps)
-    return add_dicom(scored, source, images, trained, folder=model, out=out) if dicom else scored
+    return add_dicom(scored, source, images, trained, stated=stated, folder=model, out=out) if dicom else scored
 
 
 def demo(out: Path, *, seed: int = 0) -> Outcome:

@@ -14,7 +14,8 @@ from PIL import Image
 
 from unlabeled.core.errors import DataError
 from unlabeled.medical import ImageSet, PneumoniaModel, read_images, simulate
-from unlabeled.medical.serving import Service
+from unlabeled.medical._decisions import decide
+from unlabeled.medical.serving import ANSWERED, Service
 
 SIZE = 32
 
@@ -48,7 +49,8 @@ def test_files_and_arrays_get_what_the_model_says(
     expected = service.model.score(phantoms.images[:3])
     for given_ in (files, arrays):
         answer = service.answer(rows(*given_))
-        assert list(answer.columns) == ["probability", "call", "threshold"]
+        assert list(answer.columns) == list(ANSWERED)
+        pd.testing.assert_frame_equal(answer, decide(service.model, phantoms.take(range(3))).table[list(ANSWERED)])
         np.testing.assert_allclose(answer.probability, expected, atol=1e-6)
         called = ["pneumonia" if p >= t else "no pneumonia" for p, t in zip(expected, answer.threshold, strict=True)]
         assert list(answer.call) == called

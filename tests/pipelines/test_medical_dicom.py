@@ -14,6 +14,7 @@ from PIL import Image
 
 from unlabeled.core.errors import DataError
 from unlabeled.medical import simulate
+from unlabeled.medical._decisions import Stated
 from unlabeled.pipelines import medical as jobs
 from unlabeled.pipelines.cli import main
 
@@ -32,6 +33,37 @@ def table(path: Path) -> list[dict[str, str]]:
 def probability(path: Path) -> float:
     (group,) = hd.sr.srread(path).content.get_image_measurement_groups()
     return next(m.value for m in group.get_measurements() if m.name.meaning == "Probability")
+
+
+def answer(path: Path) -> str:
+    (group,) = hd.sr.srread(path).content.get_image_measurement_groups()
+    (evaluation,) = group.get_qualitative_evaluations()
+    return evaluation.value.meaning
+
+
+def test_a_report_says_what_the_table_says_at_the_stated_rates(
+    small_archive: simulate.Simulated, small_model: Path, in_tmp: Path
+) -> None:
+    stated = Stated(sensitivity=0.975, error_rate=0.45)
+    done = jobs.predict(small_archive.images, model=small_model, out=in_tmp / "s", dicom=True, stated=stated)
+    rows = {row["image_id"]: row for row in table(done.files["predictions"])}
+    assert len({row["decision"] for row in rows.values()}) > 1  # some are called and some referred, or called both ways
+    for name, row in rows.items():
+        film = pydicom.dcmread(small_archive.images / name, stop_before_pixels=True)
+        (report,) = (done.files["dicom"] / film.StudyInstanceUID).glob("SR-*.dcm")
+        # A positive or negative answer is one that both rules give.
+        called = {"pneumonia": "Present", "no pneumonia": "Absent"} if row["decision"] == row["call"] else {}
+        assert answer(report) == called.get(row["decision"], "Undetermined")
+        (group,) = hd.sr.srread(report).content.get_image_measurement_groups()
+        values = {m.name.meaning: m.value for m in group.get_measurements()}
+        assert values["Threshold Value for 97.5 % sensitivity"] == pytest.approx(
+            float(row["sensitive_threshold"]), abs=1e-6
+        )
+        texts = " ".join(str(i.TextValue) for i in group[0].ContentSequence if i.ValueType == "TEXT")
+        assert "error rate of 45 %" in texts
+        assert f"Calibrated probability {float(row['calibrated']):.3f}" in texts
+        if row["decision"] == "refer":
+            assert f"Refer to a radiologist: {row['reason']}" in texts
 
 
 def test_every_dicom_file_gets_both_objects_in_its_study(

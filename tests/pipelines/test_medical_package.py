@@ -19,6 +19,7 @@ import pytest
 
 from unlabeled.core.errors import CheckpointError, DataError, UnlabeledError
 from unlabeled.medical import ImageSet, PneumoniaModel, read_images, simulate
+from unlabeled.medical.serving import ANSWERED
 from unlabeled.pipelines import _medical_package as jobs
 
 # MLflow and what it loads warn about their own future.
@@ -93,7 +94,7 @@ def test_a_package_holds_no_pickle_and_says_what_goes_in_and_out(packaged: Path)
     assert not any((packaged / name).read_bytes().startswith((b"\x80", b"PK")) for name in files)
     signature = Model.load(str(packaged)).signature
     assert signature.inputs.input_names() == ["image"]
-    assert signature.outputs.input_names() == ["probability", "call", "threshold"]
+    assert signature.outputs.input_names() == list(ANSWERED)
     required = (packaged / "requirements.txt").read_text().split()
     assert all("==" in line and "+" not in line for line in required)
     assert {line.partition("==")[0] for line in required} >= {"unlabeled", "mlflow", "torch", "pydicom"}
@@ -165,7 +166,7 @@ def test_a_server_answers_the_same_in_every_form_of_table(server: str, cells: li
         status, answer = post(server, content)
         assert status == 200, answer
         rows = answer["predictions"]
-        assert [set(row) for row in rows] == [{"probability", "call", "threshold"}] * len(cells)
+        assert [set(row) for row in rows] == [set(ANSWERED)] * len(cells)
         np.testing.assert_allclose([row["probability"] for row in rows], expected, atol=1e-6)
 
 
