@@ -39,18 +39,19 @@ def build_task(
     Every choice holds :class:`~unlabeled.core.pretext.EventModelling`, because scores are made of its heads' surprisal
     (:func:`event_modelling` finds it), and because a score reads a payment's past alone. A second task may read a
     history otherwise while it teaches. After a short training no choice was clearly better than ``events`` without a
-    prior, whatever the weight of a second task (0.03 to 0.3; order at 0.3 was worse), the temperature (0.1 to 0.5) or
-    the strength of the prior (3 or 10): benchmarks/results/fraud_tasks.md.
+    prior, whatever the weight of a second task (0.03 to 0.3; order at 0.3 was worse), the temperature (0.1 to 0.5),
+    the strength of the prior (3 or 10), what masked tokens hide (0.15 to 0.5, a run) or how little VICReg asks of
+    likeness (25 or 5): benchmarks/results/fraud_tasks.md.
 
     Args:
         backbone: event tokenizer and causal encoder.
         task: ``events``: the next payment, and its hidden fields from the others. ``events+contrastive``: beside it
             NT-Xent between two runs of one history (CoLES: Babaev et al., 2022; unlike there, the other windows of the
-            same card count as others, because a batch holds windows, not cards). ``events+vicreg``: beside it VICReg
-            between two such runs, which has no others. ``events+order``: beside it, whether half of a history's
-            payments changed places. ``events+tokens``: beside it, fields hidden all over a history and told from what
-            came before and after (BERT), by the same encoder without its causal mask (UniLM:
-            :class:`~unlabeled.core.pretext.MaskedTokens`).
+            same card count as others, because a batch holds windows, not cards: with the 184 cards of the benchmark
+            they are 0.7 % of the others). ``events+vicreg``: beside it VICReg between two such runs, which has no
+            others. ``events+order``: beside it, whether half of a history's payments changed places.
+            ``events+tokens``: beside it, fields hidden all over a history and told from what came before and after
+            (BERT), by the same encoder without its causal mask (UniLM: :class:`~unlabeled.core.pretext.MaskedTokens`).
         prior: positive weights of the fields (F,), see :func:`importance`.
         run: ``events+tokens`` hides a run of whole payments in place of scattered fields.
         seed: fixes what is hidden, the runs and the changes of place.
