@@ -80,13 +80,12 @@ def decoder(width: float, tokenizer: GridPatches, ratio: float, seed: int, *, ra
     return MaskedReconstruction(tokenizer, mask=RandomMask(ratio, seed=seed), normalise=not raw, **size)
 
 
-def adaptive(ratio: float, *, raw: bool, spread: bool = False) -> Make:
-    """By how much the draw follows what is hard (or, with ``spread``, the share follows whose it is)."""
+def adaptive(ratio: float, *, raw: bool) -> Make:
+    """By how much the draw follows what is hard."""
 
     def make(tokenizer: GridPatches, strength: float, seed: int) -> Pretext:
-        chosen = {"spread" if spread else "strength": strength}
         around = (ratio - 0.1, ratio + 0.1)
-        mask = AdaptiveMask(tokenizer.tokens, ratio=around, seed=seed, **chosen)
+        mask = AdaptiveMask(tokenizer.tokens, ratio=around, strength=strength, seed=seed)
         return MaskedReconstruction(tokenizer, mask=mask, normalise=not raw, **DECODER)
 
     return make
@@ -103,7 +102,6 @@ def of_both(view: Callable[[float], View], ratio: float, *, raw: bool, unit: Any
             values=(16, 32, 64), default=32, make=lambda t, width, seed: decoder(width, t, ratio, seed, raw=raw)
         ),
         "adaptive: strength": Setting(values=(0.0, 0.5, 1.0), default=0.5, make=adaptive(ratio, raw=raw)),
-        "adaptive: spread": Setting(values=(0.0, 0.1, 0.2), default=0.1, make=adaptive(ratio, raw=raw, spread=True)),
         "VICReg: invariance and variance to 1 of covariance": Setting(
             values=(5.0, 25.0, 100.0), default=25.0, make=lambda _, weight, seed: vicreg(weight, seed), steps=100
         ),
