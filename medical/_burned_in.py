@@ -75,11 +75,13 @@ def find(picture_hw: Picture, criteria: Criteria) -> tuple[NDArray[np.bool_], in
         for box in _text(picture, contrast, criteria):
             marks[_grown(box, margin, marks.shape)] = True
     _, regions = ndimage.label(marks)
+    if not regions:
+        return covered, 0
     # The last rows and columns that fill no whole block belong to the block before.
     height, width = picture_hw.shape
     rows, columns = np.arange(height) // step, np.arange(width) // step
     rows, columns = rows.clip(max=marks.shape[0] - 1), columns.clip(max=marks.shape[1] - 1)
-    return marks[np.ix_(rows, columns)], regions
+    return marks.take(columns, axis=1).take(rows, axis=0), regions
 
 
 def paint(values_hw: NDArray[np.floating], covered_hw: NDArray[np.bool_]) -> NDArray[np.floating]:
