@@ -103,7 +103,7 @@ class Reader:
 
     def __call__(self, found: Found) -> Film:
         """Never raises: whatever goes wrong is a reason."""
-        finding = Finding(file_key(self.stand_in, found.path))
+        finding = Finding(file_key(self.stand_in, found.path), keys=self._file_keys(found.path))
         try:
             with quietly():
                 return self._read(found, finding)
@@ -122,12 +122,19 @@ class Reader:
         path = self.root / found.path
         self._check_file(path)
         file = _tags(path)
-        _check_tags(file)
-        link = self._identify(file, found.path, finding)
+        link = self._identify(file, finding)
         try:
+            _check_tags(file)
+            if link is None:
+                raise NotKept("no instance UID")
             return self._picture(file, finding, link)
         except NotKept as refused:
             return self._refused(finding, refused.reason, refused.detail)._replace(link=link)
+
+    def _file_keys(self, path: str) -> dict[str, str]:
+        name = path.rpartition("/")[2]
+        said = {"path": path, "name": name, "stem": name.rpartition(".")[0] or name}
+        return {what: self.stand_in.digest("label file", value) for what, value in said.items()}
 
     def _check_file(self, path: Path) -> None:
         try:
@@ -145,23 +152,17 @@ class Reader:
         if not dicom.is_dicom(head):
             raise NotKept("not DICOM")
 
-    def _identify(self, file: "Dataset", path: str, finding: Finding) -> Link:
+    def _identify(self, file: "Dataset", finding: Finding) -> Link | None:
+        """Notes what may be kept of a file, whatever becomes of it; ``None`` where it has no name of its own."""
         if not text(file, "SOPInstanceUID"):
-            raise NotKept("no instance UID")
+            return None
         facts, link, digest = self.deidentifier.facts(file), self.deidentifier.link(file), self.stand_in.digest
         finding.facts = {name: value or "" for name, value in asdict(facts).items()}
-        name = path.rpartition("/")[2]
-        finding.keys = {
-            "path": digest("label file", path),
-            "name": digest("label file", name),
-            "stem": digest("label file", name.rpartition(".")[0] or name),
-            "patient": digest("label patient", link.patient_id) if link.patient_id else "",
-            "accession": digest("label accession", link.accession) if link.accession else "",
-            "study": digest("label study", link.study) if link.study else "",
-            "instance": digest("label instance", link.instance),
-        }
-        if not finding.facts["patient"]:
-            finding.flags.append("no patient")
+        for purpose, value in (
+            ("patient", link.patient_id), ("accession", link.accession), ("study", link.study),
+            ("instance", link.instance),
+        ):  # fmt: skip
+            finding.keys[purpose] = digest(f"label {purpose}", value) if value else ""
         return link
 
     def _picture(self, file: "Dataset", finding: Finding, link: Link) -> Film:
@@ -179,7 +180,7 @@ class Reader:
         if min(picture.shape) < LEAST_SIDE:
             raise NotKept("too small", f"{picture.shape[0]} rows, {picture.shape[1]} columns")
         thumb = resize.resized(picture, checks.SIDE, checks.SIDE)
-        finding.flags += checks.look(thumb)
+        finding.flags = [*([] if finding.facts["patient"] else ["no patient"]), *checks.look(thumb)]
         finding.state = FLAGGED if finding.flags else KEPT
         if self.dicom is not None:
             self._write_dicom(file, finding)

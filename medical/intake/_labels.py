@@ -91,7 +91,7 @@ class Labels:
                 value = as_label(cells[label], where="")
             except DataError:
                 raise DataError(
-                    f"{path}, line {line}: a label is 1/0, true/false, yes/no or pneumonia/normal"
+                    f"{path}, line {line}: the label is none of 1/0, true/false, yes/no or pneumonia/normal"
                 ) from None
             said = cells[split].strip().lower() if split else ""
             row = _Row(line, value, said if said in _SPLITS else "", _KEYS[role] if cell else ())
