@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,7 @@ class Parts:
         try:
             with np.load(self._path(number), allow_pickle=False) as part:
                 return str(part["made_of"]) == self.made_of(number)
-        except (OSError, ValueError, EOFError, KeyError):
+        except (OSError, ValueError, EOFError, KeyError, BadZipFile):  # cut short by a loss of power, say
             return False
 
     def write(self, number: int, films: Sequence[Film], ledger: Ledger) -> None:

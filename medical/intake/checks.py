@@ -83,16 +83,16 @@ def raw_range(file: "Dataset") -> None:
     if bits == allocated or file.file_meta.TransferSyntaxUID.is_compressed:
         return
     order = "<" if file.file_meta.TransferSyntaxUID.is_little_endian else ">"
-    data = file.PixelData
-    values = np.frombuffer(data[: len(data) // 2 * 2], dtype=f"{order}u2").astype(np.uint16, copy=False)
+    # What follows the last row is no pixel.
+    values = np.frombuffer(file.PixelData, dtype=f"{order}u2", count=int(file.Rows) * int(file.Columns))
     unused = (1 << allocated) - (1 << bits)
     found = int(np.bitwise_or.reduce(values)) & unused if len(values) else 0
     if not found:
         return
     for group in range(0x6000, 0x6020, 2):  # older files keep overlays there
         place = file.get((group, 0x0102))
-        if place is not None and place.value is not None:
-            found &= ~(1 << int(place.value))
+        if place is not None and place.value in range(allocated):
+            found &= ~(1 << place.value)
     if not found:
         return
     sign_extended = int(file.PixelRepresentation) == 1 and bool(

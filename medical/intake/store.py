@@ -69,7 +69,8 @@ def read_store(folder: Path, *, size: int) -> ImageSet:
 
 def _pixels(folder: Path, store: Store, size: int) -> NDArray[np.uint8]:
     if store.shape[1] == size:
-        mapped: NDArray[np.uint8] = np.load(folder / PICTURES, mmap_mode="r")
+        # Writable for PyTorch's sake, in memory only.
+        mapped: NDArray[np.uint8] = np.load(folder / PICTURES, mmap_mode="c")
         return mapped
     small = np.empty((len(store), size, size), dtype=np.uint8)
     for part in chunks(len(store), _AT_ONCE):
