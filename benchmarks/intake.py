@@ -99,10 +99,11 @@ def compare(given: argparse.Namespace) -> None:
         f"Phantom films of {given.side} x {given.side} pixels, 12 bits, every {given.compressed}th as JPEG 2000, "
         f"reduced to {SIZE}; the fastest of {given.turns} turns; {cores} cores. Hardware: "
         + ", ".join(str(value) for value in describe_hardware().values())
-        + f". Command: `OMP_NUM_THREADS=1 python benchmarks/intake.py --folder FOLDER --side {given.side} --turns {given.turns}`.",
+        + f". Command: `OMP_NUM_THREADS=1 python benchmarks/intake.py --folder FOLDER --side {given.side} "
+        f"--turns {given.turns}`.",
         "",
-        "| files | plain loop, files a second | intake, files a second | ratio | processor time a file, ms: plain | intake "
-        "| MiB: plain | intake |",
+        "| files | plain loop, files a second | intake, files a second | ratio | processor time a file, ms: plain "
+        "| intake | MiB: plain | intake |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for count, runs in found.items():

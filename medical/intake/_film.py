@@ -173,7 +173,8 @@ class Reader:
             checks.stored_range(file, stored)
             finding.rows, finding.columns = stored.shape
             picture = dicom.to_picture(file, stored)
-        finding.digest = hashlib.sha256(np.ascontiguousarray(stored).data).hexdigest()[:32]
+        values = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("<"))
+        finding.digest = hashlib.sha256(values.data).hexdigest()[:32]
         picture = self._masked(picture, text(file, "BurnedInAnnotation"), finding)
         border = borders.find(picture)
         finding.border, picture = tuple(border), borders.cut_off(picture, border)

@@ -13,10 +13,19 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom import config, dcmread
+from pydicom import config, dcmread, dcmwrite
 from pydicom.dataset import FileDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless, JPEGLossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from unlabeled.core import fingerprint
 from unlabeled.core.errors import DataError
@@ -249,7 +258,26 @@ def test_exact_and_near_duplicates_and_negatives_are_found(hospital: Path, take:
     assert gate["nobody"]["flags"] == "no patient"
 
 
-def test_a_film_that_was_compressed_is_a_near_duplicate(hospital: Path, take: TakeIn, save: Save) -> None:
+def test_one_picture_in_any_transfer_syntax_is_one_picture(hospital: Path, take: TakeIn) -> None:
+    syntaxes = {
+        "plain": ExplicitVRLittleEndian, "implicit": ImplicitVRLittleEndian, "big": ExplicitVRBigEndian,
+        "deflated": DeflatedExplicitVRLittleEndian, "rle": RLELossless, "j2k": JPEG2000Lossless,
+        "jls": JPEGLSLossless,
+    }  # fmt: skip
+    for number, (name, syntax) in enumerate(syntaxes.items()):
+        file = film(0, SOPInstanceUID=f"1.2.{number}")
+        if syntax.is_compressed:
+            file.compress(syntax, generate_instance_uid=False)
+        if syntax == ExplicitVRBigEndian:
+            file.PixelData = np.frombuffer(file.PixelData, "<u2").astype(">u2").tobytes()
+        file.file_meta.TransferSyntaxUID = syntax
+        form = {"implicit_vr": syntax.is_implicit_VR, "little_endian": syntax.is_little_endian}
+        dcmwrite(hospital / name, file, force_encoding=True, **form)
+    done = take()
+    assert done.manifest["refusals"] == {"exact duplicate": len(syntaxes) - 1}
+
+
+def test_a_film_with_some_noise_is_a_near_duplicate(hospital: Path, take: TakeIn, save: Save) -> None:
     for seed in range(6):
         save(film(seed), hospital / f"{seed}")
     again = film(2, SOPInstanceUID="1.2.3.4")
