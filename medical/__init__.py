@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unlabeled.medical import simulate
+    from unlabeled.medical import intake, simulate
     from unlabeled.medical._decisions import Stated, decide, per_study
     from unlabeled.medical.images import ImageSet
     from unlabeled.medical.labels import attach, read_labels
@@ -19,6 +19,7 @@ __all__ = [
     "attach",
     "check_no_leak",
     "decide",
+    "intake",
     "per_study",
     "read_images",
     "read_labels",
@@ -40,8 +41,8 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     # Reading files needs no PyTorch, training no pydicom: each comes when it is asked for.
-    if name == "simulate":
-        return import_module(f"{__name__}.simulate")
+    if name in ("intake", "simulate"):
+        return import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -74,12 +74,14 @@ def find(picture_hw: Picture, criteria: Criteria) -> tuple[NDArray[np.bool_], in
     for picture, contrast in ((bright, criteria.bright), (dark, criteria.dark)):
         for box in _text(picture, contrast, criteria):
             marks[_grown(box, margin, marks.shape)] = True
+    if not marks.any():
+        return covered, 0
     _, regions = ndimage.label(marks)
     # The last rows and columns that fill no whole block belong to the block before.
     height, width = picture_hw.shape
     rows, columns = np.arange(height) // step, np.arange(width) // step
     rows, columns = rows.clip(max=marks.shape[0] - 1), columns.clip(max=marks.shape[1] - 1)
-    return marks[np.ix_(rows, columns)], regions
+    return marks.take(columns, axis=1).take(rows, axis=0), regions
 
 
 def paint(values_hw: NDArray[np.floating], covered_hw: NDArray[np.bool_]) -> NDArray[np.floating]:
@@ -140,7 +142,10 @@ def _marks(relief_hw: Picture, contrast: float) -> Iterator[_Mark]:
     """What stands out by ``contrast``."""
     from scipy import ndimage
 
-    labels, _ = ndimage.label(relief_hw > contrast, structure=np.ones((3, 3)))
+    above = relief_hw > contrast
+    if not above.any():
+        return
+    labels, _ = ndimage.label(above, structure=np.ones((3, 3)))
     for number, box in enumerate(ndimage.find_objects(labels), 1):
         yield _Mark(box, labels[box] == number)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EDITION = "dicomfields_2026c"
 Rule = Callable[["Dataset", tuple[int, int]], None]
 _LARGEST = 1e6
-_PARTS = (
+PARTS = (
     *(*CHEST, "RIBCAGE", "RIB", "RIBS", "CHESTABDOMEN", "ABDOMEN", "STERNUM", "CLAVICLE", "SCAPULA", "SHOULDER"),
     *("CSPINE", "TSPINE", "LSPINE", "SPINE", "NECK", "SKULL", "HEAD", "PELVIS", "HIP", "ARM", "ELBOW", "WRIST", "HAND"),
     *("LEG", "KNEE", "ANKLE", "FOOT", "HEART", "WHOLEBODY"),
@@ -86,7 +86,7 @@ TECHNICAL: dict[str, Callable[[Any], Any]] = {
     "Modality": one_of(*RADIOGRAPHY, "PX", "XA", "RF", "OT"),
     "PresentationIntentType": one_of("FOR PRESENTATION", "FOR PROCESSING"),
     "ConversionType": one_of("DV", "DI", "DF", "WSD", "SD", "SI", "DRW", "SYN"),
-    "BodyPartExamined": one_of(*_PARTS),
+    "BodyPartExamined": one_of(*PARTS),
     "ViewPosition": one_of(*VIEWS),
     # Some archives keep the view here.
     "PatientPosition": one_of(*VIEWS),
@@ -132,6 +132,14 @@ EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber"),
     *("ReferringPhysicianName", "StudyID", "SeriesNumber", "InstanceNumber"),
 )
+# What was done, in the codes of PS3.16 CID 7050.
+METHODS = {
+    "113100": "Basic Application Confidentiality Profile",
+    "113101": "Clean Pixel Data Option",
+    "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
+    "113108": "Retain Patient Characteristics Option",
+    "113109": "Retain Device Identity Option",
+}
 _NAMES = ("PatientName", "OtherPatientNames", "PatientMotherBirthName", "ReferringPhysicianName", "OperatorsName")
 _NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "DeviceSerialNumber", "InstitutionName")
 # A kind of device, not one device: six figures in a row are a serial number or a date.
@@ -218,19 +226,19 @@ def declare(kept: "Dataset", *, dates: bool, masked: bool) -> None:
     """Writes what was done, in words and in the codes of PS3.16 CID 7050."""
     from pydicom.dataset import Dataset
 
-    codes = {"113100": "Basic Application Confidentiality Profile"}
+    codes = ["113100"]
     if masked:
-        codes["113101"] = "Clean Pixel Data Option"
+        codes.append("113101")
     if dates:
-        codes["113107"] = "Retain Longitudinal Temporal Information Modified Dates Option"
+        codes.append("113107")
     if text(kept, "PatientSex") or text(kept, "PatientAge"):
-        codes["113108"] = "Retain Patient Characteristics Option"
+        codes.append("113108")
     if any(text(kept, keyword) for keyword in MAKER):
-        codes["113109"] = "Retain Device Identity Option"
+        codes.append("113109")
     items = []
-    for value, meaning in codes.items():
+    for value in codes:
         item = Dataset()
-        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
+        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", METHODS[value]
         items.append(item)
     kept.PatientIdentityRemoved = "YES"
     kept.LongitudinalTemporalInformationModified = "MODIFIED" if dates else "REMOVED"

@@ -56,6 +56,10 @@ class Pseudonyms:
         """How many days the dates of this person move back."""
         return 1 + int.from_bytes(self._digest("days", identity)[:8]) % _MOST_DAYS
 
+    def digest(self, purpose: str, value: str) -> str:
+        """16 hexadecimal digits that stand for a value in one place (``purpose``), such as the name of a file."""
+        return self._digest(purpose, value).hex()[:16]
+
     def _digest(self, purpose: str, value: str) -> bytes:
         return hmac.digest(self._key, f"{purpose}\0{value}".encode("utf-8", "surrogatepass"), hashlib.sha256)
 

@@ -29,7 +29,7 @@ from unlabeled.medical.dicom import CHEST, Refused, decode, to_picture
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["Deidentifier", "Ledger", "Link", "StudyFacts", "mask_burned_in", "site_key"]
+__all__ = ["Deidentifier", "Ledger", "Link", "StudyFacts", "mask_burned_in", "quietly", "site_key"]
 
 _CHEST_WORDS = (*CHEST, "CXR")
 
@@ -87,7 +87,7 @@ class Deidentifier:
         """
         from pydicom.dataset import FileDataset
 
-        with _quietly():
+        with quietly():
             if not text(file, "SOPInstanceUID"):
                 raise Refused("SOPInstanceUID is missing: the file cannot be told from others")
             kept = _confidentiality.technical(file)
@@ -105,13 +105,13 @@ class Deidentifier:
 
     def patient(self, file: "Dataset") -> str | None:
         """Pseudonym of issuer and patient id; ``None`` where the file names nobody."""
-        with _quietly():
+        with quietly():
             identity = _pseudonyms.identity(file)
         return None if identity is None else self._stand_in.patient(identity)
 
     def facts(self, file: "Dataset") -> StudyFacts:
         """What may be kept of an identified file, in the same pseudonyms as a call gives."""
-        with _quietly():
+        with quietly():
             said = {keyword: _term(file, keyword) for keyword in ("Modality", "PatientSex", "ViewPosition")}
             day = shifted(_study_day(file), self._days(file))
             device = [said["Modality"], *(_confidentiality.maker(file, part) for part in _confidentiality.MAKER)]
@@ -130,7 +130,7 @@ class Deidentifier:
 
     def link(self, file: "Dataset") -> Link:
         """The ledger's row: identifies the patient, so it belongs into a `Ledger` and nowhere else."""
-        with _quietly():
+        with quietly():
             accession = text(file, "AccessionNumber")
             return Link(
                 patient_id=text(file, "PatientID"),
@@ -301,7 +301,7 @@ def _study_day(file: "Dataset") -> date | None:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without pydicom's warnings and log lines about broken values: they would print the values."""
     from pydicom import config
 

@@ -159,23 +159,72 @@ def to_picture(file: "Dataset", stored: NDArray[np.generic]) -> NDArray[np.float
     Raises:
         Refused: nothing but one grey is left.
     """
+    if stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2:
+        return _by_table(file, stored)
+    values = _windowed(file, stored)
+    low, high = (values.min(), values.max()) if _has_window(file) else np.percentile(values, [TAIL, 100 - TAIL])
+    if not np.isfinite([low, high]).all() or high <= low:
+        low, high = values.min(), values.max()
+    return _scaled(file, values, low=float(low), high=float(high))
+
+
+def _by_table(file: "Dataset", stored: NDArray[np.generic]) -> NDArray[np.float32]:
+    """The same where there are at most 65,536 stored values: what becomes of each is worked out once, and looked up."""
+    stored = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("="))
+    first, last = int(stored.min()), int(stored.max())
+    values = _windowed(file, np.arange(first, last + 1).astype(stored.dtype))
+    steps = np.diff(values)
+    monotone = bool((steps >= 0).all() or (steps <= 0).all())
+    if _has_window(file) and monotone:  # the ends of the range, which are there, have the lowest and highest value
+        low, high = sorted((float(values[0]), float(values[-1])))
+    else:
+        counts = np.bincount((stored.ravel().astype(np.int32) - first), minlength=len(values))
+        there = values[counts > 0]
+        low, high = float(there.min()), float(there.max())
+        if not _has_window(file):
+            inner = _percentiles(there, counts[counts > 0], (TAIL, 100 - TAIL))
+            low, high = inner if np.isfinite(inner).all() and inner[1] > inner[0] else (low, high)
+    table = np.zeros(1 << 8 * stored.dtype.itemsize, dtype=np.float32)
+    table[np.arange(first, last + 1)] = _scaled(file, values, low=low, high=high)  # negative ones count from the end
+    return table.take(stored.view(f"u{stored.dtype.itemsize}"), mode="wrap")
+
+
+def _windowed(file: "Dataset", stored: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Modality LUT or rescale, then VOI LUT or first window."""
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
     try:
         values = apply_modality_lut(stored, file)
         if "VOILUTSequence" in file:  # a table is looked up by whole numbers
             values = np.rint(values).astype(np.int64)
-        values = np.asarray(apply_voi_lut(values, file), dtype=np.float64)
+        return np.asarray(apply_voi_lut(values, file), dtype=np.float64)
     except Exception as error:  # LUTs and windows come as people wrote them
         raise Refused(f"unusable window or LUT: {_short(error)}") from None
-    windowed = "VOILUTSequence" in file or ("WindowCenter" in file and "WindowWidth" in file)
-    low, high = (values.min(), values.max()) if windowed else np.percentile(values, [TAIL, 100 - TAIL])
-    if not np.isfinite([low, high]).all() or high <= low:
-        low, high = values.min(), values.max()
+
+
+def _has_window(file: "Dataset") -> bool:
+    return "VOILUTSequence" in file or ("WindowCenter" in file and "WindowWidth" in file)
+
+
+def _scaled(file: "Dataset", values: NDArray[np.float64], *, low: float, high: float) -> NDArray[np.float32]:
     if not high > low:
-        raise Refused("constant image: every pixel has the same value" + (" after its window" if windowed else ""))
+        raise Refused(
+            "constant image: every pixel has the same value" + (" after its window" if _has_window(file) else "")
+        )
     picture = np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
     return 1 - picture if _text(file, "PhotometricInterpretation") == "MONOCHROME1" else picture
+
+
+def _percentiles(
+    values: NDArray[np.float64], counts: NDArray[np.int64], wanted: tuple[float, float]
+) -> tuple[float, float]:
+    """As ``np.percentile`` of each value repeated so many times, with linear interpolation."""
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(counts[order])
+    places = np.array(wanted) / 100 * (below[-1] - 1)
+    lower, upper = (values[order][np.searchsorted(below, end(places), side="right")] for end in (np.floor, np.ceil))
+    low, high = lower + (upper - lower) * (places - np.floor(places))
+    return float(low), float(high)
 
 
 def _patient(file: "Dataset") -> str | None:

@@ -22,6 +22,7 @@ from unlabeled.medical._pictures import Picture
 from unlabeled.medical._tables import as_label, find
 from unlabeled.medical.dicom import Refused
 from unlabeled.medical.images import UNLABELLED, ImageSet, Skip, skip_summary
+from unlabeled.medical.intake.store import is_store, read_store
 
 PIXELS = ("jpeg", "jpg", "png", "image", "image_bytes", "bytes")
 PARTS = ("train", "val", "test")
@@ -31,8 +32,9 @@ def read_images(path: str | Path, *, size: int = 64, split_column: str | None = 
     """Reads whatever ``path`` is.
 
     Args:
-        path: a folder (walked to its depths; file names need no extension), one picture, a Parquet table with a
-            column of encoded pictures, or an npz archive (``images`` (N, H, W), or MedMNIST's keys).
+        path: a folder (walked to its depths; file names need no extension), a store that an intake wrote, one
+            picture, a Parquet table with a column of encoded pictures, or an npz archive (``images`` (N, H, W), or
+            MedMNIST's keys).
         size: rows and columns of the result.
         split_column: the table's column of splits, where it is not called ``split``.
 
@@ -45,7 +47,9 @@ def read_images(path: str | Path, *, size: int = 64, split_column: str | None = 
     with warnings.catch_warnings():
         # Real files bend the standard; what matters about that becomes a skip with a reason.
         warnings.simplefilter("ignore")
-        if path.is_dir():
+        if is_store(path):
+            found = read_store(path, size=size)
+        elif path.is_dir():
             found = _read_files(path, sorted(p for p in path.rglob("*") if p.is_file()), size)
         elif path.suffix == ".parquet":
             found = _read_parquet(path, size, split_column)

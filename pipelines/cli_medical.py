@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from unlabeled.pipelines import cli_medical_intake
 from unlabeled.pipelines._cost import BesideRandom, DryRun, Price, Watts
 from unlabeled.pipelines.jobs import Outcome
 
@@ -18,8 +19,8 @@ Input = Annotated[
     Path,
     typer.Argument(
         metavar="INPUT",
-        help="A folder of DICOM, PNG or JPEG files (searched to its depths), a .parquet table with a column of encoded "
-        "pictures, or an .npz archive with an array 'images'.",
+        help="A folder of DICOM, PNG or JPEG files (searched to its depths), a store that 'intake' wrote, a .parquet "
+        "table with a column of encoded pictures, or an .npz archive with an array 'images'.",
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Fixes everything random.")]
@@ -28,6 +29,8 @@ TaskName = Literal["masked", "contrastive", "vicreg", "rotation", "order", "join
 MaskingName = Literal["random", "lungs", "blocks", "adaptive", "sparse", "sparse-random"]
 TuningName = Literal["full", "adapters", "head"]
 FormatName = Literal["huggingface", "onnx"]
+
+app.command()(cli_medical_intake.intake)
 
 
 @app.command()

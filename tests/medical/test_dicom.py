@@ -141,3 +141,23 @@ def test_a_pseudonym_is_stable_and_does_not_show_the_id(make_dicom: Make, save: 
     assert read.patient is not None
     assert "0815" not in read.patient
     assert dicom.read(save(make_dicom(RAMP, PatientID=None), tmp_path / "b.dcm")).patient is None
+
+
+@pytest.mark.parametrize("tags", [{}, {"WindowCenter": 900, "WindowWidth": 700}, {"RescaleSlope": -2}])
+@pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_picture_looked_up_value_by_value_is_the_one_worked_out_pixel_by_pixel(
+    tags: dict[str, int], signed: int, photometric: str, make_dicom: Make
+) -> None:
+    rng = np.random.default_rng(3)
+    stored = rng.gamma(2, 300, (96, 80)).astype(np.int32).clip(0, 4095) - 1200 * signed
+    tags = {**tags, "RescaleIntercept": 5, "RescaleSlope": tags.get("RescaleSlope", 1)}
+    file = make_dicom(stored, PhotometricInterpretation=photometric, PixelRepresentation=signed, **tags)
+    narrow = stored.astype(np.int16 if signed else np.uint16)
+    # Values of 32 bits are too many for a table.
+    expected = dicom.to_picture(file, stored)
+    assert dicom.to_picture(file, narrow).dtype == expected.dtype
+    np.testing.assert_allclose(dicom.to_picture(file, narrow), expected, atol=1e-6)
+    np.testing.assert_array_equal(
+        dicom.to_picture(file, narrow.astype(narrow.dtype.newbyteorder(">"))), dicom.to_picture(file, narrow)
+    )

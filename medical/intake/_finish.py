@@ -1,0 +1,203 @@
+"""From parts to a store: the gate over all files, pictures in one file, tables, labels, manifest."""
+
+import csv
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unlabeled.core import fingerprint
+from unlabeled.core.progress import bar
+from unlabeled.core.store import Store
+from unlabeled.medical._confidentiality import METHODS
+from unlabeled.medical.intake import _gate
+from unlabeled.medical.intake._film import Finding
+from unlabeled.medical.intake._labels import Labels, Translated
+from unlabeled.medical.intake._parts import Parts
+from unlabeled.medical.intake._tables import GATE, STUDIES, Table, write_names
+from unlabeled.medical.intake.reasons import REFUSED
+from unlabeled.medical.intake.store import LABELS, PICTURES
+
+PREPROCESSING = (
+    "modality LUT or rescale",
+    "VOI LUT or first window; without one, from the 0.5th to the 99.5th percentile",
+    "scaled from the lowest to the highest value",
+    "MONOCHROME1 inverted",
+    "text-like marks near the borders painted over",
+    "uniform bands along the edges cut off, at most 30 % of a side each",
+    "area averages, aspect kept, padded with black to a square",
+)
+
+
+def finish(
+    parts: Parts, folder: Path, *, names: Path, site: str, labels: Labels | None, dicom: Path | None
+) -> dict[str, Any]:
+    """Writes everything but the manifest into ``folder``, which is empty, and ``names`` beside the ledger.
+
+    Returns:
+        What the manifest says.
+
+    Raises:
+        DataError: the labels contradict each other.
+    """
+    verdicts = _gate.judge(parts)
+    translated = _look_up(parts, verdicts, labels)
+    kept = set(verdicts.rows)
+    with bar("writing pictures", len(kept)) as shown:
+
+        def pictures() -> Iterator[np.ndarray]:
+            for chosen, part in _gate.chosen_of(parts, kept):
+                yield part.pictures[chosen]
+                shown.advance(int(chosen.sum()))
+
+        store = Store.write(folder / PICTURES, pictures(), row=(parts.size, parts.size), dtype=np.uint8)
+    small = parts.folder / "small.npy"
+    _gate.near(verdicts, parts, small)
+    small.unlink()
+    counts = _write_tables(parts, verdicts, folder, site=site)
+    write_names(names, _names(parts))
+    if translated is not None:
+        _write_labels(parts, translated, folder / LABELS)
+    if dicom is not None:
+        _take_dicom(parts, kept, dicom, folder / "dicom")
+    return {
+        "found": len(parts.files),
+        **counts,
+        "pictures": {"rows": len(store), "size": parts.size, "fingerprint": fingerprint.of_array(store)},
+        "preprocessing": PREPROCESSING,
+        "labels": None if translated is None else translated.counts,
+    }
+
+
+def _look_up(parts: Parts, verdicts: _gate.Verdicts, labels: Labels | None) -> Translated | None:
+    if labels is None:
+        return None
+    for number, finding in _findings(parts, verdicts):
+        labels.look_up(number, finding)
+    return labels.translated()
+
+
+def _findings(parts: Parts, verdicts: _gate.Verdicts) -> Iterator[tuple[int, Finding]]:
+    number = 0
+    for part in parts:
+        for finding in part.findings:
+            yield number, verdicts.put(number, finding)
+            number += 1
+
+
+def _write_tables(parts: Parts, verdicts: _gate.Verdicts, folder: Path, *, site: str) -> dict[str, Any]:
+    """Returns the counts: of states, of reasons for refusal, of flags; and the methods of the de-identification."""
+    meant = set(verdicts.like.values())
+    instances = {n: finding.facts["instance"] for n, finding in _findings(parts, verdicts) if n in meant}
+    states: Counter[str] = Counter(kept=0, flagged=0, refused=0)
+    refusals: Counter[str] = Counter()
+    flags: Counter[str] = Counter()
+    methods = {"113100"}
+    number = 0
+    with ExitStack() as open_:
+        gate = open_.enter_context(Table(folder, "gate", GATE))
+        studies = open_.enter_context(Table(folder, "studies", STUDIES))
+        for part in parts:
+            judged, kept = [], []
+            for finding in part.findings:
+                finding = verdicts.put(number, finding)
+                like = instances.get(verdicts.like.get(number, -1), "")
+                states[finding.state] += 1
+                judged.append(_gate_row(finding, like))
+                if finding.state == REFUSED:
+                    refusals[finding.reason] += 1
+                else:
+                    flags.update(finding.flags)
+                    methods |= _methods(finding)
+                    kept.append(_study_row(finding, like, site))
+                number += 1
+            gate.write(judged)
+            studies.write(kept)
+    return {
+        **states,
+        "refusals": dict(sorted(refusals.items())),
+        "flags": dict(sorted(flags.items())),
+        "deidentification": {
+            "profile": "DICOM PS3.15 Annex E Basic Profile; only what the tables hold was kept",
+            "methods": {code: METHODS[code] for code in sorted(methods)},
+        },
+    }
+
+
+def _methods(finding: Finding) -> set[str]:
+    facts = finding.facts
+    said = {"113101": finding.regions, "113107": facts["date"], "113109": " " in facts["device"]}
+    said["113108"] = facts["sex"] or facts["age_band"]
+    return {code for code, value in said.items() if value}
+
+
+def _gate_row(finding: Finding, like: str) -> dict[str, Any]:
+    named = {name: finding.facts.get(name, "") for name in ("patient", "study", "series", "instance")}
+    return {
+        "file": finding.file,
+        "state": finding.state,
+        "reason": finding.reason,
+        "detail": finding.detail,
+        "flags": ";".join(finding.flags),
+        "like": like,
+        **named,
+    }
+
+
+def _study_row(finding: Finding, like: str, site: str) -> dict[str, Any]:
+    said = {name: finding.facts[name] for name in STUDIES if name in finding.facts}
+    border = dict(zip(("border_top", "border_bottom", "border_left", "border_right"), finding.border, strict=True))
+    return {
+        **said,
+        **border,
+        "site": site,
+        "flags": ";".join(finding.flags),
+        "like": like,
+        "rows": finding.rows,
+        "columns": finding.columns,
+        "masked": finding.regions,
+        "file": finding.file,
+    }
+
+
+def _names(parts: Parts) -> Iterator[tuple[str, str, str]]:
+    number = 0
+    for part in parts:
+        for finding in part.findings:
+            yield finding.file, finding.facts.get("instance", ""), parts.files[number].path
+            number += 1
+
+
+def _write_labels(parts: Parts, translated: Translated, path: Path) -> None:
+    number = 0
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("image_id", "label", "split"))
+        for part in parts:
+            for finding in part.findings:
+                if number in translated.labels:
+                    writer.writerow((finding.facts["instance"], *translated.labels[number]))
+                number += 1
+
+
+def _take_dicom(parts: Parts, kept: set[int], source: Path, folder: Path) -> None:
+    """Links rather than moves: a run that is cut off here begins again with all of them."""
+    folder.mkdir()
+    number = 0
+    for part in parts:
+        for finding in part.findings:
+            if number in kept:
+                _link(source / f"{finding.file}.dcm", folder / f"{finding.facts['instance']}.dcm")
+            number += 1
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system has links
+        shutil.copy2(source, target)

@@ -1,0 +1,139 @@
+"""A hospital's table of labels, translated to the pictures of the store.
+
+Its cells are turned into the same keyed digests that were taken of the files, and compared with those: no name of a
+file or person is kept or printed, lines are called by their numbers.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unlabeled.core.errors import DataError
+from unlabeled.medical._pseudonyms import Pseudonyms
+from unlabeled.medical._tables import NAMES, as_label
+from unlabeled.medical.images import UNLABELLED
+from unlabeled.medical.intake._film import Finding
+from unlabeled.medical.intake.reasons import REFUSED
+
+COLUMNS = {
+    "instance": ("sopinstanceuid", "sop_instance_uid", "instance_uid", "instance"),
+    "file": NAMES["id"],
+    "accession": ("accession", "accession_number", "accessionnumber"),
+    "study": ("studyinstanceuid", "study_instance_uid", "study_uid", "study"),
+    "patient": NAMES["patient"],
+}
+# A finding's keys by what a column holds, the most telling first. An id may be anything.
+_KEYS = {
+    "instance": ("instance",),
+    "file": ("path", "instance", "name", "stem", "accession", "study", "patient"),
+    "accession": ("accession",),
+    "study": ("study",),
+    "patient": ("patient",),
+}
+_PURPOSES = dict.fromkeys(("path", "name", "stem"), "label file")
+_ONE_ONLY = ("name", "stem")
+_SPLITS = ("train", "val", "test")
+
+
+@dataclass
+class _Row:
+    line: int
+    label: int
+    split: str
+    keys: tuple[str, ...]
+    # By key: numbers of the findings, and whether they are refused.
+    found: dict[str, dict[int, bool]] = field(default_factory=lambda: defaultdict(dict))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translated:
+    """Labels by the number of a finding, and how many rows of the table came to what."""
+
+    labels: dict[int, tuple[int, str]]
+    counts: dict[str, int]
+
+
+class Labels:
+    """Reads the table at once, so that a wrong one is said before hours of work.
+
+    Raises:
+        DataError: no CSV, no column that names pictures or none of labels, a label that is neither 0 nor 1.
+    """
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        import pandas as pd
+
+        try:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+        except FileNotFoundError:
+            raise DataError(f"{path} does not exist: expected a CSV of labels") from None
+        except ValueError:  # its text may quote a row
+            raise DataError(f"{path} is not a readable CSV of labels") from None
+        stand_in = Pseudonyms(key)
+        lowered = {str(column).strip().lower(): str(column) for column in table.columns}
+        column_of = {role: next((lowered[n] for n in names if n in lowered), None) for role, names in COLUMNS.items()}
+        by = [(role, column) for role, column in column_of.items() if column]
+        label = next((lowered[name] for name in NAMES["label"] if name in lowered), None)
+        split = next((lowered[name] for name in NAMES["split"] if name in lowered), None)
+        if not by or label is None:
+            raise DataError(
+                f"{path}: expected a column 'label' and one of file, sop_instance_uid, accession_number, "
+                "study_instance_uid or patient_id"
+            )
+        self.named_by = [role for role, _ in by]
+        self.digest = stand_in.digest("labels", table.to_csv())
+        self._rows: list[_Row] = []
+        self._index: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for number, cells in enumerate(table.to_dict("records")):
+            line = number + 2
+            role, cell = next(((role, cells[c].strip()) for role, c in by if cells[c].strip()), ("file", ""))
+            try:
+                value = as_label(cells[label], where="")
+            except DataError:
+                raise DataError(
+                    f"{path}, line {line}: the label is none of 1/0, true/false, yes/no or pneumonia/normal"
+                ) from None
+            said = cells[split].strip().lower() if split else ""
+            row = _Row(line, value, said if said in _SPLITS else "", _KEYS[role] if cell else ())
+            for name in row.keys:
+                digest = stand_in.digest(_PURPOSES.get(name, f"label {name}"), cell)
+                self._index[name, digest].append(number)
+            self._rows.append(row)
+
+    def look_up(self, number: int, finding: Finding) -> None:
+        """Notes which rows speak of a finding."""
+        for name, digest in finding.keys.items():
+            for row in self._index.get((name, digest), ()) if digest else ():
+                self._rows[row].found[name][number] = finding.state == REFUSED
+
+    def translated(self) -> Translated:
+        """After all findings were looked up.
+
+        Raises:
+            DataError: two rows give one picture different labels.
+        """
+        labels: dict[int, tuple[int, str]] = {}
+        line_of: dict[int, int] = {}
+        counts = dict.fromkeys(("used", "without a label", "of refused files", "of several files", "of no file"), 0)
+        for row in self._rows:
+            name = next((name for name in row.keys if row.found[name]), None)
+            found = row.found[name] if name else {}
+            kept = [number for number, refused in found.items() if not refused]
+            if row.label == UNLABELLED:
+                counts["without a label"] += 1
+            elif not found:
+                counts["of no file"] += 1
+            elif name in _ONE_ONLY and len(found) > 1:
+                counts["of several files"] += 1
+            elif not kept:
+                counts["of refused files"] += 1
+            else:
+                counts["used"] += 1
+                for number in kept:
+                    if labels.setdefault(number, (row.label, row.split)) != (row.label, row.split):
+                        raise DataError(
+                            f"the labels of lines {line_of[number]} and {row.line} contradict each other: they name "
+                            "the same picture; keep one and run the same command again"
+                        )
+                    line_of.setdefault(number, row.line)
+        return Translated(labels=labels, counts=counts)

@@ -1,0 +1,91 @@
+"""A store that an intake wrote, read back as pictures: nobody in it has a name."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlabeled.core.batches import chunks
+from unlabeled.core.checkpoints import MANIFEST, read_manifest
+from unlabeled.core.errors import DataError
+from unlabeled.core.store import Store
+from unlabeled.medical import _pictures, attributes
+from unlabeled.medical.images import UNLABELLED, ImageSet
+
+KIND = "medical.IntakeStore"
+PICTURES, STUDIES, GATE, LABELS = "pictures.npy", "studies.parquet", "gate.parquet", "labels.csv"
+_AT_ONCE = 256
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder's manifest says so."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("kind") == KIND
+
+
+def read_store(folder: Path, *, size: int) -> ImageSet:
+    """Pictures (N, size, size), mapped from the file where they have that size already, averaged down where they are
+    larger; patients, attributes, labels and splits as the store has them.
+
+    A picture without a patient counts with the others of its study.
+
+    Raises:
+        DataError: the store holds smaller pictures, or no picture.
+        CheckpointError: it is damaged.
+    """
+    import pandas as pd
+
+    manifest = read_manifest(folder, kind=KIND)
+    table = pd.read_parquet(folder / STUDIES).fillna("")
+    store = Store(folder / PICTURES)
+    if not len(table) or len(store) != len(table):
+        raise DataError(f"{folder} holds {len(store)} pictures and tells of {len(table)}: take the files in again")
+    if size > store.shape[1]:
+        raise DataError(
+            f"{folder} holds pictures of {store.shape[1]} pixels, {size} were asked for: ask for fewer with --size, or "
+            "take the files in again at a larger --size"
+        )
+    columns = {name: table[name].astype(str).to_numpy(dtype=np.str_) for name in ("instance", "patient", "study")}
+    nobody = np.char.add("unknown-", np.where(columns["study"] == "", columns["instance"], columns["study"]))
+    known = {name: table[name].astype(str).to_numpy(dtype=np.str_) for name in attributes.ATTRIBUTES}
+    images = ImageSet(
+        images=_pixels(folder, store, size),
+        ids=columns["instance"],
+        patients=np.where(columns["patient"] == "", nobody, columns["patient"]),
+        attributes={name: values for name, values in known.items() if (values != "").any()},
+        sizes=table[["rows", "columns"]].to_numpy(dtype=np.int64),
+        notes=(
+            f"an intake store: {len(table)} of {manifest['found']} files, {manifest['flagged']} of them flagged "
+            f"(studies.parquet), {manifest['refused']} refused (gate.parquet says why)",
+        ),
+    )
+    return _labelled(images, folder / LABELS)
+
+
+def _pixels(folder: Path, store: Store, size: int) -> NDArray[np.uint8]:
+    if store.shape[1] == size:
+        # Writable for PyTorch's sake, in memory only.
+        mapped: NDArray[np.uint8] = np.load(folder / PICTURES, mmap_mode="c")
+        return mapped
+    small = np.empty((len(store), size, size), dtype=np.uint8)
+    for part in chunks(len(store), _AT_ONCE):
+        for row, picture in enumerate(store[part], start=part.start):
+            small[row] = _pictures.to_square(picture.astype(np.float32) / np.float32(255), size)
+    return small
+
+
+def _labelled(images: ImageSet, path: Path) -> ImageSet:
+    import pandas as pd
+
+    if not path.is_file():
+        return images
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("image_id")
+    found = table.reindex(images.ids, fill_value="")
+    labels = np.array([int(value) if value else UNLABELLED for value in found["label"]], dtype=np.int64)
+    splits = found["split"].to_numpy(dtype=np.str_)
+    return replace(images, labels=labels, splits=splits if (splits != "").any() else None)

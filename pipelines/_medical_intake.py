@@ -1,0 +1,109 @@
+"""``unlabeled medical intake``: a hospital's folder to a store, tracked without a name of anybody."""
+
+import time
+from pathlib import Path
+
+from unlabeled.core import report, tracking
+from unlabeled.core.checkpoints import MANIFEST
+from unlabeled.core.progress import say
+from unlabeled.medical.intake import Intake, take_in
+from unlabeled.medical.intake.reasons import FLAGS, REFUSALS
+from unlabeled.pipelines._medical_pretraining import EXPERIMENT
+from unlabeled.pipelines.jobs import Outcome
+
+
+def intake(
+    folder: Path,
+    *,
+    out: Path,
+    site_key: Path | None = None,
+    ledger: Path | None = None,
+    size: int = 128,
+    site: str = "",
+    labels: Path | None = None,
+    dicom: bool = False,
+    workers: int | None = None,
+) -> Outcome:
+    """Takes a folder in; called again after an interruption, it goes on where it was.
+
+    The key is ``site.key`` and the ledger ``<out>-ledger.csv`` beside ``out`` where they are not given. The tracked run
+    holds the settings, the counts, the manifest and the report; no table, and not the name of the folder.
+    """
+    beside = out.absolute().parent
+    with tracking.run(
+        EXPERIMENT, f"intake {out.name}", params={"size": size, "labels": labels is not None, "dicom": dicom}
+    ) as run:
+        began = time.monotonic()
+        done = take_in(
+            folder, store=out, key=site_key or beside / "site.key", ledger=ledger or beside / f"{out.name}-ledger.csv",
+            size=size, site=site, labels=labels, dicom=dicom, workers=workers,
+        )  # fmt: skip
+        seconds, told = time.monotonic() - began, done.manifest
+        page = _report(done, run_id=run.run_id).write(out / "report.html")
+        states = {name: told[name] for name in ("found", "kept", "flagged", "refused")}
+        run.tags({"data.fingerprint": told["pictures"]["fingerprint"]})
+        run.metrics({**states, "seconds": seconds})
+        for kind in ("refusals", "flags"):
+            run.metrics({f"{kind}.{name.replace(' ', '_')}": count for name, count in told[kind].items()})
+        run.artifact(out / MANIFEST)
+        run.artifact(page)
+    say(f"{told['found'] / max(seconds, 1e-9):.1f} files a second")
+    return Outcome(
+        headline=f"{told['found']} files found: {told['kept']} kept, {told['flagged']} kept with a flag, "
+        f"{told['refused']} refused. Next: unlabeled medical pretrain {out}",
+        lines=_lines(done),
+        files={"store": out, "report": page, "ledger": done.ledger, "files": done.names},
+        run_id=run.run_id,
+        details={**states, "refusals": told["refusals"], "flags": told["flags"], "labels": told["labels"]},
+    )
+
+
+def _lines(done: Intake) -> list[str]:
+    told = done.manifest
+    lines = [f"{count} refused, {reason}: {REFUSALS[reason]}" for reason, count in _most_first(told["refusals"])]
+    lines += [f"{count} flagged, {flag}: {FLAGS[flag]}" for flag, count in _most_first(told["flags"])]
+    if told["labels"] is not None:
+        rows = [f"{count} {what}" for what, count in told["labels"].items() if count or what == "used"]
+        lines.append(f"rows of the labels: {', '.join(rows)}")
+    lines.append(f"gate.csv has a row for each file; {done.names.name} says which file it is (keep it to yourselves)")
+    return lines
+
+
+def _report(done: Intake, *, run_id: str) -> report.Report:
+    told = done.manifest
+    page = report.Report(
+        title="Intake of chest radiographs",
+        subtitle=f"{told['pictures']['rows']} pictures of {told['size']} pixels",
+        verdict=report.Verdict(
+            f"Of {told['found']} files, {told['kept']} are kept, {told['flagged']} kept with a flag and "
+            f"{told['refused']} refused."
+        ),
+        facts={name: told[name] for name in ("found", "kept", "flagged", "refused")},
+        run_id=run_id,
+    )
+    section = page.section("Refused")
+    section.table(
+        ("reason", "files", "meaning"),
+        [(reason, count, REFUSALS[reason]) for reason, count in _most_first(told["refusals"])],
+        note="Each file has one reason, so that these add up to what was refused. gate.csv has a row a file.",
+    )
+    section = page.section("Kept with a flag")
+    section.table(
+        ("flag", "pictures", "meaning"),
+        [(flag, count, FLAGS[flag]) for flag, count in _most_first(told["flags"])],
+        note="A picture can have several flags; they are in the column flags of studies.csv.",
+    )
+    section = page.section("How pictures were made")
+    section.text("; ".join(told["preprocessing"]) + ".")
+    section = page.section("De-identification")
+    methods = "; ".join(f"{name} ({code})" for code, name in told["deidentification"]["methods"].items())
+    section.text(f"{told['deidentification']['profile']}. Methods (PS3.16 CID 7050): {methods}.")
+    section.note(
+        "Text that is faint, large or over the middle of a picture is not found, and a body can be recognised: look at "
+        "pictures before the store leaves the house. Research use; not a medical device."
+    )
+    return page
+
+
+def _most_first(counts: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
