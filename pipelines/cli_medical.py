@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from unlabeled.pipelines import cli_medical_intake
+from unlabeled.pipelines import cli_medical_intake, cli_medical_run
 from unlabeled.pipelines._cost import BesideRandom, DryRun, Price, Watts
 from unlabeled.pipelines.jobs import Outcome
 
@@ -30,6 +30,7 @@ MaskingName = Literal["random", "lungs", "blocks", "adaptive", "sparse", "sparse
 TuningName = Literal["full", "adapters", "head"]
 FormatName = Literal["huggingface", "onnx"]
 
+app.command()(cli_medical_run.run)
 app.command()(cli_medical_intake.intake)
 
 

@@ -115,7 +115,7 @@ def finetune(
     parts = divide(images, n_labels=n_labels, seed=seed)
     if dry_run:
         return cost.medical_finetuning(base, parts.train, parts.validation, beside=SCRATCH, rates=rates)
-    return _finetune(base, parts, out=out, skipped=images.skipped, notes=images.notes, synthetic=False, rates=rates)
+    return finetune_on(base, parts, out=out, skipped=images.skipped, notes=images.notes, synthetic=False, rates=rates)
 
 
 def predict(
@@ -157,10 +157,10 @@ def demo(out: Path, *, seed: int = 0) -> Outcome:
     parts = divide(images, n_labels=40, seed=seed)
     model = PneumoniaModel(dim=64, depth=3, pretrain_epochs=90, finetune_steps=100, folds=2, random_state=seed)
     pretraining.pretrain(model, parts.unlabelled, out=out / "pretrained", synthetic=True)
-    return _finetune(model, parts, out=out / "model", skipped=images.skipped, notes=images.notes, synthetic=True)
+    return finetune_on(model, parts, out=out / "model", skipped=images.skipped, notes=images.notes, synthetic=True)
 
 
-def _finetune(
+def finetune_on(
     model: PneumoniaModel,
     parts: Parts,
     *,
@@ -170,6 +170,7 @@ def _finetune(
     synthetic: bool,
     rates: Rates = AS_FOUND,
 ) -> Outcome:
+    """:func:`finetune` on parts at hand, beside the baselines."""
     train, test = parts.train, parts.test
     assert train.labels is not None
     assert test.labels is not None

@@ -1,0 +1,40 @@
+"""``unlabeled medical run``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unlabeled.pipelines.jobs import Outcome
+
+
+def run(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of DICOM files, as for 'intake'.")],
+    labels: Annotated[Path, typer.Option(help="CSV of labels, as for 'intake'.")],
+    out: Annotated[Path, typer.Option(help="Folder for the store, the models, the audit and the report.")] = Path(
+        "medical-run"
+    ),
+    private: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for what leads back to patients: the site key, the ledger and the names of files (default: "
+            "OUT-private beside OUT). Only you can read it."
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option(help="Rows and columns of the pictures; a multiple of 8.", min=16)] = 64,
+    epochs: Annotated[int, typer.Option(help="Passes over the pictures in pretraining.", min=1)] = 50,
+    steps: Annotated[int | None, typer.Option(help="Fine-tuning steps of each network (default 300).", min=1)] = None,
+    n_labels: Annotated[int | None, typer.Option(help="Learn from so many labels only.", min=1)] = None,
+    site: Annotated[str, typer.Option(help="What the column 'site' is to say of these pictures.")] = "",
+    register: Annotated[str, typer.Option(metavar="NAME", help="Name in MLflow's registry.")] = "pneumonia",
+    seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
+) -> Outcome:
+    """From a hospital's folder to a registered model and a page for an ethics board, in one command.
+
+    Takes the files in, pretrains without labels, fine-tunes, audits, packages and registers. A third of the labelled
+    patients judges (or the test part that the labels name) and teaches nothing. Interrupted, the same command goes on.
+    """
+    from unlabeled.pipelines import _medical_run as job
+
+    plan = job.Plan(size=size, epochs=epochs, steps=steps, n_labels=n_labels, site=site, register=register, seed=seed)
+    return job.run(source, labels=labels, out=out, private=private, plan=plan)
