@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--compressed", type=int, default=10)
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--name", default="intake", help="of the result's files")
     parser.add_argument("--child", choices=("plain", "intake"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -121,10 +122,10 @@ def compare(given: argparse.Namespace) -> None:
         "picture with every other, de-identifies and keeps a ledger. "
         f"Load of the machine over the last 15 minutes: {load:.1f}.",
     ]
-    write_atomically(given.out / "intake.md", "\n".join(lines) + "\n")
+    write_atomically(given.out / f"{given.name}.md", "\n".join(lines) + "\n")
     settings = {name: getattr(given, name) for name in ("counts", "side", "compressed", "turns")}
     content = {"found": found, "settings": settings, "cores": cores, "hardware": describe_hardware()}
-    write_atomically(given.out / "intake.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(given.out / f"{given.name}.json", json.dumps(content, indent=1) + "\n")
     print("\n".join(lines))
 
 

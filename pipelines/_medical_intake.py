@@ -5,6 +5,7 @@ from pathlib import Path
 
 from unlabeled.core import report, tracking
 from unlabeled.core.checkpoints import MANIFEST
+from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.medical.intake import Intake, take_in
 from unlabeled.medical.intake.reasons import FLAGS, REFUSALS
@@ -28,7 +29,15 @@ def intake(
 
     The key is ``site.key`` and the ledger ``<out>-ledger.csv`` beside ``out`` where they are not given. The tracked run
     holds the settings, the counts, the manifest and the report; no table, and not the name of the folder.
+
+    Raises:
+        DataError: as `take_in`, or the working folder lies in ``folder``.
     """
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise DataError(
+            "the working folder lies among the hospital's files, and the tracked run would be kept there: run this "
+            "from another folder"
+        )
     beside = out.absolute().parent
     with tracking.run(
         EXPERIMENT, f"intake {out.name}", params={"size": size, "labels": labels is not None, "dicom": dicom}

@@ -113,13 +113,24 @@ def test_no_planted_identifier_gets_out(
 
 @pytest.mark.integration
 @pytest.mark.filterwarnings("ignore")
-def test_an_error_names_no_file(in_tmp: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["ZQ90001X"], ["ZQ90002X", "--labels", "none.csv"]):
+def test_an_error_names_no_file(
+    in_tmp: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (in_tmp / "ZQ90002X" / "deep").mkdir(parents=True)
+
+    def refused(source: str) -> str:
         with pytest.raises(SystemExit) as ended:
-            main(["medical", "intake", *arguments, "--out", "store"])
+            main(["medical", "intake", source, "--out", str(in_tmp / "store")])
         assert ended.value.code == 1
-        assert leftovers(capfd.readouterr().err.encode()) == set()
-    assert not (in_tmp / "site.key").exists()
+        said = capfd.readouterr().err
+        assert leftovers(said.encode()) == set()
+        return said
+
+    assert "does not exist" in refused("ZQ90001X")
+    assert "the folder is empty" in refused("ZQ90002X")
+    monkeypatch.chdir(in_tmp / "ZQ90002X" / "deep")
+    assert "run this from another folder" in refused(str(in_tmp / "ZQ90002X"))
+    assert not list((in_tmp / "ZQ90002X").rglob("mlflow.db"))
 
 
 def archive(folder: Path, *, films: int) -> None:
