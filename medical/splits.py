@@ -101,6 +101,34 @@ def check_no_leak(parts: Mapping[str, ImageSet]) -> str:
     return fingerprint.of_names([name for part in names for name in (f"[{part}]", *parts[part].ids)])
 
 
+def alike_across(parts: Mapping[str, ImageSet]) -> tuple[str, ...]:
+    """A sentence for every two parts that hold nearly the same pictures under different patients, with examples.
+
+    It is for a person to say whether that is one patient under two names (a leak), or two who look alike; so nothing is
+    refused. How pictures are compared: :mod:`unlabeled.medical.intake.duplicates`.
+    """
+    from unlabeled.medical.intake.duplicates import SIDE, difference_hash, near_pairs
+    from unlabeled.medical.intake.resize import resized
+
+    names = list(parts)
+    pictures = np.concatenate([parts[name].images for name in names]).astype(np.float32)
+    ids = np.concatenate([parts[name].ids for name in names])
+    part_of = np.repeat(np.arange(len(names)), [len(parts[name]) for name in names])
+    hashes = np.stack([difference_hash(picture) for picture in pictures])
+    small = np.stack([resized(picture, SIDE, SIDE) for picture in pictures])
+    found: dict[tuple[int, int], list[str]] = {}
+    for later, earlier in near_pairs(hashes, small):
+        if part_of[later] != part_of[earlier]:
+            found.setdefault((part_of[earlier], part_of[later]), []).append(f"{ids[earlier]} and {ids[later]}")
+    return tuple(
+        f"{len(pairs)} pairs of pictures of {names[one]} and {names[other]} look nearly the same: "
+        + "; ".join(pairs[:SHOWN])
+        + (f"; and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else "")
+        + ". If they are of one patient under two names, the numbers are too good: look at them"
+        for (one, other), pairs in sorted(found.items())
+    )
+
+
 def digests(patients: Sequence[str] | NDArray[np.str_], *, salt: str) -> list[str]:
     """One salted digest a patient, in order: enough to tell later whether somebody was there, not who."""
     return [hashlib.blake2b(f"{p}".encode(), digest_size=8, key=bytes.fromhex(salt)).hexdigest() for p in patients]

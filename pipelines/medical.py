@@ -16,10 +16,11 @@ from unlabeled.medical._finetuning import Labelled
 from unlabeled.medical.baselines import PixelRegression
 from unlabeled.medical.evaluation import Scored, metrics
 from unlabeled.medical.images import ImageSet, Skip
+from unlabeled.medical.intake.store import is_store, studies_of
 from unlabeled.medical.labels import attach, read_labels
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.readers import read_images
-from unlabeled.medical.splits import check_no_leak
+from unlabeled.medical.splits import alike_across, check_no_leak
 from unlabeled.medical.tasks import Masking, Task
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _medical_pretraining as pretraining
@@ -27,7 +28,7 @@ from unlabeled.pipelines._medical_dicom import add_dicom, check_dicom
 from unlabeled.pipelines._medical_exchange import begin, pretrained, settings_of
 from unlabeled.pipelines._medical_input import Parts, divide, looked_at, read, read_unlabelled, say_skips
 from unlabeled.pipelines._medical_judges import Judges, by_pixels, judges_found, judges_given
-from unlabeled.pipelines._medical_output import write_heat_maps, write_predictions, write_skips
+from unlabeled.pipelines._medical_output import write_heat_maps, write_predictions, write_skips, write_studies
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Comparison, Outcome, percentiles
 
@@ -143,7 +144,10 @@ def predict(
     judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
     for note in judges.notes:
         say(note)
-    scored = _predict(trained, images, out=out, judges=judges, folder=model, stated=stated, heat_maps=heat_maps)
+    studies = studies_of(source, images) if is_store(source) else None
+    scored = _predict(
+        trained, images, out=out, judges=judges, folder=model, stated=stated, heat_maps=heat_maps, studies=studies
+    )
     return add_dicom(scored, source, images, trained, stated=stated, folder=model, out=out) if dicom else scored
 
 
@@ -176,6 +180,9 @@ def finetune_on(
     assert test.labels is not None
     named = {"train": train, **({"validation": parts.validation} if parts.validation else {}), "test": test}
     split = check_no_leak(named)
+    alike = alike_across(named)
+    for note in alike:
+        say(note)
     data = Labelled(train.images, train.labels)
     validation, chosen_on = None, None
     if parts.validation is not None:
@@ -214,7 +221,7 @@ def finetune_on(
             methods=methods,
             table=table,
             skipped=skipped,
-            notes=notes,
+            notes=(*notes, *alike),
             synthetic=synthetic,
             run_id=run.run_id,
         )
@@ -244,6 +251,7 @@ def _predict(
     folder: Path,
     stated: Stated,
     heat_maps: int,
+    studies: NDArray[np.str_] | None,
 ) -> Outcome:
     """Scores every picture with the model of ``folder``; says how good that is beside the baselines where it can."""
     decisions, decision = decide(model, images, stated), model.decision_
@@ -269,6 +277,8 @@ def _predict(
         referred, flagged = int((decisions.table.decision == REFER).sum()), int(decisions.table.ood_flag.sum())
         drawn = write_heat_maps(out, model, images, decisions.table, heat_maps)
         files = {**write_predictions(out, decisions.table), **({"heat_maps": drawn} if heat_maps else {})}
+        if studies is not None:
+            files |= write_studies(out, decisions.table, studies)
         files |= write_skips(out, images.skipped)
         headline = f"{called} of {len(images)} pictures are called pneumonia ({len(images.skipped)} inputs skipped)."
         counts = {

@@ -62,15 +62,20 @@ def close_pairs(hashes_n4: NDArray[np.uint64], *, most: int = MOST_BITS) -> Iter
                 yield np.stack([start + row[close], other + column[close]], axis=1)
 
 
-def near_duplicates(hashes_n4: NDArray[np.uint64], small_nqq: Rows) -> dict[int, int]:
-    """Row -> the first earlier row that shows nearly the same."""
-    found: dict[int, int] = {}
+def near_pairs(hashes_n4: NDArray[np.uint64], small_nqq: Rows) -> Iterator[tuple[int, int]]:
+    """Every two rows that show nearly the same, the later one first."""
     for pairs in close_pairs(hashes_n4):
         for start in range(0, len(pairs), _AT_ONCE):
             part = pairs[start : start + _AT_ONCE]
             alike = _correlation(small_nqq[part[:, 0]], small_nqq[part[:, 1]]) >= LEAST_CORRELATION
-            for later, earlier in part[alike].tolist():
-                found[later] = min(earlier, found.get(later, earlier))
+            yield from (tuple(pair) for pair in part[alike].tolist())
+
+
+def near_duplicates(hashes_n4: NDArray[np.uint64], small_nqq: Rows) -> dict[int, int]:
+    """Row -> the first earlier row that shows nearly the same."""
+    found: dict[int, int] = {}
+    for later, earlier in near_pairs(hashes_n4, small_nqq):
+        found[later] = min(earlier, found.get(later, earlier))
     return found
 
 

@@ -67,6 +67,15 @@ def read_store(folder: Path, *, size: int) -> ImageSet:
     return _labelled(images, folder / LABELS)
 
 
+def studies_of(folder: Path, images: ImageSet) -> NDArray[np.str_]:
+    """(N,) the pseudonymous study of each picture that came from this store; of one without, itself."""
+    import pandas as pd
+
+    table = pd.read_parquet(folder / STUDIES, columns=["instance", "study"]).fillna("").set_index("instance")
+    study = table["study"].reindex(images.ids).astype(str).to_numpy(dtype=np.str_)
+    return np.where(study == "", images.ids, study)
+
+
 def _pixels(folder: Path, store: Store, size: int) -> NDArray[np.uint8]:
     if store.shape[1] == size:
         # Writable for PyTorch's sake, in memory only.

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlabeled.core.errors import DataError, GateError
-from unlabeled.medical import ImageSet, check_no_leak
-from unlabeled.medical.splits import digests, first_labels, hold_out, patient_folds
+from unlabeled.medical import ImageSet, check_no_leak, simulate
+from unlabeled.medical.splits import alike_across, digests, first_labels, hold_out, patient_folds
 
 
 def pictures(patients: list[str], labels: list[int], order: list[int] | None = None) -> ImageSet:
@@ -102,3 +102,21 @@ def test_digests_tell_who_was_there_only_with_the_salt() -> None:
     assert digests(["anna"], salt=salt) == digests(["anna"], salt=salt)
     assert digests(["anna"], salt=salt) != digests(["anna"], salt=other)
     assert "anna" not in digests(["anna"], salt=salt)[0]
+
+
+def test_one_patient_under_two_names_is_pointed_out_and_look_alikes_are_not() -> None:
+    rng = np.random.default_rng(0)
+    films = [simulate.draw_radiograph(simulate.draw_anatomy(rng), pneumonia=False, rng=rng, size=64) for _ in range(30)]
+    pixels = np.stack([(film / 1.2 * 255).clip(0, 255) for film in films])
+    pixels[25] = 0.9 * pixels[3] + 10 + rng.normal(0, 2, (64, 64))  # shown again: another window, noise
+    pixels[29] = pixels[28]  # twice in one part: no leak
+    images = ImageSet(
+        images=pixels.clip(0, 255).astype(np.uint8),
+        ids=np.array([f"film {i}" for i in range(30)]),
+        patients=np.array([f"patient {i}" for i in range(30)]),
+        labels=np.arange(30) % 2,
+    )
+    parts = {"train": images.take(range(20)), "test": images.take(range(20, 30))}
+    (said,) = alike_across(parts)
+    assert said.startswith("1 pairs of pictures of train and test look nearly the same: film 3 and film 25.")
+    assert alike_across({"train": images.take(range(20)), "test": images.take(range(26, 30))}) == ()
