@@ -78,7 +78,11 @@ def _session(name: str) -> str:
 
 
 def _card(model: "PneumoniaModel", text: str, imports: Sequence[str], code: str) -> str:
-    size = model.image_size
+    size, framing = model.image_size, model.framing
+    square = {
+        "stretched": "Stretched to the square",
+        "padded": "Text near the borders painted over, collimated borders cut off, padded to the square with black",
+    }[framing]
     learnt = []
     if model.start_ is not None:
         learnt.append(
@@ -103,8 +107,8 @@ For research only; not a medical device. Written by `unlabeled medical export`; 
 ## Preparing pictures
 
 - One channel, {size} x {size} pixels, 8-bit. DICOM: modality rescale, then the VOI window, then MONOCHROME1 inverted.
-- Stretched to the square: averaged over areas where the picture shrinks, bilinear where it grows. (`unlabeled.medical.\
-read_images(path, size={size})` does all of this.)
+- {square}: averaged over areas where the picture shrinks, bilinear where it grows. (`unlabeled.medical.\
+read_images(path, size={size}, framing="{framing}")` does all of this.)
 - Then each picture is standardised by itself, to mean 0 and standard deviation 1, as below.
 - Not mirrored: a heart on the wrong side is another finding.
 

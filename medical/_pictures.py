@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from unlabeled.medical import dicom
 from unlabeled.medical.dicom import Refused
+from unlabeled.medical.images import Framing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +28,22 @@ class Picture(NamedTuple):
     size: tuple[int, int] = (0, 0)
 
 
-def load(path: Path, size: int) -> Picture:
+class Frame(NamedTuple):
+    """Rows and columns of the squares that pictures become, and how (:data:`~unlabeled.medical.images.Framing`)."""
+
+    size: int
+    framing: Framing = "stretched"
+
+    def square(self, pixels: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+        """(H, W) from 0 to 1 -> (size, size) 8-bit.
+
+        Raises:
+            Refused: the picture has no contrast, or is too small.
+        """
+        return to_square(pixels, self.size) if self.framing == "stretched" else to_padded(pixels, self.size)
+
+
+def load(path: Path, frame: Frame) -> Picture:
     """One file, whatever its name ends in.
 
     Raises:
@@ -42,13 +58,13 @@ def load(path: Path, size: int) -> Picture:
         raise Refused("empty file: 0 bytes")
     if dicom.is_dicom(head):
         found = dicom.read(path)
-        return of_pixels(found.pixels, size, patient=found.patient, attributes=found.attributes)
-    return of_pixels(from_pillow(path), size)
+        return of_pixels(found.pixels, frame, patient=found.patient, attributes=found.attributes)
+    return of_pixels(from_pillow(path), frame)
 
 
 def of_pixels(
     pixels: NDArray[np.floating[Any]],
-    size: int,
+    frame: Frame,
     *,
     patient: str | None = None,
     attributes: Mapping[str, str] = MappingProxyType({}),
@@ -56,13 +72,13 @@ def of_pixels(
     """(H, W) from 0 to 1 -> a square that remembers what it was.
 
     Raises:
-        Refused: as :func:`to_square`.
+        Refused: as :meth:`Frame.square`.
     """
     h, w = pixels.shape
-    return Picture(to_square(pixels, size), patient, attributes, (h, w))
+    return Picture(frame.square(pixels), patient, attributes, (h, w))
 
 
-def from_bytes(content: bytes, size: int) -> Picture:
+def from_bytes(content: bytes, frame: Frame) -> Picture:
     """The same of a file's content.
 
     Raises:
@@ -72,8 +88,8 @@ def from_bytes(content: bytes, size: int) -> Picture:
         raise Refused("empty file: 0 bytes")
     if dicom.is_dicom(content[:132]):
         found = dicom.read(io.BytesIO(content))
-        return of_pixels(found.pixels, size, patient=found.patient, attributes=found.attributes)
-    return of_pixels(from_pillow(content), size)
+        return of_pixels(found.pixels, frame, patient=found.patient, attributes=found.attributes)
+    return of_pixels(from_pillow(content), frame)
 
 
 def from_pillow(source: Path | bytes) -> NDArray[np.float32]:
@@ -116,13 +132,57 @@ def to_square(pixels: NDArray[np.floating[Any]], size: int) -> NDArray[np.uint8]
     Raises:
         Refused: the picture has no contrast or is smaller than a patch.
     """
+    _check(pixels)
+    h, w = pixels.shape
+    square = _monai_square(size, grow=min(h, w) < size)(np.ascontiguousarray(pixels, dtype=np.float32)[None])
+    return np.asarray(square, dtype=np.float32)[0].round().astype(np.uint8)
+
+
+def to_padded(pixels: NDArray[np.floating[Any]], size: int) -> NDArray[np.uint8]:
+    """(H, W) from 0 to 1 -> (size, size) 8-bit, as :mod:`unlabeled.medical.intake` makes the pictures of a store.
+
+    Raises:
+        Refused: as :func:`to_square`, before or after the borders are cut off.
+    """
+    from unlabeled.medical.deidentify import mask_burned_in
+    from unlabeled.medical.intake import borders, resize
+
+    _check(pixels)
+    masked, _ = mask_burned_in(np.asarray(pixels, dtype=np.float32), annotated=None)
+    inner = borders.cut_off(masked, borders.find(masked))
+    _check(inner)
+    return resize.to_padded_square(inner, size)
+
+
+def on_film(map_rc: NDArray[np.floating[Any]], picture_hw: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """A map over the square of :func:`to_padded` as one over the film that it was made of, of 64 rows and columns;
+    0 where the film was cut off."""
+    from unlabeled.medical.deidentify import mask_burned_in
+    from unlabeled.medical.intake import borders
+
+    masked, _ = mask_burned_in(np.asarray(picture_hw, dtype=np.float32), annotated=None)
+    cut = borders.find(masked)
+
+    def places(side: int, before: int, after: int, longest: int, cells: int) -> NDArray[np.int64]:
+        """Cell of the map under each of 64 places along a side; -1 where it was cut off."""
+        at = (np.arange(64) + 0.5) * side / 64 - before
+        inner = side - before - after
+        cell = ((at + (longest - inner) / 2) * cells / longest).astype(np.int64)
+        return np.where((at >= 0) & (at < inner), cell.clip(0, cells - 1), -1)
+
+    height, width = masked.shape
+    longest = max(height - cut.top - cut.bottom, width - cut.left - cut.right)
+    row = places(height, cut.top, cut.bottom, longest, map_rc.shape[0])
+    column = places(width, cut.left, cut.right, longest, map_rc.shape[1])
+    return np.where((row[:, None] >= 0) & (column >= 0), map_rc[row[:, None], column], 0.0)
+
+
+def _check(pixels: NDArray[np.floating[Any]]) -> None:
     h, w = pixels.shape
     if min(h, w) < 16:
         raise Refused(f"too small: {w} x {h} pixels, expected at least 16 x 16")
     if float(pixels.max()) - float(pixels.min()) < 1 / 255:
         raise Refused("constant image: every pixel has the same value")
-    square = _monai_square(size, grow=min(h, w) < size)(np.ascontiguousarray(pixels, dtype=np.float32)[None])
-    return np.asarray(square, dtype=np.float32)[0].round().astype(np.uint8)
 
 
 @cache

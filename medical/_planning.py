@@ -80,6 +80,15 @@ def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], *, size: int) -> 
         raise DataError("there are no pictures")
 
 
+def check_framing(given: str, asked: str) -> None:
+    """Raises a DataError where pictures were made square in another way than a model's own."""
+    if given != asked:
+        raise DataError(
+            f"the model takes pictures that are {asked} to a square, these are {given}: read them with "
+            f"read_images(..., framing={asked!r}), or make the model with framing={given!r}"
+        )
+
+
 def fresh(model: "PneumoniaModel") -> Pretraining:
     """The network and its pretext task, with random weights.
 

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from unlabeled.medical.model import PneumoniaModel
 
 KIND = "medical.PneumoniaModel"
-PREPROCESSING = "area-averaged to a square, each picture standardised by its own mean and standard deviation"
+_SQUARE = {
+    "stretched": "area-averaged to a square",
+    "padded": "text near the borders painted over, collimated borders cut off, area-averaged, padded to a square",
+}
+
+
+def preprocessing(model: "PneumoniaModel") -> str:
+    """What is done to pictures before the network sees them, in words."""
+    return f"{_SQUARE[model.framing]}, each picture standardised by its own mean and standard deviation"
 
 
 def write(model: "PneumoniaModel", folder: str | Path) -> Path:
@@ -37,7 +45,7 @@ def write(model: "PneumoniaModel", folder: str | Path) -> Path:
         tensors=tensors,
         manifest={
             "parameters": model.get_params(),
-            "preprocessing": PREPROCESSING,
+            "preprocessing": preprocessing(model),
             "intended_use": "research on frontal chest radiographs; not a medical device",
             "members": len(model.members_),
             "prior": getattr(model, "prior_", 0.0),

@@ -177,6 +177,16 @@ def _noise(model: "PneumoniaModel") -> Tensor:
     return standardise(torch.rand(CHECKED_ON, model.image_size, model.image_size, generator=draw) * 255)
 
 
+_SQUARE = {
+    "stretched": ("stretched to the square: averaged over areas where it shrinks, bilinear where it grows",),
+    "padded": (
+        "text-like marks near the borders painted over, uniform bands along the edges cut off "
+        "(unlabeled.medical.read_images with framing='padded')",
+        "aspect kept: averaged over areas where it shrinks, bilinear where it grows; padded to the square with black",
+    ),
+}
+
+
 def _describe(folder: Path, model: "PneumoniaModel", text: str, **facts: Any) -> None:
     decision = model.decision_
     content = {
@@ -184,7 +194,7 @@ def _describe(folder: Path, model: "PneumoniaModel", text: str, **facts: Any) ->
         "pictures": {"rows": model.image_size, "columns": model.image_size, "channels": 1, "values": "8-bit, 0 to 255"},
         "steps": [
             "DICOM: modality rescale, VOI window, MONOCHROME1 inverted; the window's range becomes 0 to 255",
-            "stretched to the square: averaged over areas where it shrinks, bilinear where it grows",
+            *_SQUARE[model.framing],
             "rounded to 8 bits",
             "each picture less its own mean, over its own standard deviation",
         ],

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,11 @@ from unlabeled.core import fingerprint
 from unlabeled.core.errors import DataError
 
 UNLABELLED = -1
+
+
+# How a film of any aspect becomes a square: stretched; or, as in an intake's store, with text near the borders painted
+# over and collimated borders cut off, shrunk with its aspect kept and padded with black.
+Framing = Literal["stretched", "padded"]
 
 
 class Skip(NamedTuple):
@@ -36,6 +41,7 @@ class ImageSet:
         attributes: what is known of pictures and people, as text, (N,) each, empty where it is not known: any of
             :data:`~unlabeled.medical.attributes.ATTRIBUTES`. Nothing is learnt from it.
         sizes: (N, 2) rows and columns of the pictures before they were made square (0: not known), or ``None``.
+        framing: how they were made square (:data:`Framing`).
         skipped: inputs left out.
         notes: what a reader of the report should know about the intake.
     """
@@ -48,6 +54,7 @@ class ImageSet:
     order: NDArray[np.int64] | None = None
     attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     sizes: NDArray[np.int64] | None = None
+    framing: Framing = "stretched"
     skipped: tuple[Skip, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -30,7 +30,7 @@ from unlabeled.medical._finetuning import Decision, Held, Labelled, Log
 from unlabeled.medical._network import Architecture, Member
 from unlabeled.medical._novelty import Outlying
 from unlabeled.medical._start import Start
-from unlabeled.medical.images import ImageSet
+from unlabeled.medical.images import Framing, ImageSet
 from unlabeled.medical.splits import digests
 from unlabeled.medical.tasks import Masking, Task
 
@@ -46,6 +46,7 @@ class PneumoniaModel(BaseEstimator):
 
     Args:
         image_size: rows and columns of the pictures it takes (:func:`~unlabeled.medical.readers.read_images`).
+        framing: how those were made square (:data:`~unlabeled.medical.images.Framing`).
         patch: rows and columns of a patch; must divide ``image_size``.
         dim, depth, heads: the encoder's size.
         class_token: give the encoder a token of no patch, which Hugging Face's ViT and ViTMAE always have.
@@ -88,6 +89,7 @@ class PneumoniaModel(BaseEstimator):
         self,
         *,
         image_size: int = 64,
+        framing: Framing = "stretched",
         patch: int = 8,
         dim: int = 128,
         depth: int = 4,
@@ -106,7 +108,7 @@ class PneumoniaModel(BaseEstimator):
         folds: int = 3,
         random_state: int = 0,
     ) -> None:
-        self.image_size, self.patch = image_size, patch
+        self.image_size, self.framing, self.patch = image_size, framing, patch
         self.dim, self.depth, self.heads, self.class_token = dim, depth, heads, class_token
         self.task, self.masking = task, masking
         self.mask_ratio, self.temperature, self.augmentation = mask_ratio, temperature, augmentation
@@ -381,6 +383,8 @@ class PneumoniaModel(BaseEstimator):
         self.digests_, self.provenance_ = [], {}
 
     def _pixels(self, images: ImageSet | NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if isinstance(images, ImageSet):
+            planning.check_framing(images.framing, self.framing)
         return self._checked(images.images if isinstance(images, ImageSet) else np.asarray(images))
 
     def _checked(self, pixels: Pixels) -> Pixels:

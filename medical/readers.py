@@ -18,17 +18,19 @@ from unlabeled.core.errors import DataError
 from unlabeled.core.fingerprint import of_array
 from unlabeled.medical import _pictures
 from unlabeled.medical import attributes as attribute_columns
-from unlabeled.medical._pictures import Picture
+from unlabeled.medical._pictures import Frame, Picture
 from unlabeled.medical._tables import as_label, find
 from unlabeled.medical.dicom import Refused
-from unlabeled.medical.images import UNLABELLED, ImageSet, Skip, skip_summary
+from unlabeled.medical.images import UNLABELLED, Framing, ImageSet, Skip, skip_summary
 from unlabeled.medical.intake.store import is_store, read_store
 
 PIXELS = ("jpeg", "jpg", "png", "image", "image_bytes", "bytes")
 PARTS = ("train", "val", "test")
 
 
-def read_images(path: str | Path, *, size: int = 64, split_column: str | None = None) -> ImageSet:
+def read_images(
+    path: str | Path, *, size: int = 64, split_column: str | None = None, framing: Framing | None = None
+) -> ImageSet:
     """Reads whatever ``path`` is.
 
     Args:
@@ -37,45 +39,54 @@ def read_images(path: str | Path, *, size: int = 64, split_column: str | None = 
             MedMNIST's keys).
         size: rows and columns of the result.
         split_column: the table's column of splits, where it is not called ``split``.
+        framing: how pictures become squares (:data:`~unlabeled.medical.images.Framing`); by default ``stretched``, and
+            a store's as it is, which is ``padded``.
 
     Raises:
-        DataError: there is nothing there, or nothing usable.
+        DataError: there is nothing there, or nothing usable, or a store is asked for another framing.
     """
-    path = Path(path)
+    path, frame = Path(path), Frame(size, framing or "stretched")
     if not path.exists():
         raise DataError(f"{path} does not exist: give a folder, a picture, a .parquet table or an .npz archive")
     with warnings.catch_warnings():
         # Real files bend the standard; what matters about that becomes a skip with a reason.
         warnings.simplefilter("ignore")
         if is_store(path):
+            if framing == "stretched":
+                raise DataError(
+                    f"the model was made of pictures that are stretched to a square, and {path} holds padded ones: "
+                    "pretrain on the store, or give the folder that it was made of"
+                )
             found = read_store(path, size=size)
         elif path.is_dir():
-            found = _read_files(path, sorted(p for p in path.rglob("*") if p.is_file()), size)
+            found = _read_files(path, sorted(p for p in path.rglob("*") if p.is_file()), frame)
         elif path.suffix == ".parquet":
-            found = _read_parquet(path, size, split_column)
+            found = _read_parquet(path, frame, split_column)
         elif path.suffix == ".npz":
-            found = _read_npz(path, size)
+            found = _read_npz(path, frame)
         else:
-            found = _read_files(path.parent, [path], size)
+            found = _read_files(path.parent, [path], frame)
+    if not is_store(path):
+        found = replace(found, framing=frame.framing)
     if not len(found):
         reasons = "; ".join(f"{count} x {reason}" for reason, count, _ in skip_summary(found.skipped))
         raise DataError(f"{path} holds no usable picture" + (f": {reasons}" if reasons else " (it is empty)"))
     return found
 
 
-def _read_files(root: Path, files: list[Path], size: int) -> ImageSet:
+def _read_files(root: Path, files: list[Path], frame: Frame) -> ImageSet:
     if not files:
         raise DataError(f"{root} is empty: expected DICOM, PNG or JPEG files")
     names = [path.relative_to(root).as_posix() for path in files]
-    return _collect(zip(names, _load_all(files, size), strict=True))
+    return _collect(zip(names, _load_all(files, frame), strict=True))
 
 
-def _load_all(files: list[Path], size: int) -> Iterator[Picture | Refused]:
+def _load_all(files: list[Path], frame: Frame) -> Iterator[Picture | Refused]:
     """In order, several at once. Threads, not processes: reading and resizing release the interpreter's lock."""
 
     def load(path: Path) -> Picture | Refused:
         try:
-            return _pictures.load(path, size)
+            return _pictures.load(path, frame)
         except Refused as refused:
             return refused
 
@@ -109,7 +120,7 @@ def _collect(results: Iterable[tuple[str, Picture | Refused]]) -> ImageSet:
     )
 
 
-def _read_parquet(path: Path, size: int, split_column: str | None) -> ImageSet:
+def _read_parquet(path: Path, frame: Frame, split_column: str | None) -> ImageSet:
     """Streams the table, so that the encoded pictures are never all in memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -142,7 +153,7 @@ def _read_parquet(path: Path, size: int, split_column: str | None) -> ImageSet:
                 rows[role] += batch.column(name).to_pylist() if name else [None] * len(batch)
             for name in further:
                 known[name] += batch.column(name).to_pylist()
-            results += [_load_bytes(content, size) for content in batch.column(pixels).to_pylist()]
+            results += [_load_bytes(content, frame) for content in batch.column(pixels).to_pylist()]
             bar.advance(len(batch))
     ids = [str(value) if value is not None else f"row {i}" for i, value in enumerate(rows["id"])]
     kept = [i for i, result in enumerate(results) if not isinstance(result, Refused)]
@@ -155,16 +166,16 @@ def _read_parquet(path: Path, size: int, split_column: str | None) -> ImageSet:
     return _with_columns(found, column("patient"), column("label"), column("split"), column("order"))
 
 
-def _load_bytes(content: bytes | None, size: int) -> Picture | Refused:
+def _load_bytes(content: bytes | None, frame: Frame) -> Picture | Refused:
     try:
         if not content:
             raise Refused("no picture in this row: 0 bytes")
-        return _pictures.of_pixels(_pictures.from_pillow(content), size)
+        return _pictures.of_pixels(_pictures.from_pillow(content), frame)
     except Refused as refused:
         return refused
 
 
-def _read_npz(path: Path, size: int) -> ImageSet:
+def _read_npz(path: Path, frame: Frame) -> ImageSet:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -187,7 +198,7 @@ def _read_npz(path: Path, size: int) -> ImageSet:
         if name and len(arrays[name]) != len(images):
             raise DataError(f"{path}: {name!r} has {len(arrays[name])} entries for {len(images)} images")
     ids = [str(i) for i in arrays[roles["id"]]] if roles["id"] else [f"image {i}" for i in range(len(images))]
-    results = [_load_array(image, size) for image in progress.track(images, "reading", len(images))]
+    results = [_load_array(image, frame) for image in progress.track(images, "reading", len(images))]
     kept = [i for i, result in enumerate(results) if not isinstance(result, Refused)]
     found = _collect(zip(ids, results, strict=True))
 
@@ -200,12 +211,12 @@ def _read_npz(path: Path, size: int) -> ImageSet:
     return _with_columns(found, column("patient"), column("label"), column("split"), column("order"))
 
 
-def _load_array(image: NDArray[np.generic], size: int) -> Picture | Refused:
+def _load_array(image: NDArray[np.generic], frame: Frame) -> Picture | Refused:
     values = image.astype(np.float32) / (255 if image.dtype == np.uint8 else 1)
     try:
         if not np.isfinite(values).all():
             raise Refused("damaged picture: it holds values that are not finite")
-        return _pictures.of_pixels(values, size)
+        return _pictures.of_pixels(values, frame)
     except Refused as refused:
         return refused
 

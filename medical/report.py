@@ -13,7 +13,7 @@ from unlabeled.medical._decisions import Decisions
 from unlabeled.medical._finetuning import Decision
 from unlabeled.medical._report_decisions import add_evaluation_sections, add_prediction_sections
 from unlabeled.medical._start import Start
-from unlabeled.medical._storage import PREPROCESSING
+from unlabeled.medical._storage import preprocessing
 from unlabeled.medical.evaluation import METRICS, Scored, auroc_gain
 from unlabeled.medical.images import ImageSet, Skip, skip_summary
 from unlabeled.medical.model import PneumoniaModel
@@ -153,7 +153,7 @@ def prediction_report(
     called, sensitive = int((p >= decision.threshold).sum()), int((p >= decisions.point.threshold).sum())
     report = Report(
         title="Pneumonia: predictions without labels",
-        subtitle=f"{model.image_size} pixels, {PREPROCESSING}",
+        subtitle=f"{model.image_size} pixels, {preprocessing(model)}",
         verdict=Verdict(
             f"{called} of {len(images)} pictures are called pneumonia ({len(images.skipped)} inputs skipped). How many "
             "of these calls are right is not known here: no labels judged them."
@@ -208,7 +208,7 @@ def pretraining_report(
         )
     report = Report(
         title="Pretraining on radiographs without labels",
-        subtitle=f"Task '{model.task}', masking '{model.masking}', {model.image_size} pixels, {PREPROCESSING}",
+        subtitle=f"Task '{model.task}', masking '{model.masking}', {model.image_size} pixels, {preprocessing(model)}",
         verdict=Verdict(text, tone),
         facts={
             "pictures": facts["images"],

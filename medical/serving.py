@@ -71,7 +71,9 @@ class Service:
             raise DataError("there are no rows")
         pixels = np.stack([self._picture(cell, row=row) for row, cell in enumerate(table[COLUMN])])
         ids = np.array([str(row) for row in range(len(pixels))])
-        return decide(self.model, ImageSet(images=pixels, ids=ids, patients=ids)).table[list(ANSWERED)]
+        return decide(self.model, ImageSet(images=pixels, ids=ids, patients=ids, framing=self.model.framing)).table[
+            list(ANSWERED)
+        ]
 
     def example(self) -> "pd.DataFrame":
         """One row of noise, as a PNG file in base64."""
@@ -89,7 +91,8 @@ class Service:
             raise DataError(f"row {row}: {COLUMN} is missing, expected {EXPECTED}")
         try:
             if isinstance(cell, str):
-                return _pictures.from_bytes(base64.b64decode(cell, validate=True), self.model.image_size).pixels
+                frame = _pictures.Frame(self.model.image_size, self.model.framing)
+                return _pictures.from_bytes(base64.b64decode(cell, validate=True), frame).pixels
             return self._array(cell)
         except (binascii.Error, ValueError):
             raise DataError(f"row {row}: {COLUMN} is not base64: expected {EXPECTED}") from None

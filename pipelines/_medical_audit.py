@@ -24,7 +24,7 @@ from unlabeled.medical.images import ImageSet
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.shortcuts import Shortcut
 from unlabeled.pipelines._medical_exchange import settings_of
-from unlabeled.pipelines._medical_input import read
+from unlabeled.pipelines._medical_input import framing_of, read
 from unlabeled.pipelines._medical_judges import judges_found, judges_given
 from unlabeled.pipelines._medical_output import write_csv, write_skips
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
@@ -52,7 +52,7 @@ def audit(
     trained = PneumoniaModel.load(model)
     trained.check_fine_tuned()
     drawn = None if boxes is None else read_boxes(boxes)
-    images = read(source, labels, size=trained.image_size)
+    images = read(source, labels, size=trained.image_size, framing=framing_of(trained))
     judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
     for note in judges.notes:
         say(note)

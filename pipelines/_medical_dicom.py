@@ -19,8 +19,10 @@ from unlabeled.core.checkpoints import MANIFEST
 from unlabeled.core.errors import DataError
 from unlabeled.medical import dicom
 from unlabeled.medical._decisions import REFER, Decisions, Stated, decide
+from unlabeled.medical._pictures import on_film
 from unlabeled.medical.dicom_output import Result, heat_map_capture, measurement_report
-from unlabeled.medical.images import ImageSet
+from unlabeled.medical.images import Framing, ImageSet
+from unlabeled.medical.intake.store import is_store
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.pipelines._medical_output import write_csv
 from unlabeled.pipelines.jobs import Outcome
@@ -32,8 +34,9 @@ AT_ONCE = 64
 
 def check_dicom(source: Path) -> None:
     """Raises a DataError where the input can hold no DICOM file, before anything is scored."""
-    if source.suffix in (".parquet", ".npz"):
-        raise DataError(f"--dicom needs DICOM files to refer to, and {source} is a table: give the folder of files")
+    what = "a table" if source.suffix in (".parquet", ".npz") else "a store" if is_store(source) else None
+    if what is not None:
+        raise DataError(f"--dicom needs DICOM files to refer to, and {source} is {what}: give the folder of files")
 
 
 def add_dicom(
@@ -77,7 +80,7 @@ def add_dicom(
             results = _results(model, decide(model, some, asked), print_)
             for row, result, heat_map in zip(rows[part], results, model.explain(some), strict=True):
                 try:
-                    _write_one(paths[row], result, heat_map, target)
+                    _write_one(paths[row], result, heat_map, target, framing=model.framing)
                 except OSError:
                     raise
                 except Exception as error:  # tags are as people wrote them, and one bad file must not cost the others
@@ -123,7 +126,7 @@ def _result(row: Mapping[Any, Any], stated: Stated, print_: str) -> Result:
     )
 
 
-def _write_one(path: Path, result: Result, heat_map: NDArray[np.float64], target: Path) -> None:
+def _write_one(path: Path, result: Result, heat_map: NDArray[np.float64], target: Path, *, framing: Framing) -> None:
     import pydicom
 
     with warnings.catch_warnings():
@@ -131,7 +134,9 @@ def _write_one(path: Path, result: Result, heat_map: NDArray[np.float64], target
         warnings.simplefilter("ignore")
         source = pydicom.dcmread(path, force=True)
         report = measurement_report(source, result)
-        capture = heat_map_capture(source, heat_map, dicom.to_picture(source, dicom.decode(source)), result)
+        picture = dicom.to_picture(source, dicom.decode(source))
+        shown = on_film(heat_map, picture) if framing == "padded" else heat_map
+        capture = heat_map_capture(source, shown, picture, result)
         # A valid UID is digits and dots, so that the folder stays below the target.
         study = target / str(source.StudyInstanceUID)
         study.mkdir(mode=0o700, exist_ok=True)

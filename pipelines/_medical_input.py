@@ -9,8 +9,9 @@ from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.core.seeds import derive
 from unlabeled.medical._finetuning import Labelled
-from unlabeled.medical.images import ImageSet, Skip, skip_summary
+from unlabeled.medical.images import Framing, ImageSet, Skip, skip_summary
 from unlabeled.medical.labels import Row, attach, read_labels
+from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.readers import read_images
 from unlabeled.medical.splits import check_no_leak, first_labels, hold_out
 
@@ -66,16 +67,23 @@ def divide(images: ImageSet, *, n_labels: int | None, seed: int) -> Parts:
     return Parts(train=train, validation=validation, test=test, unlabelled=unlabelled)
 
 
-def read(source: Path, labels: Path | None, *, size: int) -> ImageSet:
+def read(source: Path, labels: Path | None, *, size: int, framing: Framing | None) -> ImageSet:
+    """Pictures and their labels; ``framing`` as the model takes them, ``None`` where it takes any."""
     # A wrong CSV is said at once, not after minutes of reading pictures.
     given = None if labels is None else read_labels(labels)
-    images = read_images(source, size=size)
+    images = read_images(source, size=size, framing=framing)
     if given is not None:
         images = attach(images, given)
     say_skips(images.skipped)
     for note in images.notes:
         say(note)
     return images
+
+
+def framing_of(model: PneumoniaModel) -> Framing | None:
+    """How pictures must be made square for a model; ``None`` where it has learnt from none yet, and takes any."""
+    learnt = getattr(model, "pretraining_", None) is not None or getattr(model, "finetuning_", None) is not None
+    return model.framing if learnt else None
 
 
 def read_unlabelled(source: Path, *, size: int, split_column: str | None = None, split: str | None = None) -> ImageSet:

@@ -34,7 +34,7 @@ from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.report import LIMITS
 from unlabeled.medical.splits import check_no_leak, first_labels
 from unlabeled.pipelines._medical_exchange import pretrained, settings_of
-from unlabeled.pipelines._medical_input import Parts, divide, read
+from unlabeled.pipelines._medical_input import Parts, divide, framing_of, read
 from unlabeled.pipelines._medical_output import write_csv, write_skips
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Outcome
@@ -74,7 +74,8 @@ def labels_needed(
     base = pretrained(model, size=None)
     if steps is not None:
         base.set_params(finetune_steps=steps)
-    images = read(source, labels, size=base.image_size)
+    images = read(source, labels, size=base.image_size, framing=framing_of(base))
+    base.set_params(framing=images.framing)
     parts = divide(images, n_labels=None, seed=seed)
     check_no_leak({"train": parts.train, "test": parts.test})
     chosen = counts_for(len(parts.train), counts)

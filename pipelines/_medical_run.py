@@ -124,7 +124,9 @@ def run(
 
 
 def _pretrain(parts: Parts, plan: Plan, out: Path, synthetic: bool) -> Outcome:
-    model = PneumoniaModel(image_size=plan.size, pretrain_epochs=plan.epochs, random_state=plan.seed)
+    model = PneumoniaModel(
+        image_size=plan.size, framing=parts.unlabelled.framing, pretrain_epochs=plan.epochs, random_state=plan.seed
+    )
     if plan.steps is not None:
         model.set_params(finetune_steps=plan.steps)
     model.check()

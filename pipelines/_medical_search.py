@@ -51,7 +51,9 @@ def search(
     """Tries settings of the pretraining, judged by a linear probe on labelled patients that the test leaves over."""
     model = PneumoniaModel(image_size=size, pretrain_epochs=epochs, task=task, masking=masking, random_state=seed)
     model.check()
-    parts = divide(read(source, labels, size=size), n_labels=None, seed=seed)
+    images = read(source, labels, size=size, framing=None)
+    model.set_params(framing=images.framing)
+    parts = divide(images, n_labels=None, seed=seed)
     return _search(model, parts, out=out, trials=trials, source=str(source))
 
 

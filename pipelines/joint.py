@@ -166,7 +166,9 @@ def pretrain(
 
 def _radiographs(source: Path, size: int, shape: Shape, seed: int) -> Room:
     images = read_unlabelled(source, size=size)
-    model = PneumoniaModel(image_size=size, dim=shape.dim, depth=shape.depth, heads=shape.heads, random_state=seed)
+    model = PneumoniaModel(
+        image_size=size, framing=images.framing, dim=shape.dim, depth=shape.depth, heads=shape.heads, random_state=seed
+    )
 
     def finish(histories: Mapping[str, History], folder: Path, run: str) -> None:
         model.taught(images, histories)

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Rates, priced
 from unlabeled.core.evaluation import Estimate
@@ -26,7 +29,7 @@ from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _medical_pretraining as pretraining
 from unlabeled.pipelines._medical_dicom import add_dicom, check_dicom
 from unlabeled.pipelines._medical_exchange import begin, pretrained, settings_of
-from unlabeled.pipelines._medical_input import Parts, divide, looked_at, read, read_unlabelled, say_skips
+from unlabeled.pipelines._medical_input import Parts, divide, framing_of, looked_at, read, read_unlabelled, say_skips
 from unlabeled.pipelines._medical_judges import Judges, by_pixels, judges_found, judges_given
 from unlabeled.pipelines._medical_output import write_heat_maps, write_predictions, write_skips, write_studies
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
@@ -74,6 +77,7 @@ def pretrain(
         pretraining.check_beside_random(model)
     given = None if labels is None else read_labels(labels)
     images = read_unlabelled(source, size=model.image_size, split_column=split_column, split=split)
+    model.set_params(framing=images.framing)
     asked = None if given is None else looked_at(images, given, seed=seed)
     if dry_run:
         return cost.dry_run(
@@ -112,7 +116,8 @@ def finetune(
     base = pretrained(model, size=size)
     given = {"finetune_steps": steps, "tuning": tuning, "layer_decay": layer_decay}
     base.set_params(random_state=seed, **{name: value for name, value in given.items() if value is not None})
-    images = read(source, labels, size=base.image_size)
+    images = read(source, labels, size=base.image_size, framing=framing_of(base))
+    base.set_params(framing=images.framing)
     parts = divide(images, n_labels=n_labels, seed=seed)
     if dry_run:
         return cost.medical_finetuning(base, parts.train, parts.validation, beside=SCRATCH, rates=rates)
@@ -140,7 +145,7 @@ def predict(
         check_dicom(source)
     trained = PneumoniaModel.load(model)
     trained.check_fine_tuned()
-    images = read(source, labels, size=trained.image_size)
+    images = read(source, labels, size=trained.image_size, framing=framing_of(trained))
     judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
     for note in judges.notes:
         say(note)

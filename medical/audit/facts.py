@@ -9,7 +9,7 @@ import numpy as np
 
 from unlabeled import __version__
 from unlabeled.medical._finetuning import SENSITIVITY
-from unlabeled.medical._storage import PREPROCESSING
+from unlabeled.medical._storage import preprocessing
 from unlabeled.medical.audit.measures import Audit
 from unlabeled.medical.images import Skip, skip_summary
 from unlabeled.medical.model import PneumoniaModel
@@ -48,6 +48,7 @@ def _of_model(model: PneumoniaModel) -> dict[str, str]:
         + ", ".join(f"{name} {version(name)}" for name in USED)
         + ".",
         "start": _sentence("; ".join(begun)) + ".",
+        "preparation": f"{_sentence(preprocessing(model))}.",
         "training": f"Fine-tuned on {taught.get('images', 0):,} labelled pictures of {taught.get('patients', 0):,} "
         f"patients, {taught.get('positives', 0):,} with pneumonia (data fingerprint {taught.get('fingerprint')}), "
         f"{taught.get('steps', 0)} optimiser steps a network, tuning '{model.tuning}', random crops, turns and "
@@ -85,7 +86,6 @@ def _of_data(audit: Audit, skipped: Sequence[Skip]) -> dict[str, str]:
         "left out": f"{len(skipped)} inputs left out, each with its reason: {left_out}."
         if skipped
         else "Every input was used.",
-        "preparation": f"{_sentence(PREPROCESSING)}.",
         "missing": "Pictures are always whole. Of attributes, " + "; ".join(known_of) + "." if known_of else "",
         "who": f"{_sentence(who)}." if who else "",
         "pseudonyms": "Patient ids of DICOM files are replaced by pseudonyms when read and are written nowhere; exact "

@@ -58,6 +58,7 @@ def read_store(folder: Path, *, size: int) -> ImageSet:
         ids=columns["instance"],
         patients=np.where(columns["patient"] == "", nobody, columns["patient"]),
         attributes={name: values for name, values in known.items() if (values != "").any()},
+        framing="padded",
         sizes=table[["rows", "columns"]].to_numpy(dtype=np.int64),
         notes=(
             f"an intake store: {len(table)} of {manifest['found']} files, {manifest['flagged']} of them flagged "
