@@ -37,6 +37,8 @@ class Batches:
             raise ValueError(f"arrays must have one length, got {[len(array) for array in arrays]}")
         if not len(arrays[0]):
             raise ValueError("there is nothing to draw batches from: the arrays are empty")
+        if batch_size < 1:
+            raise ValueError(f"a batch needs at least one row, got batch_size={batch_size}")
         self.arrays, self.seed, self.transform = arrays, seed, transform
         self.rows = len(arrays[0])
         self.batch_size = min(batch_size, self.rows)

@@ -131,7 +131,7 @@ def put(module: nn.Module, tensors: Mapping[str, Tensor], *, what: object) -> No
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
         why = " ".join(str(error).split(":", 1)[-1].split())
-        raise CheckpointError(f"{what} was written by another version ({why}): train again") from None
+        raise CheckpointError(f"{what} is of another network or version ({why}): train again") from None
 
 
 def check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, what: str) -> None:

@@ -8,12 +8,27 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from unlabeled.core.errors import DataError
 from unlabeled.core.masking import Mask, Masked, Prior, checked_ratio, count_hidden, split
 from unlabeled.core.seeds import generator
 from unlabeled.core.tokens import Tokens
 
 # Into so many parts of like difficulty is a batch cut by a mask that hides more of some sequences than of others.
 _GROUPS = 4
+
+
+def around(ratio: float) -> tuple[float, float]:
+    """From easier to harder than ``ratio``, so that the mean over a pretraining is near it.
+
+    Raises:
+        DataError: either end would leave next to nothing to read or to tell.
+    """
+    if not 0.15 <= ratio <= 0.85:
+        raise DataError(
+            f"adaptive masks hide from 0.1 less to 0.1 more than the mask ratio, and {ratio:g} leaves too little: "
+            "choose one from 0.15 to 0.85"
+        )
+    return ratio - 0.1, ratio + 0.1
 
 
 class AdaptiveMask(Mask):
@@ -68,19 +83,26 @@ class AdaptiveMask(Mask):
 
     def forward(self, tokens: Tokens, step: int, patches: Tensor | None = None) -> Masked:
         b, t, _ = tokens.x.shape
+        if t != len(self.get_buffer("looks")):
+            raise ValueError(f"an adaptive mask for {len(self.get_buffer('looks'))} tokens was given {t}")
         key = self._gumbel(b, t, step, patches)
         difficulty, looks = self.get_buffer("difficulty").cpu(), self.get_buffer("looks").cpu()
-        if self.strength and bool((looks > 0).all()) and float(self.get_buffer("level")[0]) >= self.warmup:
+        if self.strength and bool((looks > 0).all()) and self._warm:
             key = key + self.strength * (difficulty - difficulty.mean()) / difficulty.std().clamp(min=1e-6)
         share = self.share()
         if self.spread and self.training and patches is not None:
             share = min(0.95, max(0.05, share - self.spread * float(self.foretold(patches).mean())))
         return split(key, min(t - 1, max(1, round(t * share))), tokens.x.device)
 
+    @property
+    def _warm(self) -> bool:
+        """Whether so many batches were seen; parts of a batch need not add up to it exactly."""
+        return float(self.get_buffer("level")[0]) > self.warmup - 1e-3
+
     def share(self) -> float:
         """The share of the tokens that is hidden now, of a sequence of usual difficulty."""
-        seen, now, early = (float(value) for value in self.get_buffer("level"))
-        if seen < self.warmup or early <= 0:
+        _, now, early = (float(value) for value in self.get_buffer("level"))
+        if not self._warm or early <= 0:
             return self.ratio[0]
         progress = min(1.0, max(0.0, (1 - now / early) / (1 - self.floor)))
         return self.ratio[0] + progress * (self.ratio[1] - self.ratio[0])
@@ -89,7 +111,7 @@ class AdaptiveMask(Mask):
         """How hard each sequence will be, (B,), in standard deviations of the errors: 0 for the usual."""
         held, error, held2, error2, product = self.get_buffer("moments").cpu()
         spread = ((held2 - held**2) * (error2 - error**2)).clamp(min=0).sqrt()
-        if float(self.get_buffer("level")[0]) < self.warmup or spread < 1e-12:
+        if not self._warm or spread < 1e-12:
             return torch.zeros(len(patches_btp))
         correlation = ((product - held * error) / spread).clamp(-1, 1)
         return (correlation * (_held(patches_btp).cpu() - held) / (held2 - held**2).sqrt()).clamp(-2, 2).float()
@@ -97,10 +119,11 @@ class AdaptiveMask(Mask):
     def groups(self, patches: Tensor) -> list[Tensor] | None:
         if not (self.spread and self.training):  # what is judged is hidden alike
             return None
-        hardness = self.foretold(patches)
-        if len(patches) < 2 or not bool(hardness.any()):
+        if len(patches) < 2:
             return None
-        order = hardness.argsort(stable=True).to(patches.device)
+        # In groups from the first step on, when nothing is foretold yet, so that a step costs the same all along and
+        # what a training will cost can be told from its beginning.
+        order = self.foretold(patches).argsort(stable=True).to(patches.device)
         return list(order.chunk(min(_GROUPS, len(patches))))
 
     @torch.no_grad()
@@ -118,7 +141,7 @@ class AdaptiveMask(Mask):
         first = level[0] == 0
         level[0] += part
         level[1] = value.mean() if first else momentum * level[1] + (1 - momentum) * value.mean()
-        if level[0] == self.warmup:
+        if self._warm and level[2] == 0:
             level[2] = level[1]
         if self.spread and patches is not None:
             held, hard = _held(patches), error.detach().double().mean(dim=1).to(patches.device)

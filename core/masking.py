@@ -7,7 +7,7 @@ Shape suffixes: b batch, t token, k kept, m masked, f field, p numbers in a patc
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -41,7 +41,7 @@ class Mask(nn.Module, ABC):
             is twice as likely to be drawn first. ``None`` for none.
 
     Raises:
-        ValueError: a weight that is not positive (here, or when a function gives it).
+        ValueError: a weight that is not positive and finite (here, or when a function gives it).
     """
 
     prior: Tensor | None
@@ -147,8 +147,8 @@ class BlockMask(Mask):
     ) -> None:
         super().__init__(prior=prior, seed=seed)
         self.grid, self.ratio, self.blocks, self.shape = grid, checked_ratio(ratio), blocks, shape
-        if blocks < 1:
-            raise ValueError(f"a block mask needs at least one block, got {blocks}")
+        if not 1 <= blocks <= grid[0] * grid[1]:
+            raise ValueError(f"a block mask of {grid[0]}x{grid[1]} tokens needs 1 to as many blocks, got {blocks}")
 
     def forward(self, tokens: Tokens, step: int, patches: Tensor | None = None) -> Masked:
         b, t, _ = tokens.x.shape
@@ -176,8 +176,8 @@ class BlockMask(Mask):
 
 
 def _check_positive(prior: Tensor) -> None:
-    if not bool((prior > 0).all()):
-        raise ValueError("a mask prior must be positive everywhere, so that no token is never hidden")
+    if not bool(((prior > 0) & prior.isfinite()).all()):
+        raise ValueError("a mask prior must be positive everywhere, so that no token is never hidden, and finite")
 
 
 def checked_ratio(ratio: float) -> float:
@@ -197,9 +197,15 @@ def count_hidden(tokens: int, ratio: float) -> int:
     if not 0 < hide < tokens:
         raise DataError(
             f"a mask ratio of {ratio:g} hides {hide} of {tokens} tokens: nothing to learn from; "
-            f"choose one from {1 / tokens:.2g} to {1 - 1 / tokens:.2g}"
+            + (f"choose one from {1 / tokens:.2g} to {1 - 1 / tokens:.2g}" if tokens > 2 else "more must take part")
         )
     return hide
+
+
+def check_hides(task: str, masking: str, *, hiding: Sequence[str]) -> None:
+    """Raises a DataError where a masking would have no effect, because the task is none of ``hiding``."""
+    if masking != "random" and task not in hiding:
+        raise DataError(f"the task '{task}' hides nothing: masking '{masking}' is for the tasks {' and '.join(hiding)}")
 
 
 def split(key_bt: Tensor, hide: int, device: torch.device) -> Masked:

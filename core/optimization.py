@@ -26,6 +26,9 @@ class TrainingSettings:
         device: ``auto`` takes a GPU when there is one.
         log_every: steps between two points of a curve (each is the mean over them).
         checkpoint_every: steps between two saved training states.
+
+    Raises:
+        ValueError: fewer than one step, or no steps between points or states.
     """
 
     steps: int
@@ -38,6 +41,11 @@ class TrainingSettings:
     log_every: int = 10
     checkpoint_every: int = 100
     layer_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 def make_optimizer(module: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:

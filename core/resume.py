@@ -88,10 +88,18 @@ class TrainingState:
         for folder in reversed(self._states()):
             try:
                 tensors, manifest = checkpoints.load(folder, kind=KIND)
-            except CheckpointError:
+                found = Found(
+                    manifest["step"],
+                    manifest["history"],
+                    under("best.", tensors),
+                    manifest["stale"],
+                    manifest["window"],
+                )
+                described = manifest["description"]
+            except (CheckpointError, KeyError):
                 continue  # damaged by whatever stopped the run: the one before will do
             try:
-                checkpoints.check_same(manifest["description"], self.description, what="the interrupted run")
+                checkpoints.check_same(described, self.description, what="the interrupted run")
             except CheckpointError as error:
                 raise CheckpointError(f"{error}. Delete {self.folder} to start anew, or name another folder") from None
             checkpoints.put(module, under("module.", tensors), what=folder)
@@ -101,9 +109,7 @@ class TrainingState:
                 number, key = name.split(".", 1)
                 state["state"].setdefault(int(number), {})[key] = value
             optimizer.load_state_dict(state)
-            return Found(
-                manifest["step"], manifest["history"], under("best.", tensors), manifest["stale"], manifest["window"]
-            )
+            return found
         return None
 
     def latest(self) -> int | None:

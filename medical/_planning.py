@@ -16,7 +16,8 @@ from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import CollapseError, DataError
 from unlabeled.core.finetuning import Tuning
-from unlabeled.core.masking import count_hidden
+from unlabeled.core.informed_masking import around
+from unlabeled.core.masking import check_hides, count_hidden
 from unlabeled.core.pretext import Pretraining
 from unlabeled.core.seeds import derive, generator
 from unlabeled.core.store import Store
@@ -64,7 +65,10 @@ def check(model: "PneumoniaModel") -> None:
             f"pictures of {model.image_size} pixels do not fall into patches of {model.patch}: "
             f"the nearest sizes that do are {nearest}"
         )
-    if model.task in HIDING and model.masking != "adaptive":  # which keeps within its limits by itself
+    check_hides(model.task, model.masking, hiding=HIDING)
+    if model.masking == "adaptive":
+        around(model.mask_ratio)
+    elif model.task in HIDING:
         tokens = (model.image_size // model.patch) ** 2
         count_hidden(max(2, round(tokens * SPARSE)) if model.masking.startswith("sparse") else tokens, model.mask_ratio)
 

@@ -4,8 +4,8 @@ from typing import Literal, get_args
 
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
-from unlabeled.core.informed_masking import AdaptiveMask, SalientMask
-from unlabeled.core.masking import BlockMask, Mask, RandomMask
+from unlabeled.core.informed_masking import AdaptiveMask, SalientMask, around
+from unlabeled.core.masking import BlockMask, Mask, RandomMask, check_hides
 from unlabeled.core.pretext import Joint, MaskedReconstruction, NTXent, OrderPrediction, Pretext, Rotation, VICReg
 from unlabeled.core.seeds import derive
 from unlabeled.core.tokens import GridPatches
@@ -43,11 +43,12 @@ def build_task(
         augmentation: strength of the two views (1: the defaults).
 
     Raises:
-        DataError: no such task or masking.
+        DataError: no such task or masking, or a masking for a task that hides nothing.
     """
     for name, value, known in (("task", task, get_args(Task)), ("masking", masking, get_args(Masking))):
         if value not in known:
             raise DataError(f"there is no {name} '{value}': choose one of {', '.join(known)}")
+    check_hides(task, masking, hiding=HIDING)
     tokenizer, dim = backbone.tokenizer, backbone.encoder.dim
     assert isinstance(tokenizer, GridPatches)
     view, views = PictureView.of_strength(augmentation), derive(seed, "views")
@@ -82,9 +83,7 @@ def build_mask(tokenizer: GridPatches, *, masking: Masking, ratio: float, seed: 
         case "blocks":
             return BlockMask((tokenizer.rows, tokenizer.columns), ratio=ratio, blocks=2, seed=seed)
         case "adaptive":
-            # Starts easier and ends harder than asked, so that the mean over a pretraining is near it.
-            low, high = max(0.05, ratio - 0.1), min(0.95, ratio + 0.1)
-            return AdaptiveMask(tokenizer.tokens, ratio=(low, high), seed=seed)
+            return AdaptiveMask(tokenizer.tokens, ratio=around(ratio), seed=seed)
         case "sparse":
             return SalientMask(active=SPARSE, ratio=ratio, seed=seed)
         case "sparse-random":

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
-from unlabeled.core.informed_masking import AdaptiveMask, SalientMask
-from unlabeled.core.masking import BlockMask, Mask, RandomMask
+from unlabeled.core.informed_masking import AdaptiveMask, SalientMask, around
+from unlabeled.core.masking import BlockMask, Mask, RandomMask, check_hides
 from unlabeled.core.pretext import Joint, MaskedReconstruction, NextPatch, NTXent, OrderPrediction, Pretext, VICReg
 from unlabeled.core.seeds import derive
 from unlabeled.core.tokens import GridPatches, take
@@ -46,11 +46,12 @@ def build_task(
         prior: weights of the patches for ``bearing`` (:func:`bearing_prior`).
 
     Raises:
-        DataError: no such task or masking, or ``bearing`` without a prior.
+        DataError: no such task or masking, a masking for a task that hides nothing, or ``bearing`` without a prior.
     """
     for name, value, known in (("task", task, get_args(Task)), ("masking", masking, get_args(Masking))):
         if value not in known:
             raise DataError(f"there is no {name} '{value}': choose one of {', '.join(known)}")
+    check_hides(task, masking, hiding=HIDING)
     tokenizer, dim, views = backbone.tokenizer, backbone.encoder.dim, derive(seed, "sensors", "views")
     assert isinstance(tokenizer, GridPatches)
 
@@ -94,8 +95,7 @@ def build_mask(tokenizer: GridPatches, *, masking: Masking, ratio: float, prior:
         case "time" | "band":
             return BlockMask(grid, ratio=ratio, shape=masking, seed=seed)
         case "adaptive":
-            low, high = max(0.05, ratio - 0.1), min(0.95, ratio + 0.1)
-            return AdaptiveMask(tokenizer.tokens, ratio=(low, high), seed=seed)
+            return AdaptiveMask(tokenizer.tokens, ratio=around(ratio), seed=seed)
         case "sparse":
             return SalientMask(active=0.5, ratio=ratio, salience="energy", seed=seed)
         case "sparse-random":

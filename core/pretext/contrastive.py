@@ -83,7 +83,7 @@ class NTXent(TwoViews):
         seed: int = 0,
     ) -> None:
         super().__init__(dim, view=view, projection=projection, seed=seed)
-        if temperature <= 0:
+        if not temperature > 0:  # not a number is refused as well
             raise ValueError(f"the temperature must be above 0, got {temperature}")
         self.temperature = temperature
 

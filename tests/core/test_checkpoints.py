@@ -39,7 +39,7 @@ def test_weights_of_another_module_are_refused_with_the_names_that_differ(tmp_pa
         module, checkpoints.under("it.", {"it.weight": torch.ones(2, 3), "it.bias": torch.ones(2)}), what=""
     )
     assert module(torch.ones(1, 3)).tolist() == [[4.0, 4.0]]
-    with pytest.raises(CheckpointError, match=r"m was written by another version.*Missing key.*bias"):
+    with pytest.raises(CheckpointError, match=r"m is of another network or version.*Missing key.*bias"):
         checkpoints.put(module, other.state_dict(), what=tmp_path / "m")
 
 

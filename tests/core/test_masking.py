@@ -58,6 +58,8 @@ def test_a_ratio_that_leaves_no_token_is_refused() -> None:
 def test_a_prior_that_never_hides_a_token_is_refused() -> None:
     with pytest.raises(ValueError, match="positive everywhere"):
         RandomMask(0.5, prior=torch.tensor([1.0, 0.0]))
+    with pytest.raises(ValueError, match="and finite"):
+        RandomMask(0.5, prior=torch.tensor([1.0, float("inf")]))
 
 
 def test_a_prior_that_looks_at_patches_weighs_each_sequence_by_its_own() -> None:

@@ -127,9 +127,15 @@ def test_all_sequences_are_treated_alike_where_nothing_tells_the_hard_ones_and_w
     mask = AdaptiveMask(20, warmup=1, momentum=0.0)
     held, everywhere = sequences(1.0, 2.0, 1.0, 2.0), torch.arange(20).expand(4, -1)
     mask.observe(everywhere, torch.tensor([3.0, 3.0, 5.0, 5.0])[:, None].expand(4, 20), held)  # no correlation
-    assert mask.groups(held) is None
+
+    def hidden() -> set[int]:
+        groups = mask.groups(held)
+        assert groups is not None
+        return {mask(tokens_of(len(rows), 20), 0, held[rows]).masked.shape[1] for rows in groups}
+
+    assert len(hidden()) == 1
     mask.observe(everywhere, torch.tensor([3.0, 5.0, 3.0, 5.0])[:, None].expand(4, 20), held)
-    assert mask.groups(held) is not None
+    assert len(hidden()) > 1
     assert AdaptiveMask(20, spread=0.0).groups(held) is None
     mask.eval()
     assert mask.groups(held) is None
@@ -139,7 +145,7 @@ def test_all_sequences_are_treated_alike_where_nothing_tells_the_hard_ones_and_w
 
 def test_the_loss_over_groups_is_the_mean_over_all_hidden_tokens() -> None:
     tokenizer = GridPatches(grid=(16, 16), patch=(4, 4), dim=32)
-    mask = AdaptiveMask(16, ratio=(0.5, 0.5), spread=0.2, warmup=1, momentum=0.0)
+    mask = AdaptiveMask(16, ratio=(0.5, 0.5), spread=0.2, warmup=1, momentum=0.9)
     task = MaskedReconstruction(tokenizer, mask=mask, dim=16, depth=1, heads=2, normalise=False)
     backbone = Backbone(tokenizer, Encoder(dim=32, depth=1, heads=2))
     x = torch.randn(8, 1, 16, 16) * torch.linspace(0.2, 2.0, 8)[:, None, None, None]
@@ -260,9 +266,37 @@ def test_what_makes_no_sense_is_refused() -> None:
         lambda: AdaptiveMask(4, ratio=(0.5, 1.0)),
         lambda: BlockMask((2, 2), blocks=0),
     ):
-        with pytest.raises(ValueError, match=r"must lie|at least one block"):
+        with pytest.raises(ValueError, match=r"must lie|as many blocks"):
             wrong()
     with pytest.raises(ValueError, match="for 3x3 tokens was given 16"):
         BlockMask((3, 3))(tokens_of(1, 16), 0)
     with pytest.raises(ValueError, match="needs the raw patches"):
         SalientMask()(tokens_of(1, 16), 0)
+
+
+def test_masks_made_for_other_tokens_say_so() -> None:
+    with pytest.raises(ValueError, match="for 9 tokens was given 16"):
+        AdaptiveMask(9)(tokens_of(2, 16), 0, torch.rand(2, 16, 3))
+    with pytest.raises(ValueError, match="needs 1 to as many blocks, got 20"):
+        BlockMask((4, 4), blocks=20)
+
+
+def test_an_adaptive_mask_cuts_a_batch_alike_from_its_first_step_on() -> None:
+    mask = AdaptiveMask(16).train()
+    groups = mask.groups(torch.rand(10, 16, 3))
+    assert groups is not None
+    assert sorted(torch.cat(groups).tolist()) == list(range(10))
+    assert len(groups) == 4
+
+
+def test_the_warm_up_ends_although_the_parts_of_a_batch_are_no_round_numbers() -> None:
+    mask = AdaptiveMask(16, warmup=2).train()
+    patches = torch.rand(10, 16, 3)
+    for _ in range(2):
+        for rows in mask.groups(patches) or []:  # of three, three, three rows and one
+            mask.observe(
+                torch.arange(16).expand(len(rows), -1), torch.ones(len(rows), 16), patches[rows], part=len(rows) / 10
+            )
+    level = mask.get_buffer("level")
+    assert level[0] == pytest.approx(2)
+    assert level[2] == pytest.approx(1)

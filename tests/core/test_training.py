@@ -70,6 +70,13 @@ def wait_for(process: subprocess.Popen[str], line: str) -> None:
     raise AssertionError(f"the process ended before it printed {line!r}")
 
 
+def test_settings_that_train_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        TrainingSettings(steps=0)
+    with pytest.raises(ValueError, match="at least one row, got batch_size=0"):
+        Batches(np.zeros(4), batch_size=0)
+
+
 def test_learning_rate_by_hand() -> None:
     settings = TrainingSettings(steps=110, lr=1.0, warmup=10 / 110)
     assert learning_rate(0, settings) == pytest.approx(0.1)

@@ -114,6 +114,13 @@ def test_an_opacity_keeps_its_weight_and_what_holds_nothing_has_none() -> None:
     assert torch.equal(empty, torch.ones(2, 64))
 
 
+def test_a_masking_that_would_have_no_effect_is_refused_before_anything_is_read(in_tmp: Path) -> None:
+    with pytest.raises(DataError, match="'rotation' hides nothing: masking 'lungs' is for the tasks masked and joint"):
+        jobs.pretrain(in_tmp / "nowhere", out=in_tmp / "p", task="rotation", masking="lungs")
+    with pytest.raises(DataError, match=r"choose one from 0\.15 to 0\.85"):
+        jobs.pretrain(in_tmp / "nowhere", out=in_tmp / "p", masking="adaptive", mask_ratio=0.97)
+
+
 def test_a_masking_is_what_its_name_says() -> None:
     tokenizer = GridPatches(grid=(32, 32), patch=(4, 4), dim=16)
     made = {name: build_mask(tokenizer, masking=name, ratio=0.6, seed=0) for name in get_args(Masking)}

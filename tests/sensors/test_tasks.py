@@ -60,7 +60,7 @@ def test_a_monitor_of_another_version_whose_mask_remembered_less_is_refused_plai
     kept = {name: value for name, value in tensors.items() if not name.endswith(".moments")}
     assert len(kept) == len(tensors) - 1
     checkpoints.save(tmp_path / "m", kind=manifest["kind"], tensors=kept, manifest=manifest)
-    with pytest.raises(CheckpointError, match=r"m was written by another version.*moments.*train again"):
+    with pytest.raises(CheckpointError, match=r"m is of another network or version.*moments.*train again"):
         MachineMonitor.load(tmp_path / "m")
 
 
