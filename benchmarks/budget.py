@@ -1,8 +1,8 @@
 """How good the prediction of a training's cost is: a dry run, then the training itself, which predicts once more.
 
-    .venv/bin/python benchmarks/budget.py [--seconds 150]
+    .venv/bin/python benchmarks/budget.py [--seconds 150] [--masking adaptive]
 
-Writes benchmarks/results/budget.md and .json. The load of the machine is recorded: other work on it is the largest
+Writes benchmarks/results/budget.md and .json (budget-adaptive with adaptive masks). The load of the machine is recorded: other work on it is the largest
 source of error, and a prediction cannot know of it.
 """
 
@@ -22,21 +22,22 @@ from unlabeled.core.budget import LONG_SECONDS, compare
 from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.hardware import describe_hardware
-from unlabeled.core.masking import RandomMask
 from unlabeled.core.optimization import TrainingSettings, make_optimizer, train_step
 from unlabeled.core.pretext import MaskedReconstruction, Pretraining
 from unlabeled.core.tokens import GridPatches
 from unlabeled.core.training import fit
+from unlabeled.medical.tasks import Masking, build_mask
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def build() -> tuple[Pretraining, Batches]:
-    """The encoder and the batches of ``unlabeled medical pretrain``, on noise of 64 by 64."""
+def build(masking: Masking) -> tuple[Pretraining, Batches]:
+    """The encoder, masks and batches of ``unlabeled medical pretrain``, on noise of 64 by 64."""
     images = np.random.default_rng(0).normal(size=(2048, 1, 64, 64)).astype("float32")
     tokenizer = GridPatches(grid=(64, 64), patch=(8, 8), dim=128)
+    mask = build_mask(tokenizer, masking=masking, ratio=0.75, seed=0)
     task = Pretraining(
-        Backbone(tokenizer, Encoder(dim=128, depth=4, heads=4)), MaskedReconstruction(tokenizer, mask=RandomMask())
+        Backbone(tokenizer, Encoder(dim=128, depth=4, heads=4)), MaskedReconstruction(tokenizer, mask=mask)
     )
     return task, Batches(images, batch_size=128)
 
@@ -44,9 +45,11 @@ def build() -> tuple[Pretraining, Batches]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=150.0, help="how long the training should take")
-    wanted = parser.parse_args().seconds
+    parser.add_argument("--masking", choices=("random", "adaptive"), default="random")
+    given = parser.parse_args()
+    wanted = given.seconds
     progress.quiet(True)
-    task, batches = build()
+    task, batches = build(given.masking)
     load_before = os.getloadavg()
     trial = estimate(task, batches, TrainingSettings(steps=100))
     settings = TrainingSettings(steps=max(50, round(100 * wanted / trial.seconds)))
@@ -66,6 +69,7 @@ def main() -> None:
     assert history.spent is not None
     before, own = compare(dry, history.spent), compare(history.predicted, history.spent)
     record = {
+        "masking": given.masking,
         "steps": settings.steps,
         "spent_seconds": history.spent.seconds,
         "dry_run": {"predicted_seconds": dry.seconds, "error": before.error, "took_seconds": dry_seconds},
@@ -102,13 +106,14 @@ def cost_of_predicting(task: Pretraining, batches: Batches, settings: TrainingSe
 def write(record: dict) -> None:
     """The record as JSON, and as a page."""
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "budget.json").write_text(json.dumps(record, indent=1) + "\n")
+    name = "budget" if record["masking"] == "random" else f"budget-{record['masking']}"
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     spent, dry, own = record["spent_seconds"], record["dry_run"], record["own_first_steps"]
     loads = " and ".join(f"{record[when][0]:.1f}" for when in ("load_before", "load_after"))
     short = "" if spent > LONG_SECONDS else " Shorter than two minutes, because the machine was busy."
     page = (
         "# Cost of a training, predicted and spent\n\n"
-        f"One pretraining of {record['steps']} steps (64 px, batch 128, encoder 128 wide and 4 deep) on "
+        f"One pretraining of {record['steps']} steps (64 px, batch 128, encoder 128 wide and 4 deep, {record['masking']} masks) on "
         f"{record['hardware.processor']}, {record['hardware.threads']} of {record['hardware.cores']} cores; load of "
         f"the machine {loads} before and after (the training itself is 1 a thread).{short}\n\n"
         "| | seconds | error |\n|---|---|---|\n"
@@ -122,7 +127,7 @@ def write(record: dict) -> None:
         f"predicting within the run cost {own['cost_seconds']:.2f} s, {own['cost_seconds'] / spent:.2%} of it.\n\n"
         "One run: an example, not a distribution.\n"
     )
-    (RESULTS / "budget.md").write_text(page)
+    (RESULTS / f"{name}.md").write_text(page)
     print(page)
 
 
