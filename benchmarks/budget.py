@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/budget.py [--seconds 150] [--masking adaptive]
 
-Writes benchmarks/results/budget.md and .json (budget-adaptive with adaptive masks). The load of the machine is recorded: other work on it is the largest
-source of error, and a prediction cannot know of it.
+Writes benchmarks/results/budget.md and .json (budget-adaptive with adaptive masks). The load of the machine is
+recorded: other work on it is the largest source of error, and a prediction cannot know of it.
 """
 
 import argparse
@@ -113,7 +113,8 @@ def write(record: dict) -> None:
     short = "" if spent > LONG_SECONDS else " Shorter than two minutes, because the machine was busy."
     page = (
         "# Cost of a training, predicted and spent\n\n"
-        f"One pretraining of {record['steps']} steps (64 px, batch 128, encoder 128 wide and 4 deep, {record['masking']} masks) on "
+        f"One pretraining of {record['steps']} steps (64 px, batch 128, encoder 128 wide and 4 deep, "
+        f"{record['masking']} masks) on "
         f"{record['hardware.processor']}, {record['hardware.threads']} of {record['hardware.cores']} cores; load of "
         f"the machine {loads} before and after (the training itself is 1 a thread).{short}\n\n"
         "| | seconds | error |\n|---|---|---|\n"
