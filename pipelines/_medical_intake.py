@@ -90,18 +90,18 @@ def _report(done: Intake, *, run_id: str) -> report.Report:
         facts={name: told[name] for name in ("found", "kept", "flagged", "refused")},
         run_id=run_id,
     )
-    section = page.section("Refused")
-    section.table(
-        ("reason", "files", "meaning"),
-        [(reason, count, REFUSALS[reason]) for reason, count in _most_first(told["refusals"])],
-        note="Each file has one reason, so that these add up to what was refused. gate.csv has a row a file.",
-    )
-    section = page.section("Kept with a flag")
-    section.table(
-        ("flag", "pictures", "meaning"),
-        [(flag, count, FLAGS[flag]) for flag, count in _most_first(told["flags"])],
-        note="A picture can have several flags; they are in the column flags of studies.csv.",
-    )
+    if told["refusals"]:
+        page.section("Refused").table(
+            ("reason", "files", "meaning"),
+            [(reason, count, REFUSALS[reason]) for reason, count in _most_first(told["refusals"])],
+            note="Each file has one reason, so that these add up to what was refused. gate.csv has a row a file.",
+        )
+    if told["flags"]:
+        page.section("Kept with a flag").table(
+            ("flag", "pictures", "meaning"),
+            [(flag, count, FLAGS[flag]) for flag, count in _most_first(told["flags"])],
+            note="A picture can have several flags; they are in the column flags of studies.csv.",
+        )
     section = page.section("How pictures were made")
     section.text("; ".join(told["preprocessing"]) + ".")
     section = page.section("De-identification")

@@ -72,6 +72,8 @@ def run(
         DataError: ``out`` holds something else, or an interrupted run of another plan.
     """
     plan = plan or Plan()
+    if not folder.is_dir():
+        raise DataError("the folder to take in does not exist, or is a file")
     if not labels.is_file():
         raise DataError(f"{labels} is not a file: a run needs a CSV of labels")
     private = private or out.absolute().with_name(f"{out.name}-private")
@@ -151,13 +153,14 @@ class _Record:
         self._write()
 
     def _go_on(self, out: Path) -> None:
+        """Takes up what is done; where nothing is yet, another plan may begin."""
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
             self.stages, before = found["stages"], found["plan"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self.path} is damaged ({error}): name another folder with --out") from None
         differ = [f"{k} was {before.get(k)!r}, is {v!r}" for k, v in self.plan.items() if before.get(k) != v]
-        if differ:
+        if differ and self.stages:
             raise DataError(f"{out} holds a run of another plan ({'; '.join(differ)}): name another folder with --out")
 
     def stage(self, name: str, work: Callable[[], Outcome]) -> dict[str, Any]:

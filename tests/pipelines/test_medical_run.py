@@ -18,6 +18,7 @@ from unlabeled.core.errors import DataError
 from unlabeled.medical import PneumoniaModel, read_images, simulate
 from unlabeled.medical.splits import digests
 from unlabeled.pipelines import _medical_run as job
+from unlabeled.pipelines.jobs import Outcome
 
 pytestmark = [
     pytest.mark.integration,
@@ -123,8 +124,12 @@ def test_another_plan_or_another_folder_is_refused(export: simulate.Simulated, i
     with pytest.raises(DataError, match="needs a CSV of labels"):
         job.run(export.images, labels=in_tmp / "none.csv", out=in_tmp / "r", plan=PLAN)
     assert not (in_tmp / "r").exists()
+    with pytest.raises(DataError, match="does not exist"):
+        job.run(in_tmp / "nowhere", labels=export.labels, out=in_tmp / "r", plan=PLAN)
+    assert not (in_tmp / "r").exists()
     record = job._Record(in_tmp / "r", {**vars(PLAN), "folder and labels": "x"})
-    assert record.stages == {}
+    assert job._Record(in_tmp / "r", {**vars(PLAN), "folder and labels": "y"}).stages == {}  # nothing is done yet
+    record.stage("intake", lambda: Outcome(headline="taken in"))
     with pytest.raises(DataError, match=r"another plan \(.*folder and labels was 'x'"):
         job.run(export.images, labels=export.labels, out=in_tmp / "r", plan=PLAN)
     (in_tmp / "r" / "run.json").write_text("{")
