@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=2 python benchmarks/speed_tried.py
 
-The step is ours of speed.py (same network, batch, masks and pictures). Changes: ``torch.compile`` of the whole loss
+The step is ours of speed.py (same network, batch, masks and pictures). Changes: ``torch.compile`` of every block
 (its C++ backend fuses what stands between the products), bfloat16 autocast, GELU by its tanh approximation, half and
 twice the batch, and AdamW that is not fused. What counts is the ratio within a turn.
 """
