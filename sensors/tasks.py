@@ -35,9 +35,9 @@ def build_task(
         task: masked reconstruction; the ``next`` time step from those before it (the encoder must be causal); NT-Xent
             or VICReg on two views (gain, noise, a shift in time, a masked band); whether segments in time were
             scrambled (order: for trends; on steady vibration one segment is like another, and at no width of patches
-            could an encoder tell more than half of the scrambled FEMTO snapshots); or masked reconstruction with VICReg
-            beside it at a tenth of the weight (joint; 0.03 and 0.3 could not be told apart from it: settings.md in
-            benchmarks/results).
+            could an encoder tell more than half of the scrambled FEMTO snapshots: order.md); or masked reconstruction
+            with VICReg beside it at a tenth of the weight (joint; 0.03 and 0.3 could not be told apart from it:
+            settings.md in benchmarks/results).
         masking: for the tasks that hide patches: ``random`` ones; random ones with those of the ``bearing`` prior
             first; a gap in ``time``; a gap in frequency (``band``; of a trend, whole indicators); ``adaptive`` to what
             is hard at the moment; ``sparse``, where only half of the patches take part at all: those
