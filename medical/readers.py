@@ -48,10 +48,11 @@ def read_images(
     path, frame = Path(path), Frame(size, framing or "stretched")
     if not path.exists():
         raise DataError(f"{path} does not exist: give a folder, a picture, a .parquet table or an .npz archive")
+    stored = is_store(path)
     with warnings.catch_warnings():
         # Real files bend the standard; what matters about that becomes a skip with a reason.
         warnings.simplefilter("ignore")
-        if is_store(path):
+        if stored:
             if framing == "stretched":
                 raise DataError(
                     f"the model was made of pictures that are stretched to a square, and {path} holds padded ones: "
@@ -66,7 +67,7 @@ def read_images(
             found = _read_npz(path, frame)
         else:
             found = _read_files(path.parent, [path], frame)
-    if not is_store(path):
+    if not stored:
         found = replace(found, framing=frame.framing)
     if not len(found):
         reasons = "; ".join(f"{count} x {reason}" for reason, count, _ in skip_summary(found.skipped))
