@@ -34,7 +34,9 @@ class Announced(Pretraining):
     hold_at = -1
 
     def forward(self, batch: tuple[torch.Tensor, ...], step: int) -> Loss:
-        print(f"step {step}", flush=True)
+        # One write a line, which print() is not where output is unbuffered: two workers share the pipe.
+        sys.stdout.write(f"step {step}\n")
+        sys.stdout.flush()
         if step == self.hold_at:
             sys.stdin.readline()
         return super().forward(batch, step)
@@ -57,7 +59,6 @@ def main() -> None:
     weights = float(sum(p.double().abs().sum() for p in task.parameters()))
     rank = dist.get_rank() if dist.is_initialized() else 0
     ended = {"rank": rank, "curve": history.curves["loss"], "from": history.resumed_from, "weights": weights}
-    # One write a process: two that end at once must not share a line.
     sys.stdout.write(json.dumps({**ended, "watch": history.curves.get(RANK)}) + "\n")
 
 
