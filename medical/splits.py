@@ -48,6 +48,28 @@ def patient_folds(patients: ArrayLike, labels: ArrayLike, *, folds: int, seed: i
     return fold_of[patient_of]
 
 
+def site_folds(images: ImageSet) -> tuple[NDArray[np.int64], list[str]]:
+    """Fold number of each picture (N,), one fold a site, and the sites' names in that order.
+
+    Raises:
+        DataError: no sites are known, or not of every picture, or there is one only.
+        GateError: a patient was seen at two of them.
+    """
+    sites = images.attributes.get("site")
+    if sites is None:
+        raise DataError("no site of any picture is known: give labels with a column site, or DICOM files that name one")
+    unknown = int((sites == "").sum())
+    if unknown:
+        raise DataError(
+            f"of {unknown} of {len(sites)} labelled pictures the site is not known: name it, or leave them out"
+        )
+    names, fold = np.unique(sites, return_inverse=True)
+    if len(names) < 2:
+        raise DataError(f"all labelled pictures are from one site ({names[0]}): folds by site need two or more")
+    check_no_leak({str(name): images.take(sites == name) for name in names})
+    return fold.astype(np.int64), [str(name) for name in names]
+
+
 def hold_out(images: ImageSet, *, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
     """Labelled pictures in two parts by patient: the rest, and about ``share`` of them."""
     assert images.labels is not None

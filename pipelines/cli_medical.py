@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from unlabeled.pipelines import cli_medical_intake, cli_medical_run
+from unlabeled.pipelines import cli_medical_crossvalidation, cli_medical_intake, cli_medical_run
 from unlabeled.pipelines._cost import BesideRandom, DryRun, Price, Watts
 from unlabeled.pipelines.jobs import Outcome
 
@@ -152,6 +152,9 @@ def finetune(
         layer_decay=layer_decay, size=size, seed=seed,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
+
+
+app.command()(cli_medical_crossvalidation.crossvalidate)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from unlabeled.core.errors import DataError, GateError
 from unlabeled.medical import ImageSet, check_no_leak, simulate
-from unlabeled.medical.splits import alike_across, digests, first_labels, hold_out, patient_folds
+from unlabeled.medical.splits import alike_across, digests, first_labels, hold_out, patient_folds, site_folds
 
 
 def pictures(patients: list[str], labels: list[int], order: list[int] | None = None) -> ImageSet:
@@ -120,3 +120,21 @@ def test_one_patient_under_two_names_is_pointed_out_and_look_alikes_are_not() ->
     (said,) = alike_across(parts)
     assert said.startswith("1 pairs of pictures of train and test look nearly the same: film 3 and film 25.")
     assert alike_across({"train": images.take(range(20)), "test": images.take(range(26, 30))}) == ()
+
+
+def test_folds_by_site_hold_one_site_each_and_nobody_twice() -> None:
+    images = pictures(["a", "b", "c", "b"], [0, 1, 1, 0])
+    with pytest.raises(DataError, match="no site of any picture is known"):
+        site_folds(images)
+
+    def at(*sites: str) -> ImageSet:
+        return replace(images, attributes={"site": np.array(sites)})
+
+    fold, names = site_folds(at("south", "north", "south", "north"))
+    assert (fold.tolist(), names) == ([1, 0, 1, 0], ["north", "south"])
+    with pytest.raises(DataError, match="of 1 of 4 labelled pictures the site is not known"):
+        site_folds(at("south", "north", "", "north"))
+    with pytest.raises(DataError, match=r"one site \(south\)"):
+        site_folds(at(*["south"] * 4))
+    with pytest.raises(GateError, match=r"1 patient.* in both north and south: b"):
+        site_folds(at("south", "north", "south", "south"))

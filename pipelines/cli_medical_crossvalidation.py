@@ -1,0 +1,44 @@
+"""``unlabeled medical crossvalidate``."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from unlabeled.pipelines.jobs import Outcome
+
+
+def crossvalidate(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="As for finetune.")],
+    model: Annotated[
+        Path, typer.Option(help="Model folder that 'pretrain' wrote, or a Hugging Face folder, as for finetune.")
+    ] = Path("medical-pretrained"),
+    labels: Annotated[
+        Path | None, typer.Option(help="As for finetune; --by site needs a column site, or DICOM files that name one.")
+    ] = None,
+    by: Annotated[
+        Literal["patient", "site"],
+        typer.Option(help="What is left out in turn: a share of the patients, or one site (hospital) after the other."),
+    ] = "patient",
+    folds: Annotated[int, typer.Option(help="Parts by patient; by site there is one a site.", min=2)] = 5,
+    n_labels: Annotated[
+        int | None, typer.Option(help="Learn from so many labels in each fold (default: all but the fold's).", min=4)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="As for finetune.", min=1)] = None,
+    size: Annotated[int | None, typer.Option(help="As for finetune.", min=16)] = None,
+    out: Annotated[Path, typer.Option(help="Folder for predictions.csv and the report.")] = Path(
+        "medical-crossvalidation"
+    ),
+    seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
+) -> Outcome:
+    """Judge the way of making a model on every labelled picture, each by a model that never saw its patient or site.
+
+    Trains ours and the same network from scratch once a fold, which takes as many times as long as finetune. Finished
+    folds are kept: interrupted, the same command goes on.
+    """
+    from unlabeled.pipelines import _medical_crossvalidation as job
+
+    return job.crossvalidate(
+        source, model=model, out=out, labels=labels, by=by, folds=folds, n_labels=n_labels, steps=steps, size=size,
+        seed=seed,
+    )  # fmt: skip
