@@ -52,6 +52,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--labels", default="50,250,all", help="numbers of labels, comma-separated")
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--without-patient", action="store_true", help="leave the 1200 steps from scratch out")
+    parser.add_argument("--name", default="medical", help="of the result's files")
     return parser.parse_args()
 
 
@@ -74,7 +76,7 @@ def main() -> None:
                 for name, work in _methods(given, parts, ranked.take(range(count)), seed)
             ]
             _write(given, parts, runs, seconds=time.monotonic() - began)
-    print(f"written to {given.out}/medical.md in {time.monotonic() - began:.0f} s")
+    print(f"written to {given.out}/{given.name}.md in {time.monotonic() - began:.0f} s")
 
 
 def _methods(
@@ -105,7 +107,7 @@ def _methods(
     def published() -> dict[str, object]:
         return _record(parts, PUBLISHED, seed, train, _published_row(parts["train"].images, data))
 
-    rows = [(OURS, ours), (SCRATCH, scratch), (PATIENT, patient)]
+    rows = [(OURS, ours), (SCRATCH, scratch), *([] if given.without_patient else [(PATIENT, patient)])]
     if seed == 0:  # deterministic given the labels
         rows.append((PIXELS, pixels))
         if len(train) == len(parts["train"]):
@@ -228,8 +230,8 @@ def _write(
         "gains": gains,
     }
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "medical.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    (given.out / "medical.md").write_text(_markdown(facts), encoding="utf-8")
+    (given.out / f"{given.name}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (given.out / f"{given.name}.md").write_text(_markdown(facts), encoding="utf-8")
 
 
 def _tables(

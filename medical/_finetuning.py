@@ -22,11 +22,18 @@ from unlabeled.core.training import History, TrainingSettings, fit
 from unlabeled.medical._network import Probe, embeddings
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.splits import patient_folds
-from unlabeled.medical.transforms import Augment
+from unlabeled.medical.transforms import Augment, stretched
 
 SENSITIVITY = 0.95
 # Inverse strength of the probe's penalty.
 PROBE_C = 0.1
+# Fine-tuning stretches pictures more than pretraining does: a label may go with the aspect ratio of the films (those of
+# the ill are taken lying down, say), which shows as a squeeze in square pictures (shift.md in benchmarks/results).
+LABELLED = Augment(rotation=10.0, stretch=0.45, contrast=0.5)
+# Directions that are taken out of the probe's features because a stretch moves them, and by what factor it stretches.
+NUISANCE, STRETCH = 2, 1.28
+# Pictures that those directions are found on, at most.
+STRETCHED = 1000
 Log = Callable[[dict[str, float], int], None]
 
 
@@ -87,6 +94,7 @@ def train_classifier(
     batch_size: int,
     seed: int,
     tuning: Tuning = "full",
+    augment: Augment = LABELLED,
     log: Log | None = None,
     label: str = "fine-tuning",
 ) -> tuple[Classifier, History]:
@@ -96,14 +104,20 @@ def train_classifier(
     validation set was no better than the last one (both AUROC .965 at 50 labels), and would spend that set, which
     temperature and thresholds need fresh.
     """
-    classifier, batches = prepare(backbone, data, batch_size=batch_size, seed=seed, tuning=tuning)
+    classifier, batches = prepare(backbone, data, batch_size=batch_size, seed=seed, tuning=tuning, augment=augment)
     history = fit(classifier, batches, settings=settings, seed=seed, log=log, label=label)
     merge(classifier.backbone)
     return classifier, history
 
 
 def prepare(
-    backbone: Backbone, data: Labelled, *, batch_size: int, seed: int, tuning: Tuning = "full"
+    backbone: Backbone,
+    data: Labelled,
+    *,
+    batch_size: int,
+    seed: int,
+    tuning: Tuning = "full",
+    augment: Augment = LABELLED,
 ) -> tuple[Classifier, Batches]:
     """A copy of ``backbone`` with a fresh linear layer, and the batches that it will be trained on."""
     counts = np.bincount(data.labels, minlength=2)
@@ -112,21 +126,42 @@ def prepare(
         torch.manual_seed(derive(seed, "head"))
         classifier = Classifier(copy.deepcopy(backbone), class_weights=weights)
         open_weights(classifier.backbone, tuning)
-    return classifier, Batches(*_filled(data, batch_size), batch_size=batch_size, seed=seed, transform=Augment())
+    return classifier, Batches(*_filled(data, batch_size), batch_size=batch_size, seed=seed, transform=augment)
 
 
-def fit_probe(backbone: Backbone, data: Labelled) -> Probe:
-    """Logistic regression (both classes weigh the same) on the standardised mean tokens of ``backbone``."""
+def fit_probe(backbone: Backbone, data: Labelled, *, nuisance: int = 0) -> Probe:
+    """Logistic regression (both classes weigh the same) on the standardised mean tokens of ``backbone``.
+
+    Args:
+        nuisance: directions of the features that it does not use: those along which stretching a picture moves them
+            most (nuisance attribute projection; Solomonoff, Campbell and Boardman, 2005).
+    """
     from sklearn.linear_model import LogisticRegression
 
     x = embeddings(backbone, data.images)
     mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-6
+    kept = np.eye(x.shape[1])
+    if nuisance:
+        away = moved_by_stretching(backbone, data.images[:STRETCHED], deviation, directions=nuisance)
+        kept -= away.T @ away
     regression = LogisticRegression(C=PROBE_C, class_weight="balanced", max_iter=3000)
-    regression.fit((x - mean) / deviation, data.labels)
+    regression.fit((x - mean) / deviation @ kept, data.labels)
     probe = Probe(x.shape[1])
-    values = {"mean": mean, "deviation": deviation, "weight": regression.coef_[0], "bias": regression.intercept_[0]}
+    weight = kept @ regression.coef_[0]
+    values = {"mean": mean, "deviation": deviation, "weight": weight, "bias": regression.intercept_[0]}
     probe.load_state_dict({name: torch.as_tensor(value, dtype=torch.float32) for name, value in values.items()})
     return probe
+
+
+def moved_by_stretching(
+    backbone: Backbone, images: NDArray[np.uint8], deviation: NDArray[np.float32], *, directions: int
+) -> NDArray[np.float64]:
+    """Orthonormal rows (directions, D): along what the features, in units of ``deviation``, move most when pictures
+    (N, S, S) are stretched one way and the other."""
+    pixels = torch.from_numpy(images)
+    wide, high = (embeddings(backbone, stretched(pixels, by).numpy()) for by in (STRETCH, 1 / STRETCH))
+    _, _, rows = np.linalg.svd((wide - high).astype(np.float64) / deviation, full_matrices=False)
+    return rows[:directions]
 
 
 def binary(labels: ArrayLike, *, what: str) -> NDArray[np.int64]:

@@ -32,7 +32,8 @@ from unlabeled.medical.transforms import Augment, standardise
 if TYPE_CHECKING:
     from unlabeled.medical.model import PneumoniaModel
 
-PRETRAIN_BATCH, FINETUNE_BATCH = 128, 32
+# Filling in learns more from more steps (shift.md in benchmarks/results); contrasts want many pictures a step.
+PRETRAIN_BATCH, MASKED_BATCH, FINETUNE_BATCH = 128, 64, 32
 # Another look at the same film, of one strength in every run, so that alignments compare from run to run.
 VIEW = PictureView()
 # Small collections get smaller batches: an epoch is then at least so many steps.
@@ -139,9 +140,10 @@ def started(model: "PneumoniaModel") -> Pretraining:
 
 def pretraining(model: "PneumoniaModel", pixels: NDArray[np.uint8] | Store) -> tuple[Batches, TrainingSettings]:
     """How pictures (N, S, S) are pretrained on."""
+    largest = MASKED_BATCH if model.task == "masked" else PRETRAIN_BATCH
     batches = Batches(
         pixels,
-        batch_size=min(PRETRAIN_BATCH, max(8, len(pixels) // STEPS_AN_EPOCH)),
+        batch_size=min(largest, max(8, len(pixels) // STEPS_AN_EPOCH)),
         seed=derive(model.random_state, "pretrain"),
         transform=Augment.of_strength(model.augmentation),
     )

@@ -249,7 +249,9 @@ class PneumoniaModel(BaseEstimator):
                 log=log if number == 0 else None,
                 label="fine-tuning" if len(parts) == 1 else f"fine-tuning {number + 1} of {len(parts)}",
             )
-            probe = finetuning.fit_probe(self.module_.backbone, train) if self.has_learnt else None
+            probe = None
+            if self.has_learnt:
+                probe = finetuning.fit_probe(self.module_.backbone, train, nuisance=finetuning.NUISANCE)
             member = Member(classifier, probe)
             self.members_.append(member)
             histories.append(history)

@@ -27,6 +27,17 @@ def standardise(images_bhw: Tensor) -> Tensor:
     return ((x - mean) / deviation.clamp(min=LEAST_DEVIATION))[:, None]
 
 
+def stretched(images_bhw: Tensor, factor: float) -> Tensor:
+    """The middle of 8-bit pictures (B, H, W), ``factor`` times as wide as it was for its height (below 1: as high as
+    it was for its width), as 8-bit pictures of the same size."""
+    height, width = images_bhw.shape[-2:]
+    rows, columns = round(height * min(1.0, factor)), round(width * min(1.0, 1 / factor))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    middle = images_bhw[:, None, top : top + rows, left : left + columns].float()
+    x = F.interpolate(middle, size=(height, width), mode="bilinear", align_corners=False)
+    return x[:, 0].clamp(0, 255).round().to(torch.uint8)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augment:
     """Random affine crops and intensities; a transform for :class:`~unlabeled.core.batches.Batches`.
@@ -37,7 +48,8 @@ class Augment:
     Attributes:
         smallest: side of the smallest crop, as a share of the picture's.
         rotation: largest rotation, degrees, either way.
-        stretch: largest change of the crop's aspect ratio, as a share.
+        stretch: how much the crop's aspect ratio changes at most: by a factor from exp(-stretch) to exp(stretch), each
+            as likely as any other.
         contrast: largest exponent change of a gamma curve, and of a gain around the mean, as a share.
         noise: largest standard deviation of added noise, in standard deviations of the picture.
     """
@@ -64,9 +76,12 @@ class Augment:
             return torch.rand(b, generator=draw) * (high - low) + low
 
         scale = uniform(self.smallest, 1.0)
-        ratio = 1 + uniform(-self.stretch, self.stretch)
+        ratio = torch.exp(uniform(-self.stretch, self.stretch))
         angle = torch.deg2rad(uniform(-self.rotation, self.rotation))
-        wide, high = (scale * ratio.sqrt()).clamp(max=1), (scale / ratio.sqrt()).clamp(max=1)
+        wide, high = scale * ratio.sqrt(), scale / ratio.sqrt()
+        # A crop that would not fit into the picture shrinks; cutting one side would take the stretch back.
+        over = torch.maximum(wide, high).clamp(min=1)
+        wide, high = wide / over, high / over
         right, down = (1 - wide) * uniform(-1, 1), (1 - high) * uniform(-1, 1)
         cos, sin = angle.cos(), angle.sin()
         theta = torch.stack(

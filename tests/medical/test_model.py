@@ -14,7 +14,7 @@ from unlabeled.medical import ImageSet, PneumoniaModel
 from unlabeled.medical import _network as network
 from unlabeled.medical._finetuning import Decision, Labelled, decide, fit_probe
 from unlabeled.medical.baselines import PixelRegression, from_scratch
-from unlabeled.medical.transforms import standardise
+from unlabeled.medical.transforms import standardise, stretched
 
 SMALL: dict[str, Any] = {
     "image_size": 32,
@@ -180,6 +180,28 @@ def test_the_probe_is_the_logistic_regression_that_it_was_fitted_as(phantoms: Im
     theirs = LogisticRegression(C=0.1, class_weight="balanced", max_iter=3000).fit(scaled, phantoms.labels)
     ours = probe(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(ours, theirs.decision_function(scaled), atol=1e-3)
+
+
+def test_a_probe_without_nuisance_does_not_move_where_a_stretch_moves_the_features_most(phantoms: ImageSet) -> None:
+    assert phantoms.labels is not None
+    backbone = PneumoniaModel(**SMALL).pretrain(phantoms).module_.backbone
+    data = Labelled(phantoms.images, phantoms.labels)
+    probe, plain = fit_probe(backbone, data, nuisance=2), fit_probe(backbone, data)
+    pixels = torch.from_numpy(phantoms.images)
+    wide, high = (network.embeddings(backbone, stretched(pixels, by).numpy()) for by in (1.28, 1 / 1.28))
+    deviation = network.embeddings(backbone, phantoms.images).std(axis=0) + 1e-6
+    moved = torch.from_numpy((wide - high) / deviation)
+    # The two leading eigenvectors of their (uncentred) second moments.
+    _, vectors = torch.linalg.eigh(moved.double().T @ moved.double())
+    most, next_most = vectors[:, -1].float(), vectors[:, -2].float()
+    weight = probe.get_buffer("weight")
+    assert weight.norm() > 0.01
+    for direction in (most, next_most):
+        assert abs(float(weight @ direction)) < 1e-3 * float(weight.norm())
+    assert abs(float(plain.get_buffer("weight") @ most)) > 1e-2 * float(plain.get_buffer("weight").norm())
+    # So what a stretch does to the log odds is less.
+    moves = [float((p(torch.from_numpy(wide)) - p(torch.from_numpy(high))).abs().mean()) for p in (probe, plain)]
+    assert moves[0] < moves[1]
 
 
 def test_a_reconstruction_keeps_what_was_shown_and_the_hidden_patches_means(

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from unlabeled.core.batches import Batches
-from unlabeled.medical.transforms import Augment, standardise
+from unlabeled.medical.transforms import Augment, standardise, stretched
 
 
 def test_each_picture_has_mean_0_and_deviation_1_whatever_its_exposure() -> None:
@@ -43,3 +43,35 @@ def test_batches_repeat_and_labels_pass_through() -> None:
     assert y.tolist() == same.tolist() == batches().rows_at(1).tolist()
     other, _ = batches().at(0)
     assert x.shape == other.shape == (4, 1, 16, 16)
+
+
+def side(augment: Augment, *, rows: bool) -> torch.Tensor:
+    """Share of the picture's rows (or columns) that each of 500 crops covers: an exponential has the same shape
+    wherever it is cropped, steeper the more of it there is, and standardising leaves its shape alone."""
+    steep = 5 / 65
+    curve = 255 * torch.exp(steep * (torch.arange(65.0) - 64))
+    picture = curve.expand(500, 65, -1)
+    (x,) = augment((picture.mT if rows else picture,), torch.Generator().manual_seed(0))
+    line = x[:, 0, :, 32] if rows else x[:, 0, 32, :]
+    return torch.log((line[:, 64] - line[:, 32]) / (line[:, 32] - line[:, 0])) / (32 * steep)
+
+
+def test_crops_are_stretched_both_ways_alike_and_as_far_as_asked() -> None:
+    augment = Augment(rotation=0.0, contrast=0.0, smallest=0.6, stretch=0.45)
+    wide, high = side(augment, rows=False), side(augment, rows=True)
+    logs = torch.log(wide / high)
+    assert 0.43 < logs.max() < 0.46
+    assert -0.46 < logs.min() < -0.43
+    assert abs(float(logs.mean())) < 0.03
+    assert max(wide.max(), high.max()) < 1.005
+    # No crop holds less than 0.6 x 0.6 of the picture by area, but for those that had to shrink to fit in.
+    assert (wide * high).min() > 0.6**2 - 0.01
+
+
+def test_stretched_pictures_show_their_middle_wider_or_higher() -> None:
+    picture = torch.zeros(1, 40, 40, dtype=torch.uint8)
+    picture[:, 16:24, 16:24] = 200
+    for factor, rows, columns in ((1.25, 8, 10), (0.8, 10, 8)):
+        lit = stretched(picture, factor)[0] > 100
+        assert (int(lit.any(dim=1).sum()), int(lit.any(dim=0).sum())) == (rows, columns)
+    assert torch.equal(stretched(picture, 1.0), picture)
