@@ -75,6 +75,8 @@ def crossvalidate(
     images = read(source, labels, size=base.image_size, framing=framing_of(base))
     base.set_params(framing=images.framing)
     images, notes = _without_test(images)
+    if images.skipped:
+        notes = (*notes, f"{len(images.skipped)} inputs were left out; skipped.csv says which and why.")
     judged = images.labelled()
     assert judged.labels is not None
     if by == "site":
@@ -287,9 +289,8 @@ def _page(
     )
     section = report.section("All folds together")
     section.table(
-        ["", *table["ours"]],
-        [[name, *values.values()] for name, values in table.items()],
-        ours=[0],
+        ["", *table],
+        [[number, *(values[number] for values in table.values())] for number in table["ours"]],
         note="Brackets are 95 % bootstrap intervals over patients. Thresholds and probabilities are each fold's own, "
         "chosen on patients that it learnt from and left out in turn.",
     )
@@ -321,8 +322,8 @@ def _page(
 def _figure(each: list[tuple[str, dict[str, dict[str, float]]]], what: str) -> Any:
     figure, axis = new_figure(width=8.4, height=3.4)
     at = np.arange(len(each))
-    for name, colour in zip(NAMES, (OURS, *OTHERS), strict=False):
-        axis.plot(at, [values[name]["AUROC"] for _, values in each], "o-", color=colour, label=name, markersize=4)
+    for aside, name, colour in zip((-0.08, 0, 0.08), NAMES, (OURS, *OTHERS), strict=False):
+        axis.plot(at + aside, [values[name]["AUROC"] for _, values in each], "o", color=colour, label=name)
     axis.set_xticks(at, [name for name, _ in each])
     axis.set(xlabel=f"{what} left out", ylabel="AUROC")
     axis.legend(frameon=False)
