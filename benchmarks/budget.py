@@ -32,7 +32,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def build(masking: Masking) -> tuple[Pretraining, Batches]:
-    """The encoder, masks and batches of ``unlabeled medical pretrain``, on noise of 64 by 64."""
+    """The encoder and masks of ``unlabeled medical pretrain``, on noise of 64 by 64 in batches of 128."""
     images = np.random.default_rng(0).normal(size=(2048, 1, 64, 64)).astype("float32")
     tokenizer = GridPatches(grid=(64, 64), patch=(8, 8), dim=128)
     mask = build_mask(tokenizer, masking=masking, ratio=0.75, seed=0)

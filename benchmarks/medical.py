@@ -315,7 +315,8 @@ def _markdown(facts: dict[str, object]) -> str:
         "judge each half of the validation patients by what was chosen on the other. The design of ours (a probe "
         "beside the fine-tuned network) and the baseline's penalty were also chosen on the validation patients, so the "
         "in-domain numbers of both lean to the kind side. The probe was added after numbers of fine-tuning alone on "
-        "the official test set had been seen (medical-first.md). "
+        "the official test set had been seen (medical-first.md); what fine-tuning and probe do against shifts was "
+        "chosen on changed validation pictures, after the numbers before it had been seen (shift.md). "
         f"Hardware: {facts['hardware']}. Versions: {facts['versions']}.",
     ]
     for domain in DOMAINS:

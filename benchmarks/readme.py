@@ -26,7 +26,15 @@ def main() -> None:
     text = README.read_text(encoding="utf-8")
     before, _, rest = text.partition(START)
     _, _, after = rest.partition(END)
-    written = "\n".join(["", *medical(read("medical")), *sensors(read("sensors")), *fraud(read("fraud"))])
+    written = "\n".join(
+        [
+            "",
+            *medical(read("medical")),
+            *medical_shift(read("medical-shift")),
+            *sensors(read("sensors")),
+            *fraud(read("fraud")),
+        ]
+    )
     new = before + START + written + END + after
     if "--check" in sys.argv:
         sys.exit(new != text)
@@ -38,8 +46,6 @@ def read(name: str) -> dict[str, Any]:
 
 
 def medical(content: dict[str, Any]) -> list[str]:
-    rows = content["rows"]
-    views = sorted({row["view"] for row in rows})
     seeds, pretrainings = len(content["seeds"]), len(content["pretraining_seeds"])
     lines = [
         "**Chest X-rays** (kermany224, children, 64 px). In brackets the 95 % interval over patients; "
@@ -52,6 +58,18 @@ def medical(content: dict[str, Any]) -> list[str]:
         "optimistic.",
         "",
     ]
+    lines += medical_table(content)
+    lines += ["", "Tested claim, 18.7 % higher accuracy than labels alone. Found in-domain:", ""]
+    for against in dict.fromkeys(g["against"] for g in content["gains"]):
+        gains = [g for g in content["gains"] if g["view"] == "in-domain" and g["against"] == against]
+        found = "; ".join(f"{signed(g['relative_accuracy_gain'])} with {g['labels']} labels" for g in gains)
+        lines.append(f"- over {against}: {found}")
+    return [*lines, ""]
+
+
+def medical_table(content: dict[str, Any]) -> list[str]:
+    rows = content["rows"]
+    views = sorted({row["view"] for row in rows})
     cells = []
     for count in sorted({row["labels"] for row in rows}):
         for method in dict.fromkeys(row["method"] for row in rows if row["labels"] == count):
@@ -61,13 +79,20 @@ def medical(content: dict[str, Any]) -> list[str]:
                 line += [interval(row["over_patients"][metric]) for metric in ("AUROC", "accuracy")]
             cells.append(line)
     head = ["labels", "method"] + [f"{metric}, {view}" for view in views for metric in ("AUROC", "accuracy")]
-    lines += table(head, cells)
-    lines += ["", "Tested claim, 18.7 % higher accuracy than labels alone. Found in-domain:", ""]
-    for against in dict.fromkeys(g["against"] for g in content["gains"]):
-        gains = [g for g in content["gains"] if g["view"] == "in-domain" and g["against"] == against]
-        found = "; ".join(f"{signed(g['relative_accuracy_gain'])} with {g['labels']} labels" for g in gains)
-        lines.append(f"- over {against}: {found}")
-    return [*lines, ""]
+    return table(head, cells)
+
+
+def medical_shift(content: dict[str, Any]) -> list[str]:
+    """The same protocol after what was done against shifts, as far as it has been run."""
+    return [
+        "The table above was made before fine-tuning stretched pictures more, the probe left the directions of a "
+        "stretch out, and pretraining took smaller batches. These were chosen on changed pictures of the validation "
+        "patients ([shift.md](benchmarks/results/shift.md)); that the official test set is shifted was known. With "
+        f"them, so far on {len(content['seeds'])} seeds and without the 1200 steps:",
+        "",
+        *medical_table(content),
+        "",
+    ]
 
 
 def sensors(content: dict[str, Any]) -> list[str]:

@@ -43,13 +43,13 @@ from unlabeled.medical.transforms import Augment
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "shared/data/xray/kermany224/kermany_cxr_224.parquet"
 SIZE, COUNTS = 64, (50, 250)
-# What fine-tuning did before.
+# The strengths that fine-tuning had before (its crops were cut where they stood out; now they shrink).
 MILD = Augment(rotation=5.0, stretch=0.15, contrast=0.3)
 WAYS: dict[str, tuple[Augment, int]] = {
     "ours": (LABELLED, NUISANCE),
     "mild augmentation": (MILD, NUISANCE),
     "plain probe": (LABELLED, 0),
-    "neither (before)": (MILD, 0),
+    "neither (strengths of before)": (MILD, 0),
 }
 
 

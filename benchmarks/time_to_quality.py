@@ -13,8 +13,8 @@ Ours have the same encoder and a third of the usual recipe's wall time. Wall tim
 those are medians of turns that all ways take within one process with two threads, data included and drawn alike: what
 else the machine does while the networks are trained does not matter. Batch size, mask and share predicted were seen
 with seed 0; later seeds are fresh trainings, judged by the same labels and patients. A row of one seed tells a lever's
-order of size, no more. MONAI's network was timed, not trained. Runs are kept in ``--cache``;
-``--only`` trains some of them.
+order of size, no more. MONAI's network takes the usual recipe's 100 epochs too. Runs are kept in
+``--cache``; ``--only`` trains some of them.
 """
 
 import argparse

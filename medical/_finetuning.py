@@ -142,7 +142,8 @@ def fit_probe(backbone: Backbone, data: Labelled, *, nuisance: int = 0) -> Probe
     mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-6
     kept = np.eye(x.shape[1])
     if nuisance:
-        away = moved_by_stretching(backbone, data.images[:STRETCHED], deviation, directions=nuisance)
+        some = np.linspace(0, len(data.images) - 1, min(len(data.images), STRETCHED)).astype(int)
+        away = moved_by_stretching(backbone, data.images[some], deviation, directions=nuisance)
         kept -= away.T @ away
     regression = LogisticRegression(C=PROBE_C, class_weight="balanced", max_iter=3000)
     regression.fit((x - mean) / deviation @ kept, data.labels)

@@ -82,7 +82,8 @@ class Member(NamedTuple):
 
     Whole fine-tuning bends the features towards few pictures, a probe leaves them as they were: their errors
     differ. Together they reached a validation AUROC of .970 at 50 labels and .988 at 250 where fine-tuning alone
-    reached .958 and .981, and the probe alone .963 and .983 (children's radiographs, one seed; others alike).
+    reached .958 and .981, and the probe alone .963 and .983 (children's radiographs, one seed; others alike; before
+    what is done against stretches: shift.md in benchmarks/results).
     """
 
     classifier: Classifier

@@ -32,7 +32,7 @@ from unlabeled.medical.transforms import Augment, standardise
 if TYPE_CHECKING:
     from unlabeled.medical.model import PneumoniaModel
 
-# Filling in learns more from more steps (shift.md in benchmarks/results); contrasts want many pictures a step.
+# Filling in learnt more from smaller batches (shift.md in benchmarks/results); contrasts want many pictures a step.
 PRETRAIN_BATCH, MASKED_BATCH, FINETUNE_BATCH = 128, 64, 32
 # Another look at the same film, of one strength in every run, so that alignments compare from run to run.
 VIEW = PictureView()

@@ -37,19 +37,17 @@ READ_MAPS = (
 
 def verdict(labels: NDArray[np.int64], methods: Mapping[str, Scored], *, patients: NDArray[np.str_]) -> Verdict:
     """Ours (the first method) against the best of the others by AUROC, with a paired interval."""
-    return verdict_of(labels, {name: scored.probability for name, scored in methods.items()}, patients=patients)
-
-
-def verdict_of(
-    labels: NDArray[np.int64], probabilities: Mapping[str, NDArray[np.float64]], *, patients: NDArray[np.str_]
-) -> Verdict:
-    """The same of probabilities (N,)."""
     from unlabeled.core.evaluation import roc_auc
 
-    (_, mine), *others = probabilities.items()
-    best, theirs = max(others, key=lambda item: roc_auc(labels, item[1]))
-    gain = auroc_gain(labels, mine, theirs, patients=patients)
-    figures_ = f"AUROC {roc_auc(labels, mine):.3f} against {roc_auc(labels, theirs):.3f}"
+    (_, mine), *others = methods.items()
+    best, theirs = max(others, key=lambda item: roc_auc(labels, item[1].probability))
+    gain = auroc_gain(labels, mine.probability, theirs.probability, patients=patients)
+    return verdict_of(best, roc_auc(labels, mine.probability), roc_auc(labels, theirs.probability), gain)
+
+
+def verdict_of(best: str, ours: float, theirs: float, gain: Estimate) -> Verdict:
+    """What an AUROC of ours beside the best baseline's, and the paired difference, amount to."""
+    figures_ = f"AUROC {ours:.3f} against {theirs:.3f}"
     difference = f"difference {gain.value:+.3f}, 95 % interval {gain.low:+.3f} to {gain.high:+.3f}"
     if gain.low > 0:
         return Verdict(f"Better than the best baseline ({best}): {figures_} ({difference}).", "good")

@@ -48,8 +48,8 @@ class Augment:
     Attributes:
         smallest: side of the smallest crop, as a share of the picture's.
         rotation: largest rotation, degrees, either way.
-        stretch: how much the crop's aspect ratio changes at most: by a factor from exp(-stretch) to exp(stretch), each
-            as likely as any other.
+        stretch: how much the crop's aspect ratio changes at most: by a factor from exp(-stretch) to exp(stretch),
+            uniform in its logarithm.
         contrast: largest exponent change of a gamma curve, and of a gain around the mean, as a share.
         noise: largest standard deviation of added noise, in standard deviations of the picture.
     """

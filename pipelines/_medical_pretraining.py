@@ -12,7 +12,7 @@ from unlabeled.core.budget import AS_FOUND, Budget, Rates, priced
 from unlabeled.core.training import History, forget
 from unlabeled.medical import report
 from unlabeled.medical._finetuning import Labelled
-from unlabeled.medical._planning import described
+from unlabeled.medical._planning import described, pretraining
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.tasks import HIDING
@@ -116,7 +116,8 @@ def _beside(
         assert done.run_id is not None
         return done.run_id, {"": _history(other)}
 
-    made_of = {**settings_of(other), "data": images.fingerprint(), **described(asked)}
+    batch = pretraining(other, images.images)[0].batch_size
+    made_of = {**settings_of(other), "batch": batch, "data": images.fingerprint(), **described(asked)}
     return ablation.twin(folder, made_of=made_of, train=train)
 
 

@@ -31,7 +31,7 @@ def crossvalidate(
     ),
     seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
 ) -> Outcome:
-    """Judge the way of making a model on every labelled picture, each by a model that never saw its patient or site.
+    """Judge every labelled picture by a model that saw no label of its patient, or of its site.
 
     Trains ours and the same network from scratch once a fold, which takes as many times as long as finetune. Finished
     folds are kept: interrupted, the same command goes on.

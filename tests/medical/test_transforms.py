@@ -64,7 +64,7 @@ def test_crops_are_stretched_both_ways_alike_and_as_far_as_asked() -> None:
     assert -0.46 < logs.min() < -0.43
     assert abs(float(logs.mean())) < 0.03
     assert max(wide.max(), high.max()) < 1.005
-    # No crop holds less than 0.6 x 0.6 of the picture by area, but for those that had to shrink to fit in.
+    # No crop holds less than 0.6 x 0.6 of the picture by area.
     assert (wide * high).min() > 0.6**2 - 0.01
 
 
