@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,15 @@ def result(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 def wait_for(process: subprocess.Popen[str], line: str) -> None:
     assert process.stdout is not None
-    for came in process.stdout:
-        if came.strip() == line:
-            return
-    raise AssertionError(f"the process ended before it printed {line!r}")
+    limit = threading.Timer(120, process.kill)
+    limit.start()
+    try:
+        for came in process.stdout:
+            if came.strip() == line:
+                return
+    finally:
+        limit.cancel()
+    raise AssertionError(f"the process ended, or was ended after two minutes, before it printed {line!r}")
 
 
 def test_settings_that_train_nothing_are_refused() -> None:
@@ -222,7 +228,7 @@ def test_a_killed_run_goes_through_the_same_losses_when_started_again(tmp_path: 
     cut = start(tmp_path / "cut", 40, 27)
     wait_for(cut, "step 27")
     cut.send_signal(signal.SIGKILL)
-    cut.communicate()
+    cut.communicate(timeout=120)
     again = result(start(tmp_path / "cut", 40))
     assert again["from"] == 20
     assert again["curve"] == whole["curve"]
@@ -235,7 +241,7 @@ def test_a_killed_run_has_the_watch_curve_of_one_that_was_not(tmp_path: Path) ->
     cut = start(tmp_path / "cut", 40, 27, environment=WATCHED)
     wait_for(cut, "step 27")
     cut.send_signal(signal.SIGKILL)
-    cut.communicate()
+    cut.communicate(timeout=120)
     again = result(start(tmp_path / "cut", 40, environment=WATCHED))
     assert again["from"] == 21  # a healthy look keeps a state
     assert [step for step, _ in whole["watch"]] == [0, 7, 14, 21, 28, 35, 40]
@@ -277,7 +283,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(damage: Callable[[Path], o
     cut = start(tmp_path / "cut", 40, 35)
     wait_for(cut, "step 35")
     cut.send_signal(signal.SIGKILL)
-    cut.communicate()
+    cut.communicate(timeout=120)
     newest = max((tmp_path / "cut").glob("step-*"))
     damage(newest)
     again = result(start(tmp_path / "cut", 40))
@@ -289,7 +295,7 @@ def test_the_state_of_another_run_is_refused_with_the_difference(tmp_path: Path)
     cut = start(tmp_path / "cut", 40, 15)
     wait_for(cut, "step 15")
     cut.send_signal(signal.SIGKILL)
-    cut.communicate()
+    cut.communicate(timeout=120)
     with pytest.raises(CheckpointError, match=r"settings: saved .*'steps': 40.*now .*'steps': 41.* Delete"):
         fit(Line(), line_batches(), settings=TrainingSettings(steps=41), state=tmp_path / "cut")
 
