@@ -2,8 +2,8 @@
 
     python benchmarks/shift.py --pretrained CACHE/pretrained-0 CACHE/pretrained-1 CACHE/pretrained-2 --cache FOLDER
 
-Data (not part of this repository): kermany224; networks pretrained on its training pictures without labels, fine-
-tuned on the first 50 and 250 of the table's label order at 64 px, judged on its validation patients. The official
+Data (not part of this repository): kermany224; networks pretrained on its training pictures without labels, fine-tuned
+on the first 50 and 250 of the table's label order at 64 px, judged on its validation patients. The official
 test part is not looked at. The validation pictures are judged as they are and changed: stretched by 1.23 one way or
 the other (all of them; by a coin; or those without pneumonia one way and those with it the other, against what the
 collection does), cropped to the middle, darker, brighter, with equalised grey values, blurred, sharpened, noisy,
