@@ -66,7 +66,6 @@ class Way:
     decoder: tuple[int, int, int] = DECODER
     masks: int = 1  # so often is each loaded picture in a batch, every time under another mask (data2vec 2.0)
     stem: bool = False
-    plain: bool = False  # linear maps as PyTorch makes them (as MONAI leaves them), not by Xavier's rule
     peer: Callable[[], Peer] | None = None
 
 
@@ -86,7 +85,6 @@ WAYS: dict[str, tuple[str, Way]] = {
     "n": ("batches of 64, a decoder of 64 x 1", Way(batch=64, decoder=(64, 1, 4))),
     "v": ("batches of 64, 16 pictures under 4 masks each", Way(batch=64, masks=4)),
     "x": ("batches of 64, a convolutional stem in each patch", Way(batch=64, stem=True)),
-    "i": ("batches of 64, linear maps initialised by PyTorch's default", Way(batch=64, plain=True)),
 }
 Step = Callable[[Tensor, int, TrainingSettings], None]
 
@@ -161,10 +159,6 @@ def _ours(way: Way, seed: int) -> tuple[Pretraining, Step]:
     dim, depth, heads = way.decoder
     task = MaskedReconstruction(tokenizer, mask=mask, dim=dim, depth=depth, heads=heads, predicted=way.predicted)
     module = Pretraining(Backbone(tokenizer, Encoder(dim=DIM, depth=DEPTH, heads=HEADS)), task).train()
-    if way.plain:
-        for part in module.modules():
-            if isinstance(part, nn.Linear):
-                part.reset_parameters()
     optimizer = make_optimizer(module, TrainingSettings(steps=1))
 
     def step(batch: Tensor, number: int, settings: TrainingSettings) -> None:
