@@ -21,10 +21,10 @@ from unlabeled.medical.evaluation import Scored
 from unlabeled.medical.images import UNLABELLED, ImageSet
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.splits import alike_across, check_no_leak, first_labels, patient_folds, site_folds
-from unlabeled.pipelines._medical_crossvalidation_page import NAMES, Judged, key, measured, of_fold, page
+from unlabeled.pipelines._medical_crossvalidation_page import Judged, measured, of_fold, page
 from unlabeled.pipelines._medical_exchange import pretrained, settings_of
 from unlabeled.pipelines._medical_input import framing_of, read
-from unlabeled.pipelines._medical_output import write_csv, write_skips
+from unlabeled.pipelines._medical_output import METHODS, key, write_csv, write_skips
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Comparison, Outcome
 
@@ -93,8 +93,8 @@ def crossvalidate(
             else:
                 say(f"{name} was done before and is kept")
             found.append(answers)
-        whole = {method: _joined([one[method] for one in found], fold) for method in NAMES}
-        table = {method: measured(judged, whole[method], fold) for method in NAMES}
+        whole = {method: _joined([one[method] for one in found], fold) for method in METHODS}
+        table = {method: measured(judged, whole[method], fold) for method in METHODS}
         each = [of_fold(judged, whole, fold == number) for number in range(len(names))]
         report = page(
             judged, whole, fold, table, list(zip(names, each, strict=True)), settings, notes, run_id=run.run_id
@@ -111,7 +111,7 @@ def crossvalidate(
     return Outcome(
         headline=report.verdict.text,
         comparisons=[
-            Comparison(metric=m, ours=table["ours"][m], baselines={n: table[n][m] for n in NAMES[1:]})
+            Comparison(metric=m, ours=table["ours"][m], baselines={n: table[n][m] for n in METHODS[1:]})
             for m in ("AUROC", "balanced accuracy")
         ],
         files=files,
@@ -176,7 +176,7 @@ def _fold(base: PneumoniaModel, train: ImageSet, images: ImageSet, judged: Image
         Scored(scratch.score(judged), scratch.decision_),
         Scored(pixels.score(judged.images), pixels.decision_),
     )
-    return {name: Judged.of(one) for name, one in zip(NAMES, scored, strict=True)}
+    return {name: Judged.of(one) for name, one in zip(METHODS, scored, strict=True)}
 
 
 def _joined(parts: list[Judged], fold: NDArray[np.int64]) -> Judged:

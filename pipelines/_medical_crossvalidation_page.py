@@ -13,8 +13,7 @@ from unlabeled.core.report import OTHERS, OURS, Report, new_figure
 from unlabeled.medical.evaluation import SAMPLES, Scored
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.report import LIMITS, verdict_of
-
-NAMES = ("ours", "same network from scratch", "PCA + logistic regression")
+from unlabeled.pipelines._medical_output import METHODS
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def page(
     assert judged.labels is not None
     by = settings["by"]
     people = len(np.unique(judged.patients))
-    best = max(NAMES[1:], key=lambda name: table[name]["AUROC"].value)
+    best = max(METHODS[1:], key=lambda name: table[name]["AUROC"].value)
     gain = gain_within(judged, whole["ours"], whole[best], fold)
     report = Report(
         title="Cross-validation by site" if by == "site" else "Cross-validation by patient",
@@ -149,7 +148,7 @@ def page(
         f"{settings['finetune_steps']} steps or four passes, whichever is more.",
     )
     what = "site" if by == "site" else "fold"
-    shown = [(method, number) for method in NAMES for number in ("AUROC", "balanced accuracy")]
+    shown = [(method, number) for method in METHODS for number in ("AUROC", "balanced accuracy")]
     values = np.array([[of[method][number] for method, number in shown] for _, of in each])
     rows = [
         [name, *("one class only" if np.isnan(value) else f"{value:.3f}" for value in row)]
@@ -178,13 +177,9 @@ def _figure(each: list[tuple[str, dict[str, dict[str, float]]]], what: str) -> A
     figure, axis = new_figure(width=8.4, height=3.4)
     many = len(each) > 6
     at = np.arange(len(each))
-    for aside, name, colour in zip((-0.08, 0, 0.08), NAMES, (OURS, *OTHERS), strict=False):
+    for aside, name, colour in zip((-0.08, 0, 0.08), METHODS, (OURS, *OTHERS), strict=False):
         axis.plot(at + aside, [values[name]["AUROC"] for _, values in each], "o", color=colour, label=name)
     axis.set_xticks(at, [name for name, _ in each], rotation=40 if many else 0, ha="right" if many else "center")
     axis.set(xlabel=f"{what} left out", ylabel="AUROC")
     axis.legend(frameon=False)
     return figure
-
-
-def key(name: str) -> str:
-    return name.replace("%", "pc").replace(" ", "_").replace("+", "and")

@@ -35,11 +35,11 @@ from unlabeled.medical.report import LIMITS
 from unlabeled.medical.splits import check_no_leak, first_labels
 from unlabeled.pipelines._medical_exchange import pretrained, settings_of
 from unlabeled.pipelines._medical_input import Parts, divide, framing_of, read
+from unlabeled.pipelines._medical_output import METHODS as NAMES
 from unlabeled.pipelines._medical_output import write_csv, write_skips
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Outcome
 
-NAMES = ("ours", "same network from scratch", "PCA + logistic regression")
 FIRST = 25
 # Where draws hold nearly all labels they are nearly the same, and their spread says nothing of other draws.
 SHARE = 0.8

@@ -19,9 +19,15 @@ if TYPE_CHECKING:
     from unlabeled.medical.images import ImageSet
     from unlabeled.medical.model import PneumoniaModel
 
+METHODS = OURS, SCRATCH, PIXELS = "ours", "same network from scratch", "PCA + logistic regression"
 HEAT_MAPS = "heatmaps"
 # Pixels of a written heat map's side, at least.
 SIDE = 256
+
+
+def key(name: str) -> str:
+    """A method's or a number's name as one word, for tracked runs and columns."""
+    return name.replace("%", "pc").replace(" ", "_").replace("+", "and")
 
 
 def write_skips(out: Path, skipped: tuple[Skip, ...]) -> dict[str, Path]:

@@ -31,11 +31,19 @@ from unlabeled.pipelines._medical_dicom import add_dicom, check_dicom
 from unlabeled.pipelines._medical_exchange import begin, pretrained, settings_of
 from unlabeled.pipelines._medical_input import Parts, divide, framing_of, looked_at, read, read_unlabelled, say_skips
 from unlabeled.pipelines._medical_judges import Judges, by_pixels, judges_found, judges_given
-from unlabeled.pipelines._medical_output import write_heat_maps, write_predictions, write_skips, write_studies
+from unlabeled.pipelines._medical_output import (
+    OURS,
+    PIXELS,
+    SCRATCH,
+    key,
+    write_heat_maps,
+    write_predictions,
+    write_skips,
+    write_studies,
+)
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Comparison, Outcome, percentiles
 
-OURS, SCRATCH, PIXELS = "ours", "same network from scratch", "PCA + logistic regression"
 COMPARED = ("AUROC", "balanced accuracy")
 BESIDE = "baselines"
 
@@ -323,7 +331,7 @@ def _predict(
             )
             headline += f" On {len(unseen)} labelled pictures: {verdict.text}"
             comparisons = _comparisons(table) if len(methods) > 1 else []
-            details |= {"judged": len(unseen), "metrics": {key: value.value for key, value in table[OURS].items()}}
+            details |= {"judged": len(unseen), "metrics": {name: value.value for name, value in table[OURS].items()}}
             _log(run, table)
         files["report"] = page.write(out / "report.html")
         run.curve("probability_percentiles", percentiles(probability))
@@ -364,9 +372,9 @@ def _after(model: PneumoniaModel) -> str:
 
 
 def _log(run: tracking.Run, table: Mapping[str, Mapping[str, Estimate]]) -> None:
-    run.metrics({f"test.{_key(name)}": value.value for name, value in table[OURS].items()})
+    run.metrics({f"test.{key(name)}": value.value for name, value in table[OURS].items()})
     for other in table.keys() - {OURS}:
-        run.metrics({f"baseline.{_key(other)}.{_key(n)}": value.value for n, value in table[other].items()})
+        run.metrics({f"baseline.{key(other)}.{key(n)}": value.value for n, value in table[other].items()})
 
 
 def _comparisons(table: Mapping[str, Mapping[str, Estimate]]) -> list[Comparison]:
@@ -374,7 +382,3 @@ def _comparisons(table: Mapping[str, Mapping[str, Estimate]]) -> list[Comparison
         Comparison(metric=m, ours=table[OURS][m], baselines={n: table[n][m] for n in (SCRATCH, PIXELS)})
         for m in COMPARED
     ]
-
-
-def _key(name: str) -> str:
-    return name.replace("%", "pc").replace(" ", "_").replace("+", "and")

@@ -124,7 +124,7 @@ def test_each_picture_is_judged_once_by_a_model_that_never_saw_its_patient(
     run(arguments)
     assert capsys.readouterr().err.count("was done before and is kept") == 2
     assert rows_of(in_tmp / "cv" / "predictions.csv") == rows
-    # Of other settings nothing is kept, nor where pictures are known to be of other people.
+    # Of other settings nothing is kept.
     run([*arguments, "--seed", "1"])
     assert "is kept" not in capsys.readouterr().err
 
