@@ -15,6 +15,7 @@ from unlabeled import __version__
 from unlabeled.core.errors import CheckpointError
 
 FORMAT = "unlabeled/1"
+_ABSENT = object()
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 
 
@@ -99,6 +100,7 @@ def load(folder: str | Path, *, kind: str | None = None) -> tuple[dict[str, Tens
     Raises:
         CheckpointError: missing, damaged (checksums), of another format or kind.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(folder)
@@ -113,7 +115,10 @@ def load(folder: str | Path, *, kind: str | None = None) -> tuple[dict[str, Tens
             raise CheckpointError(f"{path} is missing: restore the folder or train again")
         if _sha256(path) != expected:
             raise CheckpointError(f"{path} is damaged (its checksum differs from the manifest's): train again")
-    return load_file(str(folder / WEIGHTS)), manifest
+    try:
+        return load_file(str(folder / WEIGHTS)), manifest
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS} holds no safetensors weights ({error}): train again") from None
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -136,15 +141,25 @@ def put(module: nn.Module, tensors: Mapping[str, Tensor], *, what: object) -> No
 
 def check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, what: str) -> None:
     """Raises a CheckpointError that lists every entry in which two descriptions differ."""
-    names = sorted(set(saved) | set(wanted))
-    gone = object()
-    differ = [
-        f"{n}: saved {saved.get(n)!r}, now {wanted.get(n)!r}"
-        for n in names
-        if saved.get(n, gone) != wanted.get(n, gone)
-    ]
+    differ = _differences(saved, wanted)
     if differ:
         raise CheckpointError(f"{what} does not fit: " + "; ".join(differ))
+
+
+def _differences(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, within: str = "") -> list[str]:
+    """Entries that differ, those of entries in entries one by one."""
+    found = []
+    for name in sorted(set(saved) | set(wanted)):
+        one, other = saved.get(name, _ABSENT), wanted.get(name, _ABSENT)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += _differences(one, other, within=f"{within}{name}.")
+        elif one != other:
+            found.append(f"{within}{name}: saved {_shown(one)}, now {_shown(other)}")
+    return found
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is _ABSENT else repr(value)
 
 
 @contextmanager

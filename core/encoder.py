@@ -19,7 +19,7 @@ class Block(nn.Module):
 
     def __init__(self, *, dim: int, heads: int, mlp_ratio: float = 4.0, norm_eps: float = 1e-5) -> None:
         super().__init__()
-        if dim % heads:
+        if heads < 1 or dim % heads:
             raise ValueError(f"heads={heads} does not divide dim={dim}")
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(dim, eps=norm_eps), nn.LayerNorm(dim, eps=norm_eps)

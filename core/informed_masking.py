@@ -3,7 +3,8 @@
 Shape suffixes: b batch, t token, k kept, m masked, p numbers in a patch.
 """
 
-from typing import Literal
+import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from unlabeled.core.masking import Mask, Masked, Prior, checked_ratio, count_hid
 from unlabeled.core.seeds import generator
 from unlabeled.core.tokens import Tokens
 
+Salience = Literal["variance", "energy", "entropy"]
 # Into so many parts of like difficulty is a batch cut by a mask that hides more of some sequences than of others.
 _GROUPS = 4
 
@@ -73,6 +75,11 @@ class AdaptiveMask(Mask):
         self.ratio = (checked_ratio(ratio[0]), checked_ratio(ratio[1]))
         if warmup < 1 or not 0 <= floor < 1:
             raise ValueError(f"an adaptive mask needs warmup >= 1 and 0 <= floor < 1, got {warmup} and {floor}")
+        if not (0 <= strength < math.inf and 0 <= spread < 1 and 0 <= momentum < 1):
+            raise ValueError(
+                "an adaptive mask needs a finite strength of 0 or more, 0 <= spread < 1 and 0 <= momentum < 1, got "
+                f"{strength}, {spread} and {momentum}"
+            )
         self.strength, self.spread = strength, spread
         self.momentum, self.warmup, self.floor = momentum, warmup, floor
         self.register_buffer("difficulty", torch.zeros(tokens))
@@ -178,13 +185,15 @@ class SalientMask(Mask):
         active: float = 0.5,
         chance: float = 0.5,
         ratio: float = 0.75,
-        salience: Literal["variance", "energy", "entropy"] = "variance",
+        salience: Salience = "variance",
         prior: Prior | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(prior=prior, seed=seed)
         if not 0 < active <= 1 or not 0 <= chance <= 1:
             raise ValueError(f"active must lie in (0, 1] and chance in [0, 1], got {active} and {chance}")
+        if salience not in get_args(Salience):
+            raise ValueError(f"salience must be one of {', '.join(get_args(Salience))}, got {salience!r}")
         self.active, self.chance, self.ratio, self.salience = active, chance, checked_ratio(ratio), salience
 
     def forward(self, tokens: Tokens, step: int, patches: Tensor | None = None) -> Masked:
@@ -206,7 +215,7 @@ class SalientMask(Mask):
         return Masked(kept=taking[:, hide:].sort(dim=1).values, masked=taking[:, :hide].sort(dim=1).values)
 
 
-def salience(patches_btp: Tensor, *, kind: Literal["variance", "energy", "entropy"]) -> Tensor:
+def salience(patches_btp: Tensor, *, kind: Salience) -> Tensor:
     """How much each raw patch holds, (B, T, P) -> (B, T), not negative."""
     x = patches_btp.detach().float()
     if kind == "variance":

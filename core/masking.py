@@ -129,7 +129,8 @@ class BlockMask(Mask):
     Args:
         grid: rows and columns of the tokens.
         ratio: share of the tokens to hide.
-        blocks: how many blocks share it.
+        blocks: how many blocks share it; on radiographs two were measured (benchmarks/results/settings.md), beside no
+            other number.
         shape: ``block`` for rectangles of random proportions, ``time`` for whole columns (a gap in time of a
             spectrogram or trend), ``band`` for whole rows (a gap in frequency, or an indicator).
         prior, seed: see :class:`Mask`; the centres are drawn by the prior.

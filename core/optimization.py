@@ -3,11 +3,12 @@
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+Precision = Literal["float32", "bfloat16"]
 _BLOCK = re.compile(r"encoder\.blocks\.(\d+)\.")
 
 
@@ -28,7 +29,8 @@ class TrainingSettings:
         checkpoint_every: steps between two saved training states.
 
     Raises:
-        ValueError: fewer than one step, or no steps between points or states.
+        ValueError: fewer than one step, no steps between points or states, a precision that there is not, or a number
+            out of its range.
     """
 
     steps: int
@@ -36,7 +38,7 @@ class TrainingSettings:
     weight_decay: float = 0.05
     warmup: float = 0.1
     clip: float = 1.0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     device: str = "auto"
     log_every: int = 10
     checkpoint_every: int = 100
@@ -46,6 +48,17 @@ class TrainingSettings:
         for name in ("steps", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {self.precision!r}")
+        for name, fits, said in (
+            ("lr", 0 < self.lr < math.inf, "above 0"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or above"),
+            ("warmup", 0 <= self.warmup <= 1, "between 0 and 1"),
+            ("clip", self.clip > 0, "above 0"),
+            ("layer_decay", 0 < self.layer_decay <= 1, "above 0 and at most 1"),
+        ):
+            if not fits:
+                raise ValueError(f"{name} must be {said}, got {getattr(self, name)}")
 
 
 def make_optimizer(module: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -97,7 +110,8 @@ def train_step(
     settings: TrainingSettings,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """One optimiser step on one batch; the loss and its parts, detached."""
+    """One optimiser step on one batch; the loss, the norm of its gradients before clipping, and the loss's parts,
+    detached."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, settings) * group["scale"]
     batch = tuple(part.to(device, non_blocking=True) for part in batch)
@@ -105,6 +119,6 @@ def train_step(
         loss = module(batch, step)
     optimizer.zero_grad(set_to_none=True)
     loss.total.backward()
-    nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
+    norm = nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
     optimizer.step()
-    return {"loss": loss.total.detach(), **loss.parts}
+    return {"loss": loss.total.detach(), "gradient_norm": norm.detach(), **loss.parts}

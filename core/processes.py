@@ -16,7 +16,10 @@ class Processes:
         self.rank = int(os.environ.get("RANK", "0"))
         cuda = torch.cuda.is_available()
         local = int(os.environ.get("LOCAL_RANK", "0"))
-        self.device = torch.device((f"cuda:{local}" if cuda else "cpu") if device == "auto" else device)
+        try:
+            self.device = torch.device((f"cuda:{local}" if cuda else "cpu") if device == "auto" else device)
+        except RuntimeError:
+            raise ValueError(f"there is no device {device!r}: give 'auto', 'cpu' or 'cuda'") from None
         if self.world > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unlabeled.core import checkpoints
 from unlabeled.core.checkpoints import under
 from unlabeled.core.errors import CheckpointError
+from unlabeled.core.history import History
 from unlabeled.core.progress import say
 
 KIND = "core.TrainingState"
@@ -23,7 +24,7 @@ class Found:
     """A state that was read back; weights and optimiser are already in place."""
 
     step: int
-    history: dict[str, Any]
+    history: History
     best: dict[str, Tensor]
     stale: int
     window: list[dict[str, float]]
@@ -61,8 +62,8 @@ class TrainingState:
         """
         tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in best.items()}
-        for number, entry in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": value for name, value in entry.items()}
+        for parameter, name in _trained(module, optimizer).items():
+            tensors |= {f"optimizer.{name}/{key}": value for key, value in optimizer.state.get(parameter, {}).items()}
         manifest = {"description": self.description, "step": step, "history": history, "stale": stale, "window": window}
         if not (self._at(step) / checkpoints.MANIFEST).is_file():
             shutil.rmtree(self._at(step), ignore_errors=True)  # half of a state, left by whatever stopped the run
@@ -83,34 +84,47 @@ class TrainingState:
         """Puts the newest readable state into place; ``None`` when there is none.
 
         Raises:
-            CheckpointError: the newest readable state is of a run with another description.
+            CheckpointError: the newest readable state is of a run with another description, or one that trained other
+                parameters.
         """
         for folder in reversed(self._states()):
             try:
                 tensors, manifest = checkpoints.load(folder, kind=KIND)
                 found = Found(
-                    manifest["step"],
-                    manifest["history"],
+                    int(manifest["step"]),
+                    History.from_saved(manifest["history"]),
                     under("best.", tensors),
-                    manifest["stale"],
-                    manifest["window"],
+                    int(manifest["stale"]),
+                    [{name: float(value) for name, value in entry.items()} for entry in manifest["window"]],
                 )
-                described = manifest["description"]
-            except (CheckpointError, KeyError):
+                described = dict(manifest["description"])
+            except (CheckpointError, KeyError, TypeError, ValueError, AttributeError):
                 continue  # damaged by whatever stopped the run: the one before will do
             try:
                 checkpoints.check_same(described, self.description, what="the interrupted run")
             except CheckpointError as error:
                 raise CheckpointError(f"{error}. Delete {self.folder} to start anew, or name another folder") from None
             checkpoints.put(module, under("module.", tensors), what=folder)
-            state = optimizer.state_dict()
-            state["state"] = {}
-            for name, value in under("optimizer.", tensors).items():
-                number, key = name.split(".", 1)
-                state["state"].setdefault(int(number), {})[key] = value
-            optimizer.load_state_dict(state)
+            self._put_optimizer(module, optimizer, under("optimizer.", tensors))
             return found
         return None
+
+    def _put_optimizer(self, module: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+        """Puts what the optimiser remembers of each parameter back, by the parameter's name."""
+        trained = _trained(module, optimizer)
+        saved: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            parameter, key = name.rsplit("/", 1) if "/" in name else (name, "")
+            saved.setdefault(parameter, {})[key] = value
+        if set(saved) != set(trained.values()):
+            odd = sorted(set(saved) ^ set(trained.values()))[0]
+            raise CheckpointError(
+                f"the interrupted run trained other parameters ('{odd}' in one of the two only). Delete {self.folder} "
+                "to start anew, or name another folder"
+            )
+        state = optimizer.state_dict()
+        state["state"] = {number: saved[name] for number, name in enumerate(trained.values())}
+        optimizer.load_state_dict(state)
 
     def latest(self) -> int | None:
         """Step of the newest state, readable or not."""
@@ -135,3 +149,9 @@ class TrainingState:
 
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob("step-*")) if self.folder.is_dir() else []
+
+
+def _trained(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[nn.Parameter, str]:
+    """The parameters that are trained, in the optimiser's order, and their names."""
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    return {parameter: names[parameter] for group in optimizer.param_groups for parameter in group["params"]}

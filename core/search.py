@@ -3,6 +3,7 @@
 Optuna is an extra: ``pip install 'unlabeled[search]'``.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -108,7 +109,7 @@ def _one(study: Any, train: Trainer, space: Mapping[str, Range], *, experiment: 
 
     def report(point: int, score: float) -> None:
         nonlocal latest
-        latest = score
+        latest = _finite(score)
         trial.report(score, point)
         if trial.should_prune():
             raise Hopeless
@@ -116,14 +117,15 @@ def _one(study: Any, train: Trainer, space: Mapping[str, Range], *, experiment: 
     state: State = "complete"
     with tracking.run(experiment, f"trial {trial.number}", params=values, inside=parent.run_id) as run:
         try:
-            latest = train(values, report, run)
+            latest = _finite(train(values, report, run))
         except Hopeless:
             state = "ended early"
         except TrainingError as error:  # these settings do not train; others may
             state = "failed"
             say(f"trial {trial.number} failed: {error}")
         run.tags({"unlabeled.trial": state})
-        run.metrics({"score": latest})
+        if math.isfinite(latest):
+            run.metrics({"score": latest})
     if state == "complete":
         study.tell(trial, latest)
     else:
@@ -132,3 +134,9 @@ def _one(study: Any, train: Trainer, space: Mapping[str, Range], *, experiment: 
     said = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
     say(f"trial {trial.number}: {said}: {latest:.4f}" + ("" if state == "complete" else f" ({state})"))
     return Tried(trial.number, values, latest, state)
+
+
+def _finite(score: float) -> float:
+    if not math.isfinite(score):
+        raise TrainingError(f"its score was {score}")
+    return score

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from unlabeled.core.audit.watch import Curves, Health, View, Watch
 from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
-from unlabeled.core.pretext.base import Loss, Pretraining
+from unlabeled.core.pretext.base import LOWER_RATE, Loss, Pretraining
 from unlabeled.core.training import History, TrainingSettings, fit
 
 
@@ -186,6 +186,9 @@ class WatchOfKinds(Watch):
             watch.rhythm(steps=steps, batch_size=each, checkpoint_every=checkpoint_every, share=share)
             for watch in self.watches.values()
         )
+
+    def remedies(self, module: nn.Module) -> tuple[str, str]:
+        return LOWER_RATE, "leaving that kind of data out (a pretraining of its own can choose another task)"
 
     def health(self, curves: Curves, *, ended: bool = False) -> Health:
         """The worst of all kinds; what is kept was healthy in all of them."""

@@ -100,6 +100,8 @@ class GridPatches(nn.Module):
         class_token: bool = False,
     ) -> None:
         super().__init__()
+        if min(*grid, *patch, channels) < 1:
+            raise ValueError(f"a grid, a patch and channels are at least 1, got {grid}, {patch} and {channels}")
         if grid[0] % patch[0] or grid[1] % patch[1]:
             raise ValueError(f"patch {patch[0]}x{patch[1]} does not divide the grid {grid[0]}x{grid[1]}")
         self.grid, self.patch, self.dim, self.channels = tuple(grid), tuple(patch), dim, channels
@@ -185,8 +187,16 @@ class EventFields(nn.Module):
         return {"sizes": list(self.sizes), "dim": self.dim, "length": self.length}
 
     def fields(self, codes: Tensor) -> Tensor:
-        """(..., F) codes -> (..., F, D), one embedding a field."""
-        return torch.stack([table(codes[..., i]) for i, table in enumerate(self.embed)], dim=-2)
+        """(..., F) codes -> (..., F, D), one embedding a field.
+
+        Raises:
+            ValueError: a code that its field does not have (on a CPU; a GPU says so in its own way).
+        """
+        try:
+            return torch.stack([table(codes[..., i]) for i, table in enumerate(self.embed)], dim=-2)
+        except IndexError:
+            found = codes.reshape(-1, len(self.sizes)).amax(dim=0).tolist()
+            raise ValueError(f"codes run from 0 to below {list(self.sizes)} by field, got up to {found}") from None
 
     def forward(self, batch: Tensor) -> Tokens:
         if batch.ndim != 3 or batch.shape[2] != len(self.sizes) or batch.shape[1] > self.length:

@@ -291,8 +291,9 @@ def _open(experiment: str, name: str, tags: Mapping[str, str]) -> tuple[Any, str
         from mlflow import MlflowClient
 
         _try_sqlite()
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        logging.getLogger("alembic").setLevel(logging.ERROR)
+        # What stops a store is said in one line of ours; theirs come with tracebacks.
+        for chatty in ("mlflow", "alembic", "sqlalchemy"):
+            logging.getLogger(chatty).setLevel(logging.CRITICAL)
         client = MlflowClient(tracking_uri=uri())
         found = client.get_experiment_by_name(experiment)
         where = None if found else _artifacts()

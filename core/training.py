@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from unlabeled.core import progress
 from unlabeled.core.audit.watch import Watch
 from unlabeled.core.batches import Batches
-from unlabeled.core.budget import Budget, Spent, compare
+from unlabeled.core.budget import compare
 from unlabeled.core.checkpoints import write_atomically
-from unlabeled.core.errors import BadBatchError, Interrupted
+from unlabeled.core.errors import BadBatchError, Interrupted, TrainingError
+from unlabeled.core.history import History as History
 from unlabeled.core.interrupts import interruptible
 from unlabeled.core.meter import Meter, measure, predict
 from unlabeled.core.optimization import TrainingSettings as TrainingSettings
@@ -34,32 +35,8 @@ from unlabeled.core.seeds import derive
 Log = Callable[[dict[str, float], int], None]
 # Seconds of a training from which what it took is said beside what was predicted.
 WORTH_SAYING = 20.0
-
-
-@dataclass
-class History:
-    """What happened: curves as ``name -> [(step, value), ...]``, how it ended, and what it cost (predicted from its
-    first steps, where there were enough of them, and spent; a resumed run keeps its first prediction)."""
-
-    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
-    seconds: float = 0.0
-    steps: int = 0
-    resumed_from: int = 0
-    best_step: int | None = None
-    best_score: float | None = None
-    predicted: Budget | None = None
-    spent: Spent | None = None
-
-    def add(self, name: str, step: int, value: float) -> None:
-        self.curves.setdefault(name, []).append((step, value))
-
-    @staticmethod
-    def from_saved(content: Mapping[str, Any]) -> "History":
-        """As it was when a training state was written."""
-        made = History(**content)
-        made.curves = {name: [(at, value) for at, value in curve] for name, curve in made.curves.items()}
-        made.predicted = None if content.get("predicted") is None else Budget(**content["predicted"])
-        return made
+# What must be finite after every step: either alone spoils the weights.
+_DECISIVE = {"loss": "the loss was", "gradient_norm": "the norm of the gradients was"}
 
 
 def fit(
@@ -98,7 +75,9 @@ def fit(
         label: text of the progress bar.
 
     Raises:
-        BadBatchError: the loss is no longer a finite number; the batch's row numbers are saved beside ``state``.
+        BadBatchError: the loss or its gradients are no longer finite; the batch's row numbers are saved beside
+            ``state``.
+        TrainingError: ``validate`` gives no finite number.
         CollapseError: what ``watch`` sees no longer tells inputs apart. The module has its last healthy weights
             again, and what is left in ``state`` is from that look or before.
         CheckpointError: the saved state belongs to another run.
@@ -167,7 +146,7 @@ class _Training:
         found = self.saved.load(self.module, self.optimizer)
         if found is None:
             return
-        self.history = History.from_saved(found.history)
+        self.history = found.history
         self.step = self.history.steps
         self.history.resumed_from = found.step
         if self.judge is not None:
@@ -255,6 +234,8 @@ class _Training:
         with torch.no_grad():
             score = self.processes.agree(judge.validate())
         self.module.train()
+        if not math.isfinite(score):
+            raise TrainingError(f"the validation gave {score} at step {self.step}, which can be compared with nothing")
         self.history.add("validation", self.step, score)
         self.log({"validation": score}, self.step)
         if self.history.best_score is None or score > self.history.best_score:
@@ -302,7 +283,7 @@ class _Training:
             return
         self.history.steps, self.history.seconds = self.step, time.monotonic() - self.began
         open_window = [{name: float(value) for name, value in entry.items()} for entry in self.window]
-        if not all(math.isfinite(entry["loss"]) for entry in open_window):
+        if not all(math.isfinite(entry[name]) for entry in open_window for name in _DECISIVE):
             return  # those weights are spoilt, and the next flush says so
         self.saved.save(
             self.module,
@@ -328,18 +309,21 @@ class _Training:
         return self.history
 
     def _check_finite(self) -> None:
-        """Stops at the first loss, of any process, that is no finite number, and says which rows it came from."""
-        window = self.window
-        losses = torch.stack([entry["loss"].float() for entry in window]) if window else torch.zeros(0)
-        bad = (~torch.isfinite(losses)).nonzero()
-        begin = self.step - len(window)
+        """Stops at the first loss or gradient, of any process, that is not finite, and says which rows it came from."""
+        window, begin = self.window, self.step - len(self.window)
+        rows = [torch.stack([entry[name].float() for name in _DECISIVE]) for entry in window]
+        values = torch.stack(rows).cpu() if rows else torch.zeros(0, len(_DECISIVE))
+        bad = (~torch.isfinite(values)).any(dim=1).nonzero()
         # Gradients are shared, so one process's bad loss is every other's a step later: the first is the cause.
         first = self.processes.least(begin + int(bad[0]) if len(bad) else math.inf)
         if math.isfinite(first):
-            value = float(losses[int(first) - begin])
+            spoilt = [
+                f"{said} {value}"
+                for said, value in zip(_DECISIVE.values(), values[int(first) - begin].tolist(), strict=True)
+                if not math.isfinite(value)
+            ]
             # Finite here where another process had the bad share of the batch.
-            said = "not finite" if math.isfinite(value) else str(value)
-            raise self._bad_batch(f"the loss was {said}", int(first))
+            raise self._bad_batch(spoilt[0] if spoilt else "the loss was not finite", int(first))
 
     def _bad_batch(self, what: str, step: int) -> BadBatchError:
         """The error for batch ``step``, whose row numbers are saved where training states are kept."""
@@ -353,9 +337,13 @@ class _Training:
                     write_atomically(path, json.dumps({"step": step, "what": what, "rows": rows}) + "\n")
                 except OSError as error:  # a full disk must not hide why the training stopped
                     where = f"rows {', '.join(map(str, rows))}; they could not be saved in {path}: {error.strerror}"
+        latest = None if self.saved is None else self.saved.latest()
+        anew = (
+            "" if latest is None else f" and delete {self.state} to start anew (its newest state is of step {latest})"
+        )
         message = (
             f"{what} at step {step}: look for NaN or very large numbers in that batch of {len(rows)} ({where}), "
-            "or lower the learning rate"
+            f"or lower the learning rate{anew}"
         )
         return BadBatchError(message, step=step, rows=rows)
 

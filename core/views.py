@@ -66,8 +66,8 @@ class SignalView:
         shift: largest shift in time, as a share of the length; what leaves at one end comes in at the other.
         band: widest masked band, as a share of the rows; it is set to the item's mean.
 
-    Half and twice the strength of gain, noise and band could not be told apart from the defaults on vibration. At
-    each, NT-Xent encoders told late from early life worse than untrained ones on average
+    Half and twice the strength of gain, noise and band could not be told apart from the defaults on vibration (other
+    shifts were not measured). At each, NT-Xent encoders told late from early life worse than untrained ones on average
     (benchmarks/results/settings.md): what views change, the level among it, an encoder learns to ignore.
     """
 
@@ -95,7 +95,8 @@ class HistorySlice:
     """A random run of a history's events (B, L, F), padded on the right (CoLES: Babaev et al., 2022).
 
     Attributes:
-        shortest, longest: of the run, as shares of the history; a single event stays as it is.
+        shortest, longest: of the run, as shares of the history; a single event stays as it is. Other shares were not
+            measured.
     """
 
     shortest: float = 0.3

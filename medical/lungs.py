@@ -27,7 +27,8 @@ class LungFields:
 
     Args:
         rows, columns: of the patches.
-        inside: weight within.
+        inside: weight within; no other was measured, and 3 was no better than none
+            (benchmarks/results/frontier-long.md).
     """
 
     def __init__(self, rows: int, columns: int, *, inside: float = 3.0) -> None:

@@ -5,6 +5,8 @@ A file that cannot be used is listed with its reason and the rest goes on; only 
 
 import os
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -178,9 +180,9 @@ def _load_bytes(content: bytes | None, frame: Frame) -> Picture | Refused:
 
 def _read_npz(path: Path, frame: Frame) -> ImageSet:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError):
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
         raise DataError(f"{path} is no npz archive of plain arrays: write it again with numpy.savez") from None
     if "images" not in arrays and "train_images" in arrays:
         arrays = _from_medmnist(arrays)
@@ -189,9 +191,9 @@ def _read_npz(path: Path, frame: Frame) -> ImageSet:
         shape = None if images is None else images.shape
         raise DataError(f"{path}: expected an array 'images' (N, H, W), got {shape}; it holds {', '.join(arrays)}")
     images = images.reshape(images.shape[:3])
-    if images.dtype != np.uint8 and not (
-        images.dtype.kind == "f" and np.nanmin(images) >= 0 and np.nanmax(images) <= 1
-    ):
+    if not images.size:
+        raise DataError(f"{path}: 'images' holds no picture (its shape is {images.shape})")
+    if images.dtype != np.uint8 and not (images.dtype.kind == "f" and _within_one(images)):
         raise DataError(f"{path}: 'images' must be 8-bit, or floats from 0 to 1; got {images.dtype}")
     names = list(arrays)
     roles = {role: find(names, role) for role in ("id", "patient", "label", "split", "order")}
@@ -210,6 +212,12 @@ def _read_npz(path: Path, frame: Frame) -> ImageSet:
     further = {name: arrays[name] for name in attribute_columns.wanted(names) if len(arrays[name]) == len(images)}
     found = attribute_columns.put(found, {name: values[kept].tolist() for name, values in further.items()})
     return _with_columns(found, column("patient"), column("label"), column("split"), column("order"))
+
+
+def _within_one(images: NDArray[np.generic]) -> bool:
+    """Whether what is finite lies between 0 and 1; what is not is refused picture by picture."""
+    values = images.astype(np.float32, copy=False)
+    return bool(((values >= 0) & (values <= 1) | ~np.isfinite(values)).all())
 
 
 def _load_array(image: NDArray[np.generic], frame: Frame) -> Picture | Refused:

@@ -3,10 +3,12 @@
 Nothing heavy is imported here; each command imports its job when it is called.
 """
 
+import errno
 import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from itertools import pairwise
@@ -19,6 +21,7 @@ from unlabeled.pipelines import cli_fraud, cli_joint, cli_medical, cli_sensors
 from unlabeled.pipelines.jobs import Comparison, Outcome, number
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 EVERYWHERE = ("--debug", "--quiet", "--json")
 
 app = typer.Typer(
@@ -118,13 +121,24 @@ def _check_out(arguments: list[str]) -> None:
         there = next(folder for folder in (path, *path.parents) if folder.exists())
         if not there.is_dir():
             raise typer.BadParameter(f"--out {value}: {there} is a file; name a folder")
-        if not os.access(there, os.W_OK):
+        if not _writable(there):
             raise typer.BadParameter(f"--out {value}: {there} cannot be written to; name another folder")
+
+
+def _writable(folder: Path) -> bool:
+    """Tried, not asked: file systems refuse what permissions grant (to root, say)."""
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".unlabeled-"):
+            return True
+    except OSError:
+        return False
 
 
 def _explain(error: Exception) -> str:
     from unlabeled.core.errors import UnlabeledError
 
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return f"{error}; make room and run the same command again: it goes on from its last training state, if any"
     if isinstance(error, UnlabeledError | OSError):
         return str(error)
     return f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)"

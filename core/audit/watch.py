@@ -193,7 +193,7 @@ class Watch:
 
     def error(self, health: Health, module: nn.Module, *, step: int, where: str) -> CollapseError:
         """What to say about a collapse; ``where`` tells what became of the last healthy weights."""
-        first, second = getattr(getattr(module, "pretext", None), "remedies", Pretext.remedies)
+        first, second = self.remedies(module)
         often = f"and {health.low} looks in a row were that low" if health.low > 1 else "and nothing was left to train"
         return CollapseError(
             f"the embeddings collapse: at step {step} they have {health.seen}, {often}: inputs are hardly told apart. "
@@ -201,6 +201,11 @@ class Watch:
             step=step,
             kept=health.kept,
         )
+
+    def remedies(self, module: nn.Module) -> tuple[str, str]:
+        """Two settings to try when what ``module`` learns collapses."""
+        pretext = getattr(module, "pretext", None)
+        return pretext.remedies if isinstance(pretext, Pretext) else Pretext.remedies
 
     def _embeddings(self, module: nn.Module, sample: Tensor) -> Tensor:
         device = next(module.parameters()).device

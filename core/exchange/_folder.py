@@ -25,6 +25,7 @@ _DEFAULTS: dict[str, Any] = {
     "num_channels": 3,
     "qkv_bias": True,
 }
+_COUNTS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_channels")
 _READABLE = ("vit", "vit_mae", "ijepa")
 
 
@@ -41,7 +42,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     if kind not in _READABLE:
         check_same({"model_type": kind}, {"model_type": " or ".join(_READABLE)}, what=str(folder))
     config = _DEFAULTS | config
-    width = int(config["hidden_size"]) // int(config["num_attention_heads"])
+    for name in _COUNTS:
+        if not isinstance(config.get(name), int) or config[name] < 1:
+            raise CheckpointError(f"{folder / CONFIG} is damaged: {name} is {config.get(name)!r}, not a whole number")
+    width = config["hidden_size"] // config["num_attention_heads"]
     check_same(
         {"hidden_act": config["hidden_act"], "head_dim": config.get("head_dim", width)},
         {"hidden_act": "gelu", "head_dim": width},

@@ -1,28 +1,15 @@
-"""Pretext tasks, one file each. A new task is a file here and a line in ``__all__``."""
+"""Pretext tasks, one file each. A new task is a file here and a line below."""
 
-from unlabeled.core.pretext.base import Loss, Pretext, Pretraining
-from unlabeled.core.pretext.contrastive import NTXent, VICReg
-from unlabeled.core.pretext.event_modelling import EventModelling
-from unlabeled.core.pretext.inpainting import Inpainting
-from unlabeled.core.pretext.joint import Joint
-from unlabeled.core.pretext.masked_reconstruction import MaskedReconstruction
-from unlabeled.core.pretext.masked_tokens import MaskedTokens
-from unlabeled.core.pretext.next_patch import NextPatch
-from unlabeled.core.pretext.order import OrderPrediction
-from unlabeled.core.pretext.rotation import Rotation
-
-__all__ = [
-    "EventModelling",
-    "Inpainting",
-    "Joint",
-    "Loss",
-    "MaskedReconstruction",
-    "MaskedTokens",
-    "NTXent",
-    "NextPatch",
-    "OrderPrediction",
-    "Pretext",
-    "Pretraining",
-    "Rotation",
-    "VICReg",
-]
+from unlabeled.core.pretext.base import Loss as Loss
+from unlabeled.core.pretext.base import Pretext as Pretext
+from unlabeled.core.pretext.base import Pretraining as Pretraining
+from unlabeled.core.pretext.contrastive import NTXent as NTXent
+from unlabeled.core.pretext.contrastive import VICReg as VICReg
+from unlabeled.core.pretext.event_modelling import EventModelling as EventModelling
+from unlabeled.core.pretext.inpainting import Inpainting as Inpainting
+from unlabeled.core.pretext.joint import Joint as Joint
+from unlabeled.core.pretext.masked_reconstruction import MaskedReconstruction as MaskedReconstruction
+from unlabeled.core.pretext.masked_tokens import MaskedTokens as MaskedTokens
+from unlabeled.core.pretext.next_patch import NextPatch as NextPatch
+from unlabeled.core.pretext.order import OrderPrediction as OrderPrediction
+from unlabeled.core.pretext.rotation import Rotation as Rotation

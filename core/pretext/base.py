@@ -1,7 +1,7 @@
 """The contract of a pretext task."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -28,7 +28,7 @@ class Pretext(nn.Module, ABC):
             they have in commands and in Python.
     """
 
-    remedies: ClassVar[tuple[str, str]] = (LOWER_RATE, "another task (--task, task)")
+    remedies: tuple[str, str] = (LOWER_RATE, "another task (--task, task)")
 
     @abstractmethod
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:

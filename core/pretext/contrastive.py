@@ -7,6 +7,7 @@ from Babaev et al., "CoLES: Contrastive Learning for Event Sequences with Self-S
 Shape suffixes: b batch, d width.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 
@@ -83,8 +84,8 @@ class NTXent(TwoViews):
         seed: int = 0,
     ) -> None:
         super().__init__(dim, view=view, projection=projection, seed=seed)
-        if not temperature > 0:  # not a number is refused as well
-            raise ValueError(f"the temperature must be above 0, got {temperature}")
+        if not 0 < temperature < math.inf:  # not a number is refused as well
+            raise ValueError(f"the temperature must be above 0 and finite, got {temperature}")
         self.temperature = temperature
 
     def compare(self, one_bd: Tensor, other_bd: Tensor) -> Loss:
@@ -128,6 +129,8 @@ class VICReg(TwoViews):
     ) -> None:
         super().__init__(dim, view=view, projection=projection, seed=seed)
         self.weights = (invariance, variance, covariance)
+        if not all(0 <= weight < math.inf for weight in self.weights):
+            raise ValueError(f"the weights of VICReg must be finite and 0 or above, got {self.weights}")
 
     def compare(self, one_bd: Tensor, other_bd: Tensor) -> Loss:
         if len(one_bd) < 2:

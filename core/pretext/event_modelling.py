@@ -28,7 +28,8 @@ class EventModelling(Pretext):
         tokenizer: the backbone's event tokenizer (for field sizes).
         prior: positive weights (F,), domain knowledge about which fields are worth hiding: a field with more weight is
             hidden more often in the second half of the loss (:func:`~unlabeled.core.masking.random_fields`). The first
-            half asks for every field alike. ``None`` for none.
+            half asks for every field alike. ``None`` for none; weights of 3 and 10 for what is not of the calendar were
+            no better (benchmarks/results/fraud_tasks.md).
         hidden: width of the head's hidden layer.
         seed: with the step, fixes which fields are visible.
 

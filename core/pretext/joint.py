@@ -5,6 +5,7 @@ reconstruction beside a contrastive task as in Huang et al., "Contrastive Masked
 Learners" (CMAE), TPAMI 2023.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -25,15 +26,18 @@ class Joint(Pretext):
         tasks: by name, each with its weight (above 0).
 
     Raises:
-        ValueError: no task, or a weight that is not above 0.
+        ValueError: no task, or a weight that is not above 0 and finite.
     """
 
     def __init__(self, tasks: Mapping[str, tuple[Pretext, float]]) -> None:
         super().__init__()
-        if not tasks or any(weight <= 0 for _, weight in tasks.values()):
-            raise ValueError("a joint task needs at least one task, each with a weight above 0")
+        if not tasks or not all(0 < weight < math.inf for _, weight in tasks.values()):
+            raise ValueError("a joint task needs at least one task, each with a finite weight above 0")
         self.tasks = nn.ModuleDict({name: task for name, (task, _) in tasks.items()})
         self.weights = {name: weight for name, (_, weight) in tasks.items()}
+        # What is particular to one of them, where one has such a thing.
+        own = [task.remedies for task, _ in tasks.values() if task.remedies != Pretext.remedies]
+        self.remedies = own[0] if own else Pretext.remedies
 
     def project(self, embedding: Tensor) -> Tensor:
         """The projection of the first task that has one of its own."""

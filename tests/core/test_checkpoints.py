@@ -96,5 +96,7 @@ def test_a_file_name_cannot_leave_the_folder(tmp_path: Path) -> None:
 
 
 def test_differences_are_listed() -> None:
-    with pytest.raises(CheckpointError, match="the model does not fit: dim: saved 3, now 4; size: saved None, now 64"):
+    with pytest.raises(
+        CheckpointError, match="the model does not fit: dim: saved 3, now 4; size: saved nothing, now 64"
+    ):
         checkpoints.check_same({"dim": 3, "same": 1}, {"dim": 4, "same": 1, "size": 64}, what="the model")

@@ -106,6 +106,28 @@ def test_medmnist_keys_become_splits(tmp_path: Path) -> None:
     assert list(read.part("val").ids) == ["val 0", "val 1"]
 
 
+def test_an_archive_that_cannot_be_used_says_why_and_one_bad_picture_costs_itself_alone(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).random((6, 16, 16), dtype="float32")
+    np.savez(tmp_path / "whole.npz", images=pictures)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:3000])
+    np.savez(tmp_path / "none.npz", images=pictures[:0])
+    with pytest.raises(DataError, match="no npz archive of plain arrays"):
+        read_images(tmp_path / "cut.npz", size=16)
+    with pytest.raises(DataError, match="holds no picture"):
+        read_images(tmp_path / "none.npz", size=16)
+    for value in (np.nan, np.inf):
+        pictures[3, 0, 0] = value
+        np.savez(tmp_path / "bad.npz", images=pictures)
+        found = read_images(tmp_path / "bad.npz", size=16)
+        assert len(found) == 5
+        assert [(skip.source, skip.reason) for skip in found.skipped] == [
+            ("image 3", "damaged picture: it holds values that are not finite")
+        ]
+    np.savez(tmp_path / "large.npz", images=np.full((2, 16, 16), 300.0))
+    with pytest.raises(DataError, match="must be 8-bit, or floats from 0 to 1"):
+        read_images(tmp_path / "large.npz", size=16)
+
+
 def test_nothing_usable_is_one_plain_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         read_images(tmp_path / "missing")

@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -90,6 +91,18 @@ def test_a_place_that_cannot_be_written_to_is_wrong_usage_before_any_work(tmp_pa
         assert "is a file; name a folder" in done.stderr
         assert "Traceback" not in done.stderr
     assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system that refuses even root")
+def test_a_place_that_only_trying_finds_out_is_wrong_usage_too(tmp_path: Path) -> None:
+    done = unlabeled("sensors", "fit", "nowhere.npz", "--out", "/proc/model", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "/proc cannot be written to; name another folder" in " ".join(done.stderr.split())
+
+
+def test_a_full_disk_says_what_helps() -> None:
+    said = cli._explain(OSError(errno.ENOSPC, "No space left on device", "m/weights"))
+    assert "No space left on device: 'm/weights'; make room and run the same command again" in said
 
 
 def outcome(*, passed: bool = True) -> Outcome:
