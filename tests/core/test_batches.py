@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,16 @@ def test_an_epoch_draws_no_row_twice_and_leaves_out_less_than_a_batch(n: int, si
     drawn = np.concatenate([batches.rows_at(step) for step in range(batches.per_epoch)])
     assert len(np.unique(drawn)) == len(drawn)
     assert n - len(drawn) < batches.batch_size
+
+
+def test_every_epoch_draws_all_rows_in_an_order_of_its_own() -> None:
+    """Or the same rows would stand beside one another in every epoch."""
+    batches = Batches(np.arange(40), batch_size=4, seed=2)
+    epochs = [[batches.rows_at(10 * epoch + step).tolist() for step in range(10)] for epoch in range(3)]
+    for epoch in epochs:
+        assert sorted(row for rows in epoch for row in rows) == list(range(40))
+    for one, other in itertools.pairwise(epochs):
+        assert not any(rows in other for rows in one)
 
 
 def test_batch_i_is_the_same_whatever_was_asked_for_before() -> None:

@@ -195,6 +195,51 @@ def test_slow_first_steps_are_paid_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert found.seconds == pytest.approx(100 * 2 + meter.WARMUP * (9 - 2))
 
 
+def test_one_slow_step_does_not_move_the_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    laps = [1.0] * (meter.WARMUP + 4) + [20.0] + [1.0] * 200
+    ticks = iter([tick for lap in laps for tick in (0.0, lap)])
+    clock(monkeypatch, lambda: next(ticks))
+    found = estimate(task(), batches(), TrainingSettings(steps=100), resumable=False)
+    assert found.step_seconds == 1
+    assert found.seconds == pytest.approx(100)
+
+
+def predicted(monkeypatch: pytest.MonkeyPatch, *, step: int, steps: int, seconds: float, world: int = 1) -> Budget:
+    """The prediction at ``step`` of a training that keeps a state every ten steps: two seconds a step, one between two,
+    and four more where a state was written."""
+    monkeypatch.setattr(meter, "save_seconds", lambda *given: 4.0)
+    gaps = [5.0 if done % 10 == 0 else 1.0 for done in range(1, step)]
+    # The first start, and after the steps the two looks at the clock that time the predicting itself.
+    ticks = iter([0.0, *(tick for gap in gaps for tick in (2.0, gap)), 2.0, 0.0, 0.0])
+    clock(monkeypatch, lambda: next(ticks))
+    timed = meter.Meter(steps, device=torch.device("cpu"))
+    for _ in range(step):
+        timed.start()
+        timed.stop()
+    module = task()
+    return meter.predict(
+        timed, module, (torch.from_numpy(IMAGES[:8]),), torch.optim.AdamW(module.parameters()),
+        label="training", step=step, steps=steps, seconds=seconds, save_every=10, world=world,
+    )  # fmt: skip
+
+
+def test_states_that_are_written_already_are_not_predicted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = predicted(monkeypatch, step=45, steps=100, seconds=150.0)
+    assert found.save_seconds == 9 * 4  # of the whole training, none at the end
+    # So far 150; 55 steps of two seconds and one between; five of nine states are still to come.
+    assert found.seconds == pytest.approx(150 + 55 * (2 + 1) + 5 * 4)
+
+
+def test_the_work_of_all_processes_is_in_the_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, together = (predicted(monkeypatch, step=45, steps=100, seconds=150.0, world=world) for world in (1, 3))
+    share = (torch.from_numpy(IMAGES[:8]),)
+    assert alone.flops == 100 * meter.flops_of(task(), share)
+    assert together.flops == 3 * 100 * meter.flops_of(task(), share)
+    assert (alone.tokens, together.tokens) == (100 * 8 * 4, 3 * 100 * 8 * 4)
+    assert together.watts == 3 * alone.watts
+    assert together.seconds == alone.seconds  # at the same time
+
+
 def test_each_saved_state_is_in_the_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meter, "save_seconds", lambda *given: 4.0)
     clock(monkeypatch, lambda: 0.5)

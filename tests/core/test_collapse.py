@@ -93,6 +93,15 @@ def test_nearest_neighbours_by_hand() -> None:
     assert nearest_neighbours_accuracy(x[:4], y[:4], test=(x[4:], [1]), k=3) == 0
 
 
+def test_a_near_neighbour_outvotes_two_far_ones_by_hand() -> None:
+    angle = np.deg2rad([5, 40, 45])
+    x, y, asked = np.stack([np.cos(angle), np.sin(angle)], axis=1), np.array([0, 1, 1]), [[1.0, 0.0]]
+    # exp((cosine - 1) / 0.07): 0.947 against 0.035 + 0.015.
+    assert nearest_neighbours_accuracy(x, y, test=(asked, [0]), k=3) == 1
+    # The higher the temperature, the more alike are the votes: exp((cosine - 1) / 10) is 1.000 against 0.977 + 0.971.
+    assert nearest_neighbours_accuracy(x, y, test=(asked, [1]), k=3, temperature=10) == 1
+
+
 def test_the_nearest_neighbours_leave_the_row_itself_out() -> None:
     x, y = cloud(0, (200, 5)), np.random.default_rng(1).integers(0, 2, 200)
     assert nearest_neighbours_accuracy(x, y, k=1) < 0.65

@@ -55,6 +55,23 @@ def test_calls_by_hand() -> None:
     np.testing.assert_allclose(calls.negative, [0.7, 0.2, 0.1, 0.2])
 
 
+def test_calls_count_patients_and_not_their_pictures_by_hand() -> None:
+    # Positive: patient 7 with scores 1, 2, 3 and patient 2 with 4. Negative: patient 5 with -3, -2 and patient 9 at 2.
+    labels = np.array([1, 1, 1, 1, 0, 0, 0])
+    scores, groups = np.array([1.0, 2, 3, 4, -3, -2, 2]), np.array([7, 7, 7, 2, 5, 5, 9])
+    patients = Abstention(labels=labels, scores=scores, groups=groups, rate=0.3)
+    assert patients.available() == (2, 2)
+    calls = patients.decide([2.5, 9.0, -2.5])
+    # 2.5 and 9: two thirds of patient 7, and all of both, are as low; nobody negative is as high. -2.5: nobody positive
+    # is as low; half of patient 5 and all of 9 are as high.
+    np.testing.assert_allclose(calls.positive, [(1 + 2 / 3) / 3, 1.0, 1 / 3])
+    np.testing.assert_allclose(calls.negative, [1 / 3, 1 / 3, (1 + 1 / 2 + 1) / 3])
+    assert calls.called.tolist() == [-1, -1, -1]  # with two patients a class no p-value is below a third
+    # Were the pictures seven patients, 1 / 4 and 1 / 5 would exclude.
+    alone = Abstention(labels=labels, scores=scores, rate=0.3).decide([2.5, 9.0, -2.5])
+    assert alone.called.tolist() == [1, 1, 0]
+
+
 def test_too_few_cases_of_a_class_promise_nothing_about_it() -> None:
     labels, scores = np.array([1] * 5 + [0] * 30), np.concatenate([np.full(5, 3.0), np.linspace(-3, 0, 30)])
     few = Abstention(labels=labels, scores=scores, rate=0.05)

@@ -94,7 +94,11 @@ def test_a_class_token_is_one_more_token_in_front_that_is_never_padding() -> Non
         torch.cat([torch.zeros(1, 1, 16), plain.position], dim=1),
     )
     expected = encoder(by_hand)
-    assert torch.allclose(encoder(Tokens(plain.x, plain.position, class_token=class_token)), expected, atol=1e-6)
+    unpadded = Tokens(plain.x, plain.position, class_token=class_token)
+    assert torch.allclose(encoder(unpadded), expected, atol=1e-6)
+    assert torch.allclose(encoder.embed(unpadded), expected[:, 1:].mean(dim=1), atol=1e-5)
+    assert torch.allclose(encoder.embed(unpadded, "last"), expected[:, -1], atol=1e-5)
+    assert torch.allclose(encoder.embed(unpadded, "class"), expected[:, 0], atol=1e-5)
     padded = Tokens(
         F.pad(plain.x, (0, 0, 0, 2), value=7.0),
         F.pad(plain.position, (0, 0, 0, 2), value=3.0),

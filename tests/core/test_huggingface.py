@@ -160,6 +160,18 @@ def test_settings_are_followed(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert difference(ours(read, x), theirs(model, x)) < CLOSE
 
 
+def test_what_a_config_leaves_out_is_what_theirs_takes_it_for(tmp_path: Path) -> None:
+    model = vit()
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    sizes = {name: value for name, value in json.loads(path.read_text()).items() if name in (*SIZES, "model_type")}
+    path.write_text(json.dumps(sizes))
+    read, _ = huggingface.read(tmp_path, channels=3)
+    assert read.encoder.norm_eps == ViTConfig.from_pretrained(tmp_path).layer_norm_eps == 1e-12
+    x = torch.randn(2, 3, 16, 16)
+    assert difference(ours(read, x), theirs(ViTModel.from_pretrained(tmp_path).eval(), x)) < CLOSE
+
+
 @pytest.mark.parametrize("options", [{"save_original_format": False}, {"max_shard_size": "10KB"}])
 def test_other_ways_of_saving_are_read_the_same(tmp_path: Path, options: dict[str, Any]) -> None:
     model = vit()

@@ -94,6 +94,22 @@ def test_hard_places_are_hidden_more_often_and_easy_ones_still_sometimes() -> No
     assert 0.1 < share[6] < share[7]
 
 
+def test_the_memory_counts_only_once_every_place_was_seen() -> None:
+    """What was never seen has no error yet: taken for zero it would be the easiest place of all, and stay unseen."""
+    mask, random = AdaptiveMask(16, ratio=(0.5, 0.5), strength=1.0, warmup=2, seed=4), RandomMask(0.5, seed=4)
+
+    def hidden(mask: Mask) -> torch.Tensor:
+        return mask(tokens_of(50, 16), 3).masked
+
+    error = torch.linspace(1, 20, 15).expand(4, -1)
+    for _ in range(5):
+        mask.observe(torch.arange(15).expand(4, -1), error)
+    assert mask.get_buffer("level")[0] == 5  # long after the warm-up
+    assert torch.equal(hidden(mask), hidden(random))
+    mask.observe(torch.full((4, 1), 15), torch.ones(4, 1))
+    assert not torch.equal(hidden(mask), hidden(random))
+
+
 def test_the_share_follows_the_error_by_hand() -> None:
     mask = AdaptiveMask(4, ratio=(0.5, 0.75), momentum=0.0, warmup=2, floor=0.5)
     shares = []
@@ -216,6 +232,38 @@ def test_salience_by_hand() -> None:
     assert salience(patches, kind="variance").tolist() == [[0, 0, 0.25]]
     assert salience(patches, kind="energy").tolist() == [[0, 1, 0.5]]
     torch.testing.assert_close(salience(patches, kind="entropy"), torch.tensor([[0.0, 0.0, 0.6931472]]))
+
+
+def test_entropy_is_over_sixteen_bins_by_hand() -> None:
+    patches = torch.stack([torch.arange(16.0), torch.arange(16.0) % 2 * 15, torch.arange(16.0) // 2 * 2])[None]
+    # Sixteen numbers in a bin each, two numbers, eight numbers.
+    expected = torch.tensor([[math.log(16), math.log(2), math.log(8)]])
+    torch.testing.assert_close(salience(patches, kind="entropy"), expected)
+
+
+def test_a_prior_says_which_of_equally_salient_tokens_take_part() -> None:
+    patches, prior = torch.tensor([-1.0, 1.0]).expand(5, 20, 2).clone(), torch.ones(20)
+    prior[[3, 11, 12, 19]] = 2.0
+    mask = SalientMask(active=0.2, chance=0.0, ratio=0.5, prior=prior)
+    kept, masked = mask(tokens_of(5, 20), 0, patches)
+    assert torch.cat([kept, masked], dim=1).sort(dim=1).values.tolist() == [[3, 11, 12, 19]] * 5
+    # It multiplies the salience: with a variance of 4, twice that of the prior's tokens, token 0 comes first.
+    patches[:, 0] *= 2
+    kept, masked = SalientMask(active=0.1, chance=0.0, ratio=0.5, prior=prior)(tokens_of(5, 20), 0, patches)
+    assert torch.cat([kept, masked], dim=1).sort(dim=1).values.tolist() == [[0, 3]] * 5
+
+
+def test_which_of_the_tokens_that_take_part_are_hidden_changes_from_step_to_step() -> None:
+    """Or the kept ones would never be asked for, where no chance changes who takes part."""
+    patches = torch.tensor([-1.0, 1.0]) * torch.arange(1, 21.0)[None, :, None]
+    mask, drawn = SalientMask(active=0.5, chance=0.0, ratio=0.5), []
+    for step in range(30):
+        kept, masked = mask(tokens_of(1, 20), step, patches)
+        assert sorted(torch.cat([kept, masked], dim=1)[0].tolist()) == list(range(10, 20))
+        drawn += masked[0].tolist()
+    often = torch.bincount(torch.tensor(drawn), minlength=20)[10:]
+    assert bool((often > 5).all())  # each fifteen times on average
+    assert bool((often < 25).all())
 
 
 def test_sparse_takes_the_salient_tokens_and_a_bounded_share_of_chance() -> None:

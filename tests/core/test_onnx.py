@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unlabeled.core.encoder import Backbone, Encoder, Pool
 from unlabeled.core.errors import CheckpointError, UnlabeledError
@@ -69,6 +69,42 @@ def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
         onnx.write(path, images(), torch.randn(1, 1, 8, 12))
     assert path.read_text() == "the one before"
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize(("shift", "said"), [(1e-3, r"0\.00(1|099\d|100\d)"), (float("nan"), "nan")])
+def test_a_file_that_is_off_by_little_or_gives_no_number_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: float, said: str
+) -> None:
+    torch.manual_seed(0)
+    layer, export = nn.Linear(3, 2), onnx._export
+    bias = layer.bias.detach().clone()
+
+    def exports_another_bias(new: Path, module: Any, batch: Tensor, output: str) -> None:
+        module.bias.data += shift
+        export(new, module, batch, output)
+        module.bias.data = bias
+
+    monkeypatch.setattr(onnx, "_export", exports_another_bias)
+    with pytest.raises(CheckpointError, match=rf"on 2 rows .* by {said}, more than 0\.0001, and was not kept"):
+        onnx.write_module(tmp_path / "model.onnx", layer, torch.randn(1, 3))
+    assert not list(tmp_path.iterdir())
+
+
+class OtherwiseAlone(nn.Module):
+    """Treats a single row in another way than one of several: the exporter writes down the latter for both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return self.layer(batch) + (1 if batch.shape[0] == 1 else 0)
+
+
+def test_a_file_that_is_right_for_several_rows_and_wrong_for_one_is_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="on 1 rows the ONNX file differs from the network by 1,"):
+        onnx.write_module(tmp_path / "model.onnx", OtherwiseAlone(), torch.randn(4, 3))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_package_is_named_with_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.masking import RandomMask
 from unlabeled.core.pretext import EventModelling, MaskedReconstruction, MaskedTokens, Pretraining
+from unlabeled.core.pretext.masked_reconstruction import standardised
 from unlabeled.core.tokens import EventFields, GridPatches, Tokens, take
 from unlabeled.core.training import TrainingSettings, fit
 
@@ -70,6 +71,15 @@ def test_the_target_is_each_patch_standardised() -> None:
     patch = x[0, 0, 4:8, 8:12].numpy().reshape(-1).astype(float)
     expected = (patch - patch.mean()) / np.sqrt(patch.var(ddof=1) + 1e-4)
     np.testing.assert_allclose(pretext.target(backbone.tokenizer, x)[0, 6].numpy(), expected, rtol=1e-4)  # type: ignore[arg-type]
+
+
+def test_a_nearly_constant_patch_is_standardised_by_no_less_than_the_floor_by_hand() -> None:
+    """Or rounding noise in a background would be as large a target as an edge."""
+    # 0.5 +- 0.01, variance 4 x 1e-4 / 3; 0.5 +- 0.0001, variance 4 x 1e-8 / 3; nothing at all.
+    patches = torch.tensor([[[0.49, 0.51, 0.49, 0.51], [0.4999, 0.5001, 0.4999, 0.5001], [0.5, 0.5, 0.5, 0.5]]])
+    heights = torch.tensor([0.01 / math.sqrt(4e-4 / 3 + 1e-4), 1e-4 / math.sqrt(4e-8 / 3 + 1e-4), 0.0])
+    expected = heights[None, :, None] * torch.tensor([-1.0, 1.0, -1.0, 1.0])
+    torch.testing.assert_close(standardised(patches), expected, atol=1e-5, rtol=1e-3)
 
 
 def test_the_loss_is_the_mean_square_over_masked_patches_only() -> None:
@@ -163,6 +173,14 @@ def test_a_part_of_the_hidden_patches_can_be_asked_for_alone() -> None:
     assert torch.equal(part.reconstruct(backbone, x, 7)[0], whole.reconstruct(backbone, x, 7)[0])
     with pytest.raises(ValueError, match="predicted must lie in"):
         MaskedReconstruction(backbone.tokenizer, mask=RandomMask(0.75), predicted=0.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.3, 4), (0.2, 2), (0.01, 1), (0.99, 12)])
+def test_the_part_that_is_asked_for_is_the_nearest_whole_number_of_patches(share: float, count: int) -> None:
+    backbone, pretext = image_task()
+    with torch.no_grad():
+        index = pretext.reconstruct(backbone, torch.randn(2, 1, 16, 16), 0, predicted=share)[1]
+    assert index.shape == (2, count)  # of 12: 3.6, 2.4, 0.12 and 11.88, one at least
 
 
 def token_task(*, causal: bool, **settings: Any) -> tuple[Backbone, MaskedTokens]:

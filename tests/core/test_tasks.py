@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
-from unlabeled.core.masking import RandomMask
+from unlabeled.core.masking import RandomMask, random_fields
 from unlabeled.core.pretext import (
     EventModelling,
     Inpainting,
@@ -183,6 +183,22 @@ def test_scrambling_moves_the_stated_share_and_loses_nothing() -> None:
     assert ((before != after).any(-1).sum(1) == 8).all()  # half of sixteen, each somewhere else
 
 
+def test_half_of_the_items_are_scrambled() -> None:
+    """log 2 is the loss of knowing nothing only where there are as many of either."""
+    backbone, task = grid(), OrderPrediction(32)
+    count = sum(int(task.scrambled(backbone, torch.zeros(200, 1, 16, 16), step)[1].sum()) for step in range(20))
+    assert count == pytest.approx(2000, abs=100)  # of 4000, with a standard deviation of 32
+
+
+def test_one_event_alone_is_never_called_scrambled() -> None:
+    backbone, task = events(), OrderPrediction(32)
+    batch = torch.zeros(20, 8, 2, dtype=torch.long)
+    batch[:10, 0] = 3  # the other ten histories are empty
+    assert not any(bool(task.scrambled(backbone, batch, step)[1].any()) for step in range(20))
+    batch[:, :2] = 3
+    assert any(bool(task.scrambled(backbone, batch, step)[1].any()) for step in range(20))
+
+
 def test_segments_move_as_whole_columns() -> None:
     backbone, task = grid(), OrderPrediction(32, unit="segment", share=1.0)
     x = torch.arange(16.0).expand(50, 1, 16, 16).clone()  # every column says which it is
@@ -220,6 +236,76 @@ def test_hidden_fields_are_not_read_and_shares_are_as_stated() -> None:
     other = torch.where(hidden, torch.tensor([1, 1]), batch)
     for a, b in zip(task.logits(backbone, batch, hidden), task.logits(backbone, other, hidden), strict=True):
         assert torch.equal(a, b)
+
+
+# What the heads of an event task are made to answer whatever they read, a row a field.
+ANSWER = ([0.1, 0.1, 0.2, 0.2, 0.4], [0.04, 0.05, 0.06, 0.1, 0.2, 0.25, 0.3])
+
+
+def answering(task: EventModelling | MaskedTokens) -> None:
+    """Sets the heads of a task over fields of 5 and 7 codes to ``ANSWER``."""
+    with torch.no_grad():
+        for head, shares in zip(task.heads, ANSWER, strict=True):
+            assert isinstance(head, torch.nn.Linear)
+            head.weight.zero_()
+            head.bias.copy_(torch.tensor(shares).log())
+
+
+def surprisals(batch: Tensor, asked: Tensor) -> list[float]:
+    """``-log p`` by ``ANSWER`` of the codes (B, L, F) that are asked for."""
+    return [-math.log(ANSWER[f][int(batch[b, e, f])]) for b, e, f in asked.nonzero().tolist()]
+
+
+def test_the_loss_of_masked_tokens_is_over_the_hidden_fields_alone_by_hand() -> None:
+    backbone, batch = events(), codes()
+    task = MaskedTokens(fields(backbone), ratio=0.3)
+    answering(task)
+    hidden, every = (surprisals(batch, asked) for asked in (task.hide(batch, 4), batch != 0))
+    assert 0 < len(hidden) < len(every)
+    assert np.mean(hidden) != pytest.approx(np.mean(every), rel=1e-3)
+    assert task.loss(backbone, batch, 4).total.item() == pytest.approx(np.mean(hidden), rel=1e-5)
+
+
+def test_event_modelling_asks_for_every_field_ahead_and_for_the_hidden_ones_given_the_others_by_hand() -> None:
+    backbone, batch = events(causal=True), codes()
+    task = EventModelling(fields(backbone), seed=3)
+    answering(task)
+    real = batch[..., 0] != 0
+    asked = torch.zeros_like(batch, dtype=torch.bool)
+    asked[real] = ~random_fields(batch[real].shape, seed=3, step=4)
+    hidden, every = (surprisals(batch, which) for which in (asked, batch != 0))
+    assert np.mean(hidden) != pytest.approx(np.mean(every), rel=1e-3)
+    found = task.loss(backbone, batch, 4)
+    assert found.parts["next_event"].item() == pytest.approx(np.mean(every), rel=1e-5)
+    assert found.parts["masked_field"].item() == pytest.approx(np.mean(hidden), rel=1e-5)
+    assert found.total.item() == pytest.approx(np.mean(every) + np.mean(hidden), rel=1e-5)
+
+
+def test_event_modelling_does_not_read_the_field_that_it_asks_for() -> None:
+    """-log p over all codes of one hidden field must be a distribution: the probabilities sum to one."""
+    backbone = events(causal=True)
+    task = EventModelling(fields(backbone))
+    step = next(n for n in range(50) if random_fields(torch.Size([1, 2]), seed=0, step=n).tolist() == [[True, False]])
+
+    def probability(first: int, second: int) -> Tensor:
+        return task.loss(backbone, torch.tensor([[[first, second]]]), step).parts["masked_field"].neg().exp()
+
+    assert sum(probability(2, code).item() for code in range(7)) == pytest.approx(1.0, abs=1e-5)
+    assert probability(2, 3).item() != pytest.approx(probability(4, 3).item(), rel=1e-4)  # the visible field is read
+
+
+def test_what_is_hidden_of_an_event_is_told_in_that_event_s_own_place() -> None:
+    """Without blocks no place reads another, so that what is visible of an event shows in its own answer alone."""
+    tokenizer = EventFields(sizes=(5, 7), dim=32, length=8)
+    backbone, task = Backbone(tokenizer, Encoder(dim=32, depth=0, heads=2)), MaskedTokens(tokenizer)
+    batch = codes(b=3)
+    hidden = torch.zeros(3, 8, 2, dtype=torch.bool)
+    hidden[:, 2, 1] = True
+    changed = batch.clone()
+    changed[:, 2, 0] = batch[:, 2, 0] % 4 + 1
+    before, after = (task.logits(backbone, read, hidden)[1] for read in (batch, changed))
+    moved = (before - after).abs().amax(dim=2) > 1e-6
+    assert moved.tolist() == [[event == 2 for event in range(8)]] * 3
 
 
 @pytest.mark.parametrize("task", [EventModelling, MaskedTokens])
@@ -263,6 +349,40 @@ def test_the_next_patch_is_foretold_from_those_before_it_alone() -> None:
         assert target.shape == (2, 15, 16)
     with pytest.raises(ValueError, match="needs a causal encoder"):
         NextPatch(patches(grid())).loss(grid(), x, 0)
+
+
+def test_the_target_is_the_next_patch_in_reading_order_by_hand() -> None:
+    # Four patches: 1 and 2 above, 3 and 4 below. One half of each is minus its number, the other its number.
+    number = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).repeat_interleave(4, dim=0).repeat_interleave(4, dim=1)
+    picture = (number * torch.tensor([-1.0, -1.0, 1.0, 1.0] * 2))[None, None]
+    backbone = grid(causal=True, size=8)
+    pattern = torch.tensor([-1.0, -1.0, 1.0, 1.0] * 4)
+    for order, numbers in (("raster", [2.0, 3.0, 4.0]), ("time", [3.0, 2.0, 4.0])):
+        raw, standard = (
+            NextPatch(patches(backbone), order=order, normalise=normalise).foretell(backbone, picture)[1]  # type: ignore[arg-type]
+            for normalise in (False, True)
+        )
+        assert torch.equal(raw, torch.tensor(numbers)[None, :, None] * pattern)
+        expected = [n / math.sqrt(n**2 * 16 / 15 + 1e-4) for n in numbers]
+        torch.testing.assert_close(standard, torch.tensor(expected)[None, :, None] * pattern)
+
+
+def test_the_two_views_of_a_thing_are_drawn_apart() -> None:
+    backbone = grid()
+    one, other = NTXent(32, view=PictureView()).views(backbone, IMAGES, 3)
+    assert bool(((one - other).abs().amax(dim=1) > 1e-3).all())
+    one, other = NTXent(32, view=same).views(backbone, IMAGES, 3)
+    torch.testing.assert_close(one, other)
+
+
+def test_a_joint_task_projects_as_its_first_task_that_does() -> None:
+    backbone, embedding = grid(), torch.randn(3, 32)
+    fill, match = MaskedReconstruction(patches(backbone), mask=RandomMask()), NTXent(32, view=same, projection=(16, 8))
+    assert Joint({"fill": (fill, 1.0), "match": (match, 0.5)}).project(embedding).shape == (3, 8)
+    for tasks in ((fill, match), (match, fill), (fill, match, NTXent(32, view=same))):
+        joint = Joint({str(number): (task, 1.0) for number, task in enumerate(tasks)})
+        assert torch.equal(joint.project(embedding), match.projector(embedding))
+    assert torch.equal(Joint({"fill": (fill, 1.0)}).project(embedding), embedding)
 
 
 def test_a_joint_loss_is_the_weighted_sum() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from unlabeled.core import checkpoints
-from unlabeled.core.audit import Watch, deviation, effective_rank
+from unlabeled.core.audit import Watch, alignment, deviation, effective_rank, uniformity
 from unlabeled.core.audit.watch import DEVIATION, PROJECTED_DEVIATION, PROJECTED_RANK, RANK
 from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
@@ -104,6 +104,7 @@ def health(rank: list[float], spread: list[float] | None = None, **more: list[fl
 def test_the_rules_by_hand() -> None:
     assert health([]) == (0, False, None)
     # A dip of the untrained encoder's excess to 2 % is no collapse, one to under 1 % is.
+    assert health([11, 1.2, 1.2]) == (0, False, 20)
     assert health([11, 1.2, 1.2, 1.2, 5]) == (0, False, 40)
     assert health([11, 1.09, 1.09]) == (2, True, 0)
     # Once it has risen (to an excess of 9), a tenth of that is the line, twice in a row.
@@ -145,10 +146,14 @@ def test_a_look_is_the_measures_of_the_sample_s_embeddings_and_leaves_the_module
     assert torch.equal(torch.get_rng_state(), state)
     with torch.no_grad():
         embedding = module.backbone.embed(x)
+        other = module.backbone.embed(x.flip(0))
         projected = module.pretext.project(embedding)
     assert seen[RANK] == pytest.approx(effective_rank(embedding), rel=1e-5)
     assert seen[DEVIATION] == pytest.approx(deviation(embedding), rel=1e-5)
     assert seen[PROJECTED_RANK] == pytest.approx(effective_rank(projected), rel=1e-5)
+    assert seen["watch.alignment"] == pytest.approx(alignment(embedding, other), rel=1e-5)
+    assert seen["watch.alignment"] > 0.01  # the other view is of other rows
+    assert seen["watch.uniformity"] == pytest.approx(uniformity(embedding), rel=1e-5)
     assert 0.3 < seen["watch.linear_probe"] < 0.7
     assert list(seen)[4:] == [f"watch.{n}" for n in ("alignment", "uniformity", "nearest_neighbours", "linear_probe")]
 
