@@ -135,7 +135,8 @@ def predict(
     flops = _if_possible(lambda: flops_of(module, batch)) if worth else None
     saves = done = timed = 0
     if save_every is not None:
-        saves, done = (steps - 1) // save_every, step // save_every
+        # The state of this very step, if one is due, is still to be written.
+        saves, done = (steps - 1) // save_every, max(0, step - 1) // save_every
         timed = done - max(0, step - meter.steps_seen) // save_every if step else 0
     one_save = (_if_possible(lambda: save_seconds(module, optimizer)) if worth and saves else None) or 0.0
     between = meter.between(saving=timed * one_save)

@@ -135,6 +135,11 @@ def _compare(path: Path, batch: Tensor, ours: Tensor, output: str) -> float:
         (theirs,) = session.run([output], {INPUT: batch.cpu().numpy()})
     except Exception as error:  # onnxruntime's errors share no base class of their own
         raise CheckpointError(f"the ONNX file does not run on {len(batch)} rows and was not kept: {error}") from error
+    if theirs.shape != tuple(ours.shape):
+        raise CheckpointError(
+            f"on {len(batch)} rows the ONNX file gives {theirs.shape}, the network {tuple(ours.shape)}; it was not "
+            "kept: please report this with the versions of torch and onnxscript"
+        )
     difference = float(np.abs(theirs - ours.cpu().numpy()).max())
     if not difference <= TOLERANCE:
         raise CheckpointError(

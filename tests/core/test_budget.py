@@ -230,6 +230,13 @@ def test_states_that_are_written_already_are_not_predicted_again(monkeypatch: py
     assert found.seconds == pytest.approx(150 + 55 * (2 + 1) + 5 * 4)
 
 
+def test_a_state_that_is_due_at_the_very_step_of_the_prediction_is_still_to_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = predicted(monkeypatch, step=40, steps=100, seconds=129.0)
+    assert found.seconds == pytest.approx(129 + 60 * (2 + 1) + 6 * 4)
+
+
 def test_the_work_of_all_processes_is_in_the_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     alone, together = (predicted(monkeypatch, step=45, steps=100, seconds=150.0, world=world) for world in (1, 3))
     share = (torch.from_numpy(IMAGES[:8]),)

@@ -107,6 +107,24 @@ def test_a_file_that_is_right_for_several_rows_and_wrong_for_one_is_not_kept(tmp
     assert not list(tmp_path.iterdir())
 
 
+class Squeezed(nn.Module):
+    """Gives one row of output a row, but loses the rows where there is one only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        found = self.layer(batch)
+        return found[0] if batch.shape[0] == 1 else found
+
+
+def test_a_file_whose_output_has_another_shape_is_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"on 1 rows the ONNX file gives \(1, 2\), the network \(2,\)"):
+        onnx.write_module(tmp_path / "model.onnx", Squeezed(), torch.randn(4, 3))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_package_is_named_with_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
 
