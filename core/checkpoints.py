@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -60,7 +61,7 @@ def save(
         try:
             save_file(copies, str(new / WEIGHTS))
         except SafetensorError as error:  # its own kind of error even where the system's was at fault
-            raise OSError(f"{new / WEIGHTS} could not be written: {error}") from None
+            raise _as_of_the_system(error, new / WEIGHTS) from None
         for name, text in (files or {}).items():
             if Path(name).name != name:
                 raise ValueError(f"a file in a model folder has a plain name, got {name!r}")
@@ -192,6 +193,14 @@ def write_atomically(path: str | Path, text: str) -> Path:
     new.write_text(text, encoding="utf-8")
     os.replace(new, path)
     return path
+
+
+def _as_of_the_system(error: Exception, path: Path) -> OSError:
+    """The system's own error, whose number stands in the text of safetensors' one."""
+    number = re.search(r"os error (\d+)", str(error))
+    if number is None:
+        return OSError(f"{path} could not be written: {error}")
+    return OSError(int(number[1]), os.strerror(int(number[1])), str(path))
 
 
 def _sha256(path: Path) -> str:
