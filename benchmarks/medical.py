@@ -37,6 +37,8 @@ from unlabeled.medical.splits import check_no_leak, patient_folds
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "shared/data/xray/kermany224/kermany_cxr_224.parquet"
 OURS, SCRATCH, PIXELS, PUBLISHED = "ours", "same network from scratch", "PCA-100 + LogReg", "PCA-150 whitened + LogReg"
+# Ours, whose networks teach others from the training pictures without labels.
+STUDENT = "ours, self-training"
 # Without pretraining the usual number of steps may be too few: what does patience alone give?
 PATIENT, PATIENT_STEPS = "same network from scratch, 1200 steps", 1200
 DOMAINS = ("in-domain", "official test (shifted)")
@@ -53,6 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--without-patient", action="store_true", help="leave the 1200 steps from scratch out")
+    parser.add_argument("--self-training", action="store_true", help="with a row of ours with self-training")
     parser.add_argument("--name", default="medical", help="of the result's files")
     return parser.parse_args()
 
@@ -91,6 +94,12 @@ def _methods(
         model.finetune(train, data.labels, validation=val)
         return _record(parts, OURS, seed, train, model._logits)
 
+    def student() -> dict[str, object]:
+        model = _pretrained(given, parts["train"], seed % given.pretrainings)
+        model.set_params(random_state=seed, self_training=True)
+        model.finetune(train, data.labels, validation=val, unlabelled=parts["train"])
+        return _record(parts, STUDENT, seed, train, model._logits)
+
     def scratch() -> dict[str, object]:
         model = from_scratch(PneumoniaModel(random_state=seed), data, groups=train.patients, validation=val)
         return _record(parts, SCRATCH, seed, train, model._logits)
@@ -107,7 +116,12 @@ def _methods(
     def published() -> dict[str, object]:
         return _record(parts, PUBLISHED, seed, train, _published_row(parts["train"].images, data))
 
-    rows = [(OURS, ours), (SCRATCH, scratch), *([] if given.without_patient else [(PATIENT, patient)])]
+    rows = [
+        (OURS, ours),
+        *([(STUDENT, student)] if given.self_training else []),
+        (SCRATCH, scratch),
+        *([] if given.without_patient else [(PATIENT, patient)]),
+    ]
     if seed == 0:  # deterministic given the labels
         rows.append((PIXELS, pixels))
         if len(train) == len(parts["train"]):
@@ -244,7 +258,7 @@ def _tables(
         for count in sorted({int(str(run["labels"])) for run in runs}):
             of = {
                 name: [views[domain] for run, views in judged if run["labels"] == count and run["method"] == name]
-                for name in (OURS, SCRATCH, PATIENT, PIXELS, PUBLISHED)
+                for name in (OURS, STUDENT, SCRATCH, PATIENT, PIXELS, PUBLISHED)
             }
             rows += [_row(domain, count, name, views) for name, views in of.items() if views]
             gains += [

@@ -96,6 +96,8 @@ def _card(model: "PneumoniaModel", text: str, imports: Sequence[str], code: str)
         )
     if model.finetuning_ is not None and model.decision_ is not None:
         learnt.append(f"fine-tuned on {model.finetuning_['images']:,} labels")
+        if "students" in model.finetuning_:
+            learnt.append(f"self-trained on {model.finetuning_['students']['images']:,} pictures without labels")
     history = ", ".join(learnt)
     first = "\n".join(("import numpy as np", *imports))
     return f"""# A model of frontal chest radiographs

@@ -19,7 +19,7 @@ from unlabeled.core.finetuning import prepare as open_weights
 from unlabeled.core.heads import Classifier
 from unlabeled.core.seeds import derive
 from unlabeled.core.training import History, TrainingSettings, fit
-from unlabeled.medical._network import Probe, embeddings
+from unlabeled.medical._network import Member, Probe, embeddings, log_odds
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.splits import patient_folds
 from unlabeled.medical.transforms import Augment, stretched
@@ -129,6 +129,39 @@ def prepare(
     return classifier, Batches(*_filled(data, batch_size), batch_size=batch_size, seed=seed, transform=augment)
 
 
+def distil(
+    backbone: Backbone,
+    teacher: Member,
+    pixels: NDArray[np.uint8],
+    *,
+    settings: TrainingSettings,
+    batch_size: int,
+    seed: int,
+    tuning: Tuning = "full",
+    log: Log | None = None,
+    label: str = "self-training",
+) -> tuple[Classifier, History]:
+    """A copy of ``backbone`` and a linear layer that learn what ``teacher`` says of pictures (N, S, S) without labels.
+
+    ``loss = -sum over classes of p_teacher log p_student``, the teacher asked once about each picture as it is, the
+    student about augmented ones (Hinton et al., 2015; self-training of few labels: Chen et al., "Big Self-Supervised
+    Models are Strong Semi-Supervised Learners" (SimCLRv2), NeurIPS 2020, section 2.3).
+    """
+    odds = log_odds(teacher, backbone, pixels)
+    sick = 1 / (1 + np.exp(-np.clip(odds, -700, 700)))
+    said = torch.from_numpy(np.stack([1 - sick, sick], axis=1).astype(np.float32))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "student"))
+        student = Classifier(copy.deepcopy(backbone))
+        open_weights(student.backbone, tuning)
+    batches = Batches(
+        pixels, said, batch_size=min(batch_size, len(pixels)), seed=derive(seed, "student"), transform=LABELLED
+    )
+    history = fit(student, batches, settings=settings, seed=seed, log=log, label=label)
+    merge(student.backbone)
+    return student, history
+
+
 def fit_probe(backbone: Backbone, data: Labelled, *, nuisance: int = 0) -> Probe:
     """Logistic regression (both classes weigh the same) on the standardised mean tokens of ``backbone``.
 
@@ -188,6 +221,11 @@ def facts(data: Labelled, patients: NDArray[np.generic]) -> dict[str, Any]:
         "positives": int(data.labels.sum()),
         "fingerprint": fingerprint.of_array(data.images, data.labels),
     }
+
+
+def pictures(unlabelled: ImageSet) -> dict[str, Any]:
+    """What a model remembers of pictures that its students learnt from."""
+    return {"images": len(unlabelled), "fingerprint": unlabelled.fingerprint()}
 
 
 class Held(NamedTuple):

@@ -1,6 +1,7 @@
 """What a :class:`~unlabeled.medical.model.PneumoniaModel` will do: settings checked, trainings laid out and priced."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,9 @@ from unlabeled.core.training import History, Log, TrainingSettings, fit
 from unlabeled.core.views import PictureView
 from unlabeled.medical import _network as network
 from unlabeled.medical import _start as starting
-from unlabeled.medical._finetuning import Labelled, prepare
+from unlabeled.medical._finetuning import NUISANCE, Labelled, distil, fit_probe, prepare, train_classifier
+from unlabeled.medical._network import Member
+from unlabeled.medical.images import ImageSet
 from unlabeled.medical.tasks import HIDING, SPARSE
 from unlabeled.medical.transforms import Augment, standardise
 
@@ -42,6 +45,8 @@ STEPS_AN_EPOCH = 16
 JUDGED = 8
 # Many labels are each seen at least so often in fine-tuning.
 PASSES = 4
+# A student sees more pictures than its teacher had labels, for so many times its steps.
+STUDENT_STEPS = 2
 # Highest learning rate of fine-tuning: those of adapters and head were best of three (benchmarks/finetuning.py).
 RATES: dict[Tuning, float] = {"full": 5e-4, "adapters": 1e-2, "head": 1e-2}
 
@@ -209,6 +214,59 @@ def finetuning(model: "PneumoniaModel", labels: int) -> TrainingSettings:
     )
 
 
+def train_member(
+    model: "PneumoniaModel",
+    data: Labelled,
+    number: int,
+    *,
+    of: int,
+    without: NDArray[np.generic],
+    unlabelled: ImageSet | None,
+    log: Log | None,
+) -> tuple[Member, list[History]]:
+    """Number ``number`` of ``of`` networks, with its probe, and the trainings that it took.
+
+    Args:
+        without: patients who will judge it, (N,).
+        unlabelled: for ``self_training``, which leaves those patients out.
+        log: of the first network's fine-tuning.
+    """
+    backbone, seed = model.module_.backbone, derive(model.random_state, "finetune", number)
+    numbered = "" if of == 1 else f" {number + 1} of {of}"
+    network, history = train_classifier(
+        backbone,
+        data,
+        settings=finetuning(model, len(data.labels)),
+        batch_size=FINETUNE_BATCH,
+        seed=seed,
+        tuning=model.tuning,
+        log=log if number == 0 else None,
+        label=f"fine-tuning{numbered}",
+    )
+    member = Member(network, fit_probe(backbone, data, nuisance=NUISANCE) if model.has_learnt else None)
+    if not model.self_training or unlabelled is None:
+        return member, [history]
+    pool = unlabelled.take(~np.isin(unlabelled.patients, without))
+    student, another = distil(
+        backbone,
+        member,
+        model._pixels(pool),
+        settings=self_training(model),
+        batch_size=FINETUNE_BATCH,
+        seed=seed,
+        tuning=model.tuning,
+        label=f"self-training{numbered}",
+    )
+    return Member(student, member.probe), [history, another]
+
+
+def self_training(model: "PneumoniaModel") -> TrainingSettings:
+    """How each network is taught by the one that was fine-tuned on labels."""
+    return TrainingSettings(
+        steps=STUDENT_STEPS * model.finetune_steps, lr=RATES[model.tuning], layer_decay=model.layer_decay
+    )
+
+
 def pretraining_cost(model: "PneumoniaModel", pixels: NDArray[np.uint8]) -> Budget:
     """See :meth:`PneumoniaModel.pretraining_cost`."""
     return estimate(fresh(model), *pretraining(model, pixels), seed=model.random_state, label="pretraining")
@@ -225,6 +283,8 @@ def finetuning_cost(model: "PneumoniaModel", data: Labelled, *, networks: int) -
         tuning=model.tuning,
     )
     settings = finetuning(model, len(data.labels))
+    if model.self_training:  # of the same size and batch, so that a step costs the same
+        settings = replace(settings, steps=settings.steps + self_training(model).steps)
     one = estimate(classifier, batches, settings, label="fine-tuning", resumable=False)
     return one.times(networks, f"fine-tuning of {networks} network(s)")
 

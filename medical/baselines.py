@@ -30,7 +30,8 @@ def from_scratch(
     validation: tuple[NDArray[np.uint8], NDArray[np.int64]] | None = None,
 ) -> PneumoniaModel:
     """The same network, steps, augmentation and choices as ``model``, but without the pretraining."""
-    fresh: PneumoniaModel = clone(model).set_params(tuning="full", layer_decay=1.0)  # nothing is worth keeping in it
+    # There is nothing in it yet that would be worth keeping, or that could teach another.
+    fresh: PneumoniaModel = clone(model).set_params(tuning="full", layer_decay=1.0, self_training=False)
     fresh.architecture_ = model.architecture_
     return fresh.finetune(data.images, data.labels, groups=groups, validation=validation)
 

@@ -16,7 +16,6 @@ from unlabeled.core.errors import DataError
 from unlabeled.core.finetuning import Tuning
 from unlabeled.core.novelty import Novelty
 from unlabeled.core.pretext import Pretraining
-from unlabeled.core.seeds import derive
 from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.store import Store
 from unlabeled.core.training import History
@@ -61,6 +60,8 @@ class PneumoniaModel(BaseEstimator):
         tuning: what the labels may change of a pretrained network: ``full`` (all of it), ``adapters`` (a low-rank
             part of each linear map) or ``head`` (nothing) (:func:`unlabeled.core.finetuning.prepare`).
         layer_decay: factor on the learning rate of fine-tuning for every layer that lies above (1: none).
+        self_training: let each fine-tuned network teach another one from pictures without labels, which then takes its
+            place (:func:`~unlabeled.medical._finetuning.distil`).
         folds: networks that vote when no validation pictures are given; each leaves out one fold of the patients.
         random_state: seed of everything random.
 
@@ -105,6 +106,7 @@ class PneumoniaModel(BaseEstimator):
         finetune_steps: int = 300,
         tuning: Tuning = "full",
         layer_decay: float = 1.0,
+        self_training: bool = False,
         folds: int = 3,
         random_state: int = 0,
     ) -> None:
@@ -114,7 +116,7 @@ class PneumoniaModel(BaseEstimator):
         self.mask_ratio, self.temperature, self.augmentation = mask_ratio, temperature, augmentation
         self.lr, self.pretrain_epochs = lr, pretrain_epochs
         self.finetune_steps, self.tuning, self.layer_decay = finetune_steps, tuning, layer_decay
-        self.folds, self.random_state = folds, random_state
+        self.self_training, self.folds, self.random_state = self_training, folds, random_state
 
     def check(self) -> None:
         """What can be said before a picture is read.
@@ -217,10 +219,12 @@ class PneumoniaModel(BaseEstimator):
             labels: (N,) 1 pneumonia, 0 not.
             groups: (N,) patients; pictures of one patient never fall on both sides of a fold.
             validation: pictures and labels of other patients.
-            unlabelled: more pictures of the same source, to learn what is usual (:meth:`out_of_distribution`).
+            unlabelled: more pictures of the same source, to learn what is usual (:meth:`out_of_distribution`), and for
+                ``self_training``, which leaves those of the patients out who decide.
 
         Raises:
-            DataError: labels that are not 0 and 1, one class only, or too few patients for the folds.
+            DataError: labels that are not 0 and 1, one class only, too few patients for the folds, or ``self_training``
+                without a pretraining or unlabelled pictures.
         """
         self.check()
         data = Labelled(self._pixels(images), finetuning.binary(labels, what="labels"))
@@ -230,7 +234,8 @@ class PneumoniaModel(BaseEstimator):
         if not hasattr(self, "module_"):
             self.module_ = self._fresh()
             self._remember_nothing()
-        settings = planning.finetuning(self, len(data.labels))
+        if self.self_training and (not self.has_learnt or unlabelled is None):
+            raise DataError("self-training needs a pretrained model and pictures without labels")
         chosen_on = None
         if validation is not None:
             held = Labelled(self._pixels(validation[0]), finetuning.binary(validation[1], what="validation labels"))
@@ -238,26 +243,21 @@ class PneumoniaModel(BaseEstimator):
         parts = finetuning.parts(data, patients, chosen_on, folds=self.folds, seed=self.random_state)
         self.members_, logits, histories = [], [], []
         self.prior_ = finetuning.prior_logit(data.labels)
-        for number, (train, (held, _)) in enumerate(parts):
-            classifier, history = finetuning.train_classifier(
-                self.module_.backbone,
+        for number, (train, (held, held_patients)) in enumerate(parts):
+            member, taken = planning.train_member(
+                self,
                 train,
-                settings=settings,
-                batch_size=planning.FINETUNE_BATCH,
-                seed=derive(self.random_state, "finetune", number),
-                tuning=self.tuning,
-                log=log if number == 0 else None,
-                label="fine-tuning" if len(parts) == 1 else f"fine-tuning {number + 1} of {len(parts)}",
+                number,
+                of=len(parts),
+                without=held_patients,
+                unlabelled=unlabelled,
+                log=log,
             )
-            probe = None
-            if self.has_learnt:
-                probe = finetuning.fit_probe(self.module_.backbone, train, nuisance=finetuning.NUISANCE)
-            member = Member(classifier, probe)
+            histories += taken
             self.members_.append(member)
-            histories.append(history)
             logits.append(network.log_odds(member, self.module_.backbone, held.images) + self.prior_)
         if log is not None:
-            log(budget.totals([h.predicted for h in histories], [h.spent for h in histories]), settings.steps)
+            log(budget.totals([h.predicted for h in histories], [h.spent for h in histories]), histories[0].steps)
         kept = finetuning.held_out([held for _, held in parts], logits)
         self.decision_ = finetuning.decide(np.array(kept["label"]), np.array(kept["logit"]))
         self.finetuning_ = {
@@ -265,6 +265,7 @@ class PneumoniaModel(BaseEstimator):
             "decided_on": "validation pictures" if validation is not None else "left-out folds of the patients",
             "held_out": kept,
             **planning.facts(histories[0]),
+            **({"students": finetuning.pictures(unlabelled)} if self.self_training and unlabelled is not None else {}),
         }
         if self.has_learnt:
             self.novelty_ = novelty.fit(

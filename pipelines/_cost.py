@@ -23,6 +23,14 @@ Watts = Annotated[
     float | None, typer.Option(help="Power drawn while training (default: measured on NVIDIA, else assumed).", min=0)
 ]
 
+SelfTraining = Annotated[
+    bool,
+    typer.Option(
+        "--self-training",
+        help="Let each network that learnt from the labels teach another from all pictures without labels: for few "
+        "labels; three times the cost of fine-tuning.",
+    ),
+]
 BesideRandom = Annotated[
     bool,
     typer.Option(

@@ -36,6 +36,7 @@ class Plan:
         site: what the column ``site`` says.
         register: name in MLflow's registry.
         seed: fixes everything random.
+        self_training: the networks teach others from the pictures without labels.
     """
 
     size: int = 64
@@ -45,6 +46,7 @@ class Plan:
     site: str = ""
     register: str = "pneumonia"
     seed: int = 0
+    self_training: bool = False
 
 
 def run(
@@ -129,6 +131,7 @@ def _pretrain(parts: Parts, plan: Plan, out: Path, synthetic: bool) -> Outcome:
     model = PneumoniaModel(
         image_size=plan.size, framing=parts.unlabelled.framing, pretrain_epochs=plan.epochs, random_state=plan.seed
     )
+    model.set_params(self_training=plan.self_training)
     if plan.steps is not None:
         model.set_params(finetune_steps=plan.steps)
     model.check()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from unlabeled.pipelines import cli_medical_crossvalidation, cli_medical_intake, cli_medical_run
-from unlabeled.pipelines._cost import BesideRandom, DryRun, Price, Watts
+from unlabeled.pipelines._cost import BesideRandom, DryRun, Price, SelfTraining, Watts
 from unlabeled.pipelines.jobs import Outcome
 
 app = typer.Typer(
@@ -131,6 +131,7 @@ def finetune(
         float | None,
         typer.Option(help="Factor on the learning rate for every layer that lies above (default 1).", min=0.1, max=1.0),
     ] = None,
+    self_training: SelfTraining = False,
     size: Annotated[
         int | None,
         typer.Option(help="Rows and columns of the pictures, with a Hugging Face folder (default: its own).", min=16),
@@ -149,7 +150,7 @@ def finetune(
 
     return job.finetune(
         source, model=model, labels=labels, out=out, n_labels=n_labels, steps=steps, tuning=tuning,
-        layer_decay=layer_decay, size=size, seed=seed,
+        layer_decay=layer_decay, self_training=self_training, size=size, seed=seed,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 

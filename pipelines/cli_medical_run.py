@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from unlabeled.pipelines._cost import SelfTraining
 from unlabeled.pipelines.jobs import Outcome
 
 
@@ -27,6 +28,7 @@ def run(
     n_labels: Annotated[int | None, typer.Option(help="Learn from so many labels only.", min=1)] = None,
     site: Annotated[str, typer.Option(help="What the column 'site' is to say of these pictures.")] = "",
     register: Annotated[str, typer.Option(metavar="NAME", help="Name in MLflow's registry.")] = "pneumonia",
+    self_training: SelfTraining = False,
     seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
 ) -> Outcome:
     """From a hospital's folder to a registered model and a page for an ethics board, in one command.
@@ -36,5 +38,8 @@ def run(
     """
     from unlabeled.pipelines import _medical_run as job
 
-    plan = job.Plan(size=size, epochs=epochs, steps=steps, n_labels=n_labels, site=site, register=register, seed=seed)
+    plan = job.Plan(
+        size=size, epochs=epochs, steps=steps, n_labels=n_labels, site=site, register=register, seed=seed,
+        self_training=self_training,
+    )  # fmt: skip
     return job.run(source, labels=labels, out=out, private=private, plan=plan)

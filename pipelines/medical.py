@@ -109,6 +109,7 @@ def finetune(
     steps: int | None = None,
     tuning: Tuning | None = None,
     layer_decay: float | None = None,
+    self_training: bool = False,
     size: int | None = None,
     seed: int = 0,
     dry_run: bool = False,
@@ -118,11 +119,13 @@ def finetune(
 
     ``model`` is a folder that :func:`pretrain` wrote, or a Hugging Face folder, for which ``size`` may be given.
     ``steps`` are the optimiser steps of each network (:class:`PneumoniaModel`'s ``finetune_steps``), ``tuning`` and
-    ``layer_decay`` what the labels may change and how fast; default: what the model was saved with. With ``dry_run``,
-    only says what that would cost.
+    ``layer_decay`` what the labels may change and how fast; default: what the model was saved with. With
+    ``self_training`` the networks learn from the pictures without labels too, by what they said of them; with
+    ``dry_run``, only says what that would cost.
     """
     base = pretrained(model, size=size)
     given = {"finetune_steps": steps, "tuning": tuning, "layer_decay": layer_decay}
+    given["self_training"] = self_training or None
     base.set_params(random_state=seed, **{name: value for name, value in given.items() if value is not None})
     images = read(source, labels, size=base.image_size, framing=framing_of(base))
     base.set_params(framing=images.framing)

@@ -2,8 +2,9 @@
 
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def _of_model(model: PneumoniaModel) -> dict[str, str]:
         "training": f"Fine-tuned on {taught.get('images', 0):,} labelled pictures of {taught.get('patients', 0):,} "
         f"patients, {taught.get('positives', 0):,} with pneumonia (data fingerprint {taught.get('fingerprint')}), "
         f"{taught.get('steps', 0)} optimiser steps a network, tuning '{model.tuning}', random crops, turns and "
-        f"contrasts, classes weighted alike; seed {model.random_state}.",
+        f"contrasts, classes weighted alike; seed {model.random_state}.{_of_students(taught)}",
         "predictors": "The pixels of one frontal picture and nothing else: no other finding and nobody's judgement "
         "goes into a prediction.",
         "updates": "Weights, temperature and thresholds were not changed on the audited pictures.",
@@ -68,6 +69,16 @@ def _of_model(model: PneumoniaModel) -> dict[str, str]:
         f"that the model learnt from. Thresholds come from {taught.get('decided_on', 'held-out pictures')}.",
         "runs": ", ".join(f"{name.replace('_', ' ')} {run}" for name, run in sorted(model.provenance_.items())) or "",
     }
+
+
+def _of_students(taught: Mapping[str, Any]) -> str:
+    if "students" not in taught:
+        return ""
+    return (
+        " Each of these networks then taught another one, which took its place, from what it said of "
+        f"{taught['students']['images']:,} pictures without labels (data fingerprint "
+        f"{taught['students']['fingerprint']}), those of patients who decided on thresholds left out."
+    )
 
 
 def _of_data(audit: Audit, skipped: Sequence[Skip]) -> dict[str, str]:
