@@ -55,7 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--without-patient", action="store_true", help="leave the 1200 steps from scratch out")
-    parser.add_argument("--self-training", action="store_true", help="with a row of ours with self-training")
+    parser.add_argument("--students", default="", help="numbers of labels that get a row of ours with self-training")
     parser.add_argument("--name", default="medical", help="of the result's files")
     return parser.parse_args()
 
@@ -118,7 +118,7 @@ def _methods(
 
     rows = [
         (OURS, ours),
-        *([(STUDENT, student)] if given.self_training else []),
+        *([(STUDENT, student)] if str(len(train)) in given.students.split(",") else []),
         (SCRATCH, scratch),
         *([] if given.without_patient else [(PATIENT, patient)]),
     ]
@@ -228,8 +228,11 @@ def _write(
     seeds = sorted({int(str(run["seed"])) for run in runs})
     trained = {str(run["method"]): float(str(run["seconds"])) for run in runs}
     command = "python benchmarks/medical.py " + " ".join(
-        f"--{name} {getattr(given, name)}" for name in ("seeds", "pretrainings", "labels", "epochs", "threads")
+        f"--{name} {getattr(given, name)}"
+        for name in ("seeds", "pretrainings", "labels", "students", "epochs", "threads")
+        if getattr(given, name) != ""
     )
+    command += " --without-patient" if given.without_patient else ""
     used = sorted({seed % given.pretrainings for seed in seeds})
     facts = {
         "data": {name: {"pictures": len(part), "fingerprint": part.fingerprint()} for name, part in parts.items()},

@@ -16,7 +16,7 @@ from unlabeled.core.report import OURS, Report, Verdict, new_figure
 from unlabeled.core.search import Range, Tried
 from unlabeled.core.search import Report as Told
 from unlabeled.core.search import search as search_core
-from unlabeled.medical._finetuning import Labelled, fit_probe
+from unlabeled.medical._finetuning import NUISANCE, Labelled, fit_probe
 from unlabeled.medical._network import embeddings
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.model import PneumoniaModel
@@ -91,8 +91,9 @@ class _Trials:
         return score
 
     def quality(self, backbone: Backbone) -> float:
-        """AUROC of a probe on the features as they are."""
-        odds = fit_probe(backbone, self.taught)(torch.from_numpy(embeddings(backbone, self.asked.images)))
+        """AUROC of a probe as it will vote beside the fine-tuned network, on the features as they are."""
+        probe = fit_probe(backbone, self.taught, nuisance=NUISANCE)
+        odds = probe(torch.from_numpy(embeddings(backbone, self.asked.images)))
         return float(roc_auc(self.asked.labels, odds.numpy()))
 
 

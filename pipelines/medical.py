@@ -369,9 +369,11 @@ def _methods(
 
 
 def _after(model: PneumoniaModel) -> str:
-    if model.pretraining_ is not None or model.start_ is None:
-        return "after pretraining without labels"
-    return f"from the encoder of {model.start_.name} as it was"
+    after = "after pretraining without labels"
+    if model.pretraining_ is None and model.start_ is not None:
+        after = f"from the encoder of {model.start_.name} as it was"
+    students = (model.finetuning_ or {}).get("students")
+    return after if students is None else f"{after}, self-trained on {students['images']:,} pictures without labels"
 
 
 def _log(run: tracking.Run, table: Mapping[str, Mapping[str, Estimate]]) -> None:

@@ -71,5 +71,7 @@ def test_a_search_from_pictures_to_settings(archive: simulate.Simulated, in_tmp:
         if run.data.tags.get("mlflow.parentRunId") == done.run_id
     ]  # fmt: skip
     assert len(nested) == 3
-    assert all({"loss", "validation", "score"} <= set(run.data.metrics) for run in nested)
+    for run in nested:  # one that ended early may do so before the first point of its loss
+        ended_early = run.data.tags["unlabeled.trial"] == "ended early"
+        assert {"validation", "score", *(() if ended_early else ("loss",))} <= set(run.data.metrics)
     assert "looks better than it is" in done.files["report"].read_text(encoding="utf-8")
