@@ -44,6 +44,7 @@ def crossvalidate(
     n_labels: int | None = None,
     steps: int | None = None,
     size: int | None = None,
+    self_training: bool = False,
     seed: int = 0,
 ) -> Outcome:
     """Fine-tunes once a fold, beside the baselines; each chooses its thresholds within what it learns from.
@@ -55,7 +56,8 @@ def crossvalidate(
         GateError: a patient was seen at two sites.
     """
     base = pretrained(model, size=size)
-    base.set_params(random_state=seed, **({} if steps is None else {"finetune_steps": steps}))
+    given = {"finetune_steps": steps, "self_training": self_training or None}
+    base.set_params(random_state=seed, **{name: value for name, value in given.items() if value is not None})
     images = read(source, labels, size=base.image_size, framing=framing_of(base))
     base.set_params(framing=images.framing)
     images, notes = _without_judges(images)
@@ -164,7 +166,8 @@ def _fold(base: PneumoniaModel, train: ImageSet, images: ImageSet, judged: Image
     """One fold's models, asked about the pictures that were left out."""
     assert train.labels is not None
     data = Labelled(train.images, train.labels)
-    model = copy.deepcopy(base).finetune(train, data.labels, groups=train.patients)
+    others = images.take(~np.isin(images.patients, judged.patients)) if base.self_training else None
+    model = copy.deepcopy(base).finetune(train, data.labels, groups=train.patients, unlabelled=others)
     scratch = baselines.from_scratch(copy.deepcopy(base), data, groups=train.patients)
     pixels = baselines.PixelRegression(folds=base.folds, seed=base.random_state)
     # Its components come from every picture at hand without labels, as the encoder's pretraining may have.

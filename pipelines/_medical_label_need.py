@@ -57,6 +57,7 @@ def labels_needed(
     counts: Sequence[int] | None = None,
     seeds: int = 5,
     steps: int | None = None,
+    self_training: bool = False,
     seed: int = 0,
 ) -> Outcome:
     """Fine-tunes on rising numbers of labels, several draws each, and carries the curve on.
@@ -67,13 +68,14 @@ def labels_needed(
         counts: numbers of labels; default 25, 50, 100... up to 80 % of those at hand.
         seeds: draws of labels for each.
         steps: optimiser steps of each network.
+        self_training: let the networks of ours teach others from the pictures without labels.
 
     Raises:
         DataError: too few labels for a curve.
     """
     base = pretrained(model, size=None)
-    if steps is not None:
-        base.set_params(finetune_steps=steps)
+    given = {"finetune_steps": steps, "self_training": self_training or None}
+    base.set_params(**{name: value for name, value in given.items() if value is not None})
     images = read(source, labels, size=base.image_size, framing=framing_of(base))
     base.set_params(framing=images.framing)
     parts = divide(images, n_labels=None, seed=seed)
@@ -160,7 +162,8 @@ def learners(base: PneumoniaModel, parts: Parts) -> dict[str, Learner]:
     def ours(count: int, seed: int) -> float:
         taught, patients = data(count, seed)
         model = copy.deepcopy(base).set_params(random_state=seed)
-        model.finetune(taught.images, taught.labels, groups=patients)
+        others = parts.unlabelled if base.self_training else None
+        model.finetune(taught.images, taught.labels, groups=patients, unlabelled=others)
         return balanced_error(model.score(parts.test.images), model.decision_, parts.test)
 
     def scratch(count: int, seed: int) -> float:

@@ -284,6 +284,7 @@ def labels_needed(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Draws of labels for each number.", min=3)] = 5,
     steps: Annotated[int | None, typer.Option(help="As for finetune.", min=1)] = None,
+    self_training: SelfTraining = False,
     out: Annotated[Path, typer.Option(help="Folder for the report and the curve.")] = Path("medical-labels-needed"),
     seed: Seed = 0,
 ) -> Outcome:
@@ -303,7 +304,7 @@ def labels_needed(
         ) from None
     return job.labels_needed(
         source, model=model, labels=labels, out=out, price=price_per_label, counts=chosen, seeds=seeds, steps=steps,
-        seed=seed,
+        self_training=self_training, seed=seed,
     )  # fmt: skip
 
 

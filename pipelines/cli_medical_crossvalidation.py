@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from unlabeled.pipelines._cost import SelfTraining
 from unlabeled.pipelines.jobs import Outcome
 
 
@@ -29,6 +30,7 @@ def crossvalidate(
     out: Annotated[Path, typer.Option(help="Folder for predictions.csv and the report.")] = Path(
         "medical-crossvalidation"
     ),
+    self_training: SelfTraining = False,
     seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
 ) -> Outcome:
     """Judge every labelled picture by a model that saw no label of its patient, or of its site.
@@ -40,5 +42,5 @@ def crossvalidate(
 
     return job.crossvalidate(
         source, model=model, out=out, labels=labels, by=by, folds=folds, n_labels=n_labels, steps=steps, size=size,
-        seed=seed,
+        self_training=self_training, seed=seed,
     )  # fmt: skip

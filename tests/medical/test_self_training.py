@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
 from unlabeled.core.heads import Classifier
@@ -16,6 +17,10 @@ from unlabeled.medical._finetuning import Labelled, distil
 from unlabeled.medical._network import Member, log_odds
 from unlabeled.medical.audit import facts
 from unlabeled.medical.baselines import from_scratch
+from unlabeled.medical.splits import patient_folds
+from unlabeled.pipelines import _medical_crossvalidation as crossvalidation
+from unlabeled.pipelines import _medical_label_need as label_need
+from unlabeled.pipelines._medical_input import divide
 from unlabeled.pipelines.cli import main
 
 SMALL: dict[str, Any] = {
@@ -38,6 +43,11 @@ def taught(
         assert judges.labels is not None
         chosen = (judges, judges.labels)
     return model.finetune(few, few.labels, groups=few.patients, validation=chosen, unlabelled=unlabelled)
+
+
+def labels_of(images: ImageSet) -> NDArray[np.int64]:
+    assert images.labels is not None
+    return images.labels
 
 
 def weights(model: PneumoniaModel) -> list[dict[str, torch.Tensor]]:
@@ -147,3 +157,28 @@ def test_the_command_says_on_how_many_pictures_its_students_learnt(
     assert f"said of {students['images']} pictures without labels (data fingerprint {students['fingerprint']})" in said
     # The baseline beside it knows the labels alone.
     assert not PneumoniaModel.load(in_tmp / "m" / "baselines" / "scratch").self_training
+
+
+def test_a_fold_of_a_cross_validation_learns_nothing_from_whom_it_judges(pretrained: Path, phantoms: ImageSet) -> None:
+    model = PneumoniaModel.load(pretrained).set_params(self_training=True)
+    out = patient_folds(phantoms.patients, labels_of(phantoms), folds=2, seed=0) == 0
+    train, judged = phantoms.take(~out), phantoms.take(out)
+    turned = phantoms.images.copy()
+    turned[out] = 255 - turned[out]
+    plain, other = (
+        crossvalidation._fold(model, train, replace(phantoms, images=pixels), judged)["ours"]
+        for pixels in (phantoms.images, turned)
+    )
+    np.testing.assert_array_equal(plain.probability, other.probability)
+    turned[~out] = 255 - turned[~out]
+    another = crossvalidation._fold(model, train, replace(phantoms, images=turned), judged)["ours"]
+    assert not np.array_equal(plain.probability, another.probability)
+
+
+def test_a_curve_over_labels_can_be_of_students(pretrained: Path, phantoms: ImageSet) -> None:
+    parts = divide(phantoms, n_labels=None, seed=0)
+    models = [PneumoniaModel.load(pretrained).set_params(self_training=on) for on in (False, True)]
+    plain, students = (label_need.learners(model, parts) for model in models)
+    name, scratch, *_ = label_need.NAMES
+    assert plain[scratch](20, 0) == students[scratch](20, 0)
+    assert [plain[name](20, seed) for seed in range(3)] != [students[name](20, seed) for seed in range(3)]
