@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unlabeled.core import prevalence as shares
+from unlabeled.core.adaptation import Moved, location_scale
 from unlabeled.core.conformal import Abstention, needed, venn_abers
 from unlabeled.core.errors import DataError
 from unlabeled.core.operating import OperatingPoint, operating_point
@@ -40,12 +41,15 @@ class Stated:
         prevalence: share of pneumonia where the pictures come from; ``estimate`` finds it from their scores,
             ``None``: as among the labels.
         assured: lower the threshold until even the lower bound of the sensitivity is at the target.
+        adapt: bring the scores of pictures of another source back to where held-out ones were
+            (:mod:`unlabeled.core.adaptation`), by all of them together.
     """
 
     sensitivity: float = 0.95
     error_rate: float = 0.05
     prevalence: float | Literal["estimate"] | None = None
     assured: bool = False
+    adapt: bool = False
 
     @classmethod
     def of_text(cls, *, prevalence: str | None, **numbers: Any) -> "Stated":
@@ -97,6 +101,7 @@ class Decisions:
         estimated: the prevalence found, where it was to be estimated.
         now: the prevalence that ``probability_at_prevalence`` is for, or ``None``.
         outlying: how unlike the model's own pictures these are, or ``None`` where it cannot tell.
+        moved: how their scores were adapted, or ``None``.
     """
 
     table: "pd.DataFrame"
@@ -106,6 +111,7 @@ class Decisions:
     estimated: Prevalence | None
     now: float | None
     outlying: Outlying | None
+    moved: Moved | None = None
 
 
 def held_out(model: PneumoniaModel) -> HeldOut:
@@ -134,7 +140,7 @@ def decide(model: PneumoniaModel, images: ImageSet, stated: Stated | None = None
     stated, or the estimated one is not to be believed).
 
     Raises:
-        DataError: not fine-tuned, or a stated number out of its range.
+        DataError: not fine-tuned, a stated number out of its range, or too few pictures to adapt to.
     """
     import pandas as pd
 
@@ -143,6 +149,8 @@ def decide(model: PneumoniaModel, images: ImageSet, stated: Stated | None = None
     held, decision = held_out(model), model.decision_
     assert decision is not None
     raw = model._logits(images)
+    moved = adapted_to(raw, held) if stated.adapt else None
+    raw = raw if moved is None else moved.back(raw)
     logits, probability = _rounded(raw), decision.probability(raw)
     outlying = None if model.novelty_ is None else model.out_of_distribution(images)
     point = operating_point_of(model, stated)
@@ -175,9 +183,18 @@ def decide(model: PneumoniaModel, images: ImageSet, stated: Stated | None = None
         }
     )
     return Decisions(
-        table=table, stated=stated, point=point, notes=_notes(model, abstention),
-        estimated=estimated, now=now, outlying=outlying,
+        table=table, stated=stated, point=point,
+        notes=(*_notes(model, abstention), *(() if moved is None else (moved.says(),))),
+        estimated=estimated, now=now, outlying=outlying, moved=moved,
     )  # fmt: skip
+
+
+def adapted_to(logits: NDArray[np.float64], held: HeldOut) -> Moved:
+    """How the scores of a source lie to held-out ones; a DataError where they are too few to tell."""
+    try:
+        return location_scale(logits, held_labels=held.labels, held_logits=held.logits)
+    except ValueError as error:
+        raise DataError(f"{error}: leave --adapt out") from None
 
 
 def operating_point_of(model: PneumoniaModel, stated: Stated) -> OperatingPoint:

@@ -216,6 +216,14 @@ def predict(
             "(default: as among the labels).",
         ),
     ] = None,
+    adapt: Annotated[
+        bool,
+        typer.Option(
+            "--adapt",
+            help="Adapt the scores to pictures of another hospital or device, by all of them together and without "
+            "labels (50 or more, of both kinds): thresholds then carry over better, and stated rates are not assured.",
+        ),
+    ] = False,
     heat_maps: Annotated[
         int, typer.Option(help="Draw what moved so many of the highest scores (column heat_map).", min=0)
     ] = 10,
@@ -233,7 +241,9 @@ def predict(
     from unlabeled.medical._decisions import Stated
     from unlabeled.pipelines import medical as job
 
-    stated = Stated.of_text(sensitivity=sensitivity, assured=assured, error_rate=error_rate, prevalence=prevalence)
+    stated = Stated.of_text(
+        sensitivity=sensitivity, assured=assured, error_rate=error_rate, prevalence=prevalence, adapt=adapt
+    )
     return job.predict(source, model=model, labels=labels, out=out, stated=stated, heat_maps=heat_maps, dicom=dicom)
 
 

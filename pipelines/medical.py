@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Rates, priced
+from unlabeled.core.errors import DataError
 from unlabeled.core.evaluation import Estimate
 from unlabeled.core.finetuning import Tuning
 from unlabeled.core.progress import say
@@ -152,6 +153,8 @@ def predict(
     """
     stated = stated or Stated()
     stated.check()
+    if dicom and stated.adapt:
+        raise DataError("scores that are adapted to all pictures at once do not go into studies: leave --adapt out")
     if dicom:
         check_dicom(source)
     trained = PneumoniaModel.load(model)
@@ -313,6 +316,9 @@ def _predict(
             unseen = judges.unseen
             assert unseen.labels is not None
             methods = _beside(model, folder / BESIDE, unseen)
+            if decisions.moved is not None:
+                odds = decisions.moved.back(model._logits(unseen))
+                methods[OURS] = Scored(decision.probability(odds), decision)
             table = {method: metrics(unseen.labels, s, patients=unseen.patients) for method, s in methods.items()}
             verdict = (
                 report.verdict(unseen.labels, methods, patients=unseen.patients)

@@ -68,6 +68,24 @@ def test_one_row_a_picture_with_everything_on_one_scale(fitted: PneumoniaModel, 
     np.testing.assert_allclose(table.probability_at_prevalence, odds / (1 + odds), atol=1e-9)
 
 
+def test_adapted_scores_are_the_same_pictures_scores_moved_by_what_all_of_them_tell(
+    fitted: PneumoniaModel, phantoms: ImageSet
+) -> None:
+    decision = fitted.decision_
+    assert decision is not None
+    plain, found = decide(fitted, phantoms), decide(fitted, phantoms, Stated(adapt=True))
+    assert plain.moved is None
+    assert found.moved is not None
+    expected = decision.probability((fitted._logits(phantoms) - found.moved.shift) / found.moved.scale)
+    np.testing.assert_allclose(found.table.probability, expected, rtol=1e-12)
+    np.testing.assert_array_equal(found.table.call == PNEUMONIA, expected >= decision.threshold)
+    assert found.table.probability.rank().tolist() == plain.table.probability.rank().tolist()
+    assert found.moved.says() in found.notes
+    np.testing.assert_array_equal(found.table.ood_p_value, plain.table.ood_p_value)
+    with pytest.raises(DataError, match="to 50 cases or more, got 20: leave --adapt out"):
+        decide(fitted, phantoms.take(range(20)), Stated(adapt=True))
+
+
 def test_alone_in_company_and_after_loading_decisions_are_the_same(
     fitted: PneumoniaModel, phantoms: ImageSet, tmp_path: Path
 ) -> None:
