@@ -36,11 +36,11 @@ class Moved:
         return found
 
     def says(self) -> str:
-        """What was done, and what it assumes."""
+        """What was done, and what it assumes, as a note."""
         return (
-            f"The scores were adapted to these {self.cases} cases without labels: log odds less {self.shift:+.2f}, "
-            f"divided by {self.scale:.2f}, taking {100 * self.share:.0f} % for positive. This holds where both classes "
-            "are among them and moved alike; rates that were stated are then no longer assured."
+            f"the scores were adapted to these {self.cases} cases without labels: log odds less {self.shift:+.2f}, "
+            f"divided by {self.scale:.2f}, taking {100 * self.share:.0f} % for positive; this holds where both classes "
+            "are among them and moved alike, and rates that were stated are then no longer assured"
         )
 
 
