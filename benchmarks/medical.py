@@ -79,7 +79,7 @@ def main() -> None:
                 _cached(given.cache / f"{name.replace(' ', '-')}-seed{seed}-k{count}.json", work)
                 for name, work in _methods(given, parts, ranked.take(range(count)), seed)
             ]
-            _write(given, parts, runs, seconds=time.monotonic() - began)
+        _write(given, parts, runs, seconds=time.monotonic() - began)
     print(f"written to {given.out}/{given.name}.md in {time.monotonic() - began:.0f} s")
 
 
