@@ -14,6 +14,7 @@ from unlabeled.core.evaluation import Estimate
 from unlabeled.medical import ImageSet, PneumoniaModel, check_no_leak, dicom, simulate
 from unlabeled.medical import _finetuning as finetuning
 from unlabeled.medical import _network as network
+from unlabeled.medical import _planning as planning
 from unlabeled.medical.baselines import PixelRegression, _small, from_scratch
 from unlabeled.medical.splits import patient_folds
 from unlabeled.pipelines import medical as jobs
@@ -50,7 +51,7 @@ def test_temperature_and_thresholds_come_from_pictures_that_no_network_learnt_fr
     phantoms: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learnt, asked = [], []
-    train, ask = finetuning.train_classifier, network.log_odds
+    train, ask = planning.train_classifier, network.log_odds
 
     def spy_train(backbone: Any, data: Any, **options: Any) -> Any:
         learnt.append(pictures(data.images))
@@ -60,7 +61,7 @@ def test_temperature_and_thresholds_come_from_pictures_that_no_network_learnt_fr
         asked.append(pictures(images))
         return ask(member, backbone, images, *rest)
 
-    monkeypatch.setattr(finetuning, "train_classifier", spy_train)
+    monkeypatch.setattr(planning, "train_classifier", spy_train)
     monkeypatch.setattr(network, "log_odds", spy_ask)
     PneumoniaModel(**SMALL).finetune(phantoms, phantoms.labels, groups=phantoms.patients)
     assert len(learnt) == len(asked) == 2
