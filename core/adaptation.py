@@ -9,7 +9,7 @@ Floats = NDArray[np.float64]
 # Fewer scores do not tell a shift from chance.
 LEAST = 50
 # How far the scale may go (standard deviation of its logarithm), and how strongly shares of 0 and 1 are avoided (as if
-# so many cases of each class less one had been seen). Chosen on changed pictures (benchmarks/results/shift.md).
+# so many cases of each class less one had been seen). Chosen on changed pictures (benchmarks/results/adaptation.md).
 SCALE, CASES = 0.25, 2.0
 # Shares of positives that the search starts from.
 STARTS = (0.2, 0.5, 0.8)
