@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from slope import Line
 
 from unlabeled.core import checkpoints, evaluation, tracking
 from unlabeled.core.batches import Batches
-from unlabeled.core.pretext import Loss
 from unlabeled.core.report import Report, Verdict, plot_curves
 from unlabeled.core.training import TrainingSettings, fit
 
@@ -113,15 +112,6 @@ def test_every_batch_is_augmented_by_a_draw_of_its_own() -> None:
 
     batches = Batches(np.zeros((8, 2)), batch_size=8, transform=noise)
     assert not torch.equal(batches.at(0)[0], batches.at(1)[0])
-
-
-class Line(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-
-    def forward(self, batch: tuple[torch.Tensor, ...], step: int) -> Loss:
-        return Loss((self.weight * batch[0] - batch[1]).square().mean(), {})
 
 
 def test_the_best_weights_outlive_an_interruption(tmp_path: Path) -> None:

@@ -5,22 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from slope import Line
 from torch import nn
 
 from unlabeled.core.batches import Batches
-from unlabeled.core.pretext import Loss
 from unlabeled.core.training import History, TrainingSettings, fit
-
-
-class Line(nn.Module):
-    """y = w x, squared error."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-
-    def forward(self, batch: tuple[torch.Tensor, ...], step: int) -> Loss:
-        return Loss((self.weight * batch[0] - batch[1]).square().mean(), {})
 
 
 def train(module: nn.Module, state: Path, *, cut_at: int | None = None) -> History:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from slope import Line
 from torch import nn
 
 from unlabeled.core import checkpoints
@@ -22,24 +23,12 @@ from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.errors import BadBatchError, CheckpointError, TrainingError
 from unlabeled.core.heads import Classifier
 from unlabeled.core.optimization import TrainingSettings, learning_rate, parameter_groups
-from unlabeled.core.pretext import Loss
 from unlabeled.core.tokens import GridPatches
 from unlabeled.core.training import fit
 
 SCRIPT = Path(__file__).parent / "train_script.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 WATCHED = {**ENVIRONMENT, "WATCH_EVERY": "7"}
-
-
-class Line(nn.Module):
-    """y = w x, squared error."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-
-    def forward(self, batch: tuple[torch.Tensor, ...], step: int) -> Loss:
-        return Loss((self.weight * batch[0] - batch[1]).square().mean(), {})
 
 
 def line_batches(n: int = 32) -> Batches:
