@@ -235,7 +235,7 @@ def write_labels(path: Path, archive: simulate.Simulated, wanted: Callable[[int]
         writer.writerow(["file", "label", "patient_id", "sex", "age"])
         for row in rows:
             number = int(row["file"].split("/")[0])
-            writer.writerow([row["file"], row["label"], f"WARD7-{number}", "FM"[number // 2 % 2], 20 + number])
+            writer.writerow([row["file"], row["label"], f"WARD-7-{number}", "FM"[number // 2 % 2], 20 + number])
     return path
 
 
@@ -244,7 +244,7 @@ def test_from_files_to_a_page_with_nobody_named(
     archive: simulate.Simulated, phantoms: ImageSet, in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     numbers = np.array([int(name.split("/")[0]) for name in phantoms.ids])
-    people = np.array([f"WARD7-{number}" for number in numbers])
+    people = np.array([f"WARD-7-{number}" for number in numbers])
     taught = replace(phantoms, patients=people).take(numbers % 2 == 0)
     settings = {"image_size": 32, "dim": 16, "depth": 1, "heads": 2, "folds": 2, "finetune_steps": 5}
     model = PneumoniaModel(**settings, pretrain_epochs=1).pretrain(taught.images)
@@ -289,7 +289,7 @@ def test_from_files_to_a_page_with_nobody_named(
     assert run.data.metrics["audit.AUROC"] == pytest.approx(found["overall"]["AUROC"]["value"])
     given.unlink()
     for path in in_tmp.rglob("*"):
-        assert path.is_dir() or not re.search(rb"WARD7|SIM-1-|Phantom\^", path.read_bytes()), path
+        assert path.is_dir() or not re.search(rb"WARD-7|SIM-1-|Phantom\^", path.read_bytes()), path
 
     write_labels(in_tmp / "old.csv", archive, lambda number: True)
     with pytest.raises(GateError, match=r"learnt from the labels of \d+ patient"):

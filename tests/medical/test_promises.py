@@ -113,7 +113,7 @@ def labels_with(path: Path, archive: simulate.Simulated, parts: tuple[str, ...] 
         for row in rows:
             number = int(row["file"].split("/")[0])
             split = [parts[number % len(parts)]] if parts else []
-            writer.writerow([row["file"], row["label"], f"WARD7-{number}", *split])
+            writer.writerow([row["file"], row["label"], f"WARD-7-{number}", *split])
     return path
 
 
@@ -148,7 +148,7 @@ def test_all_methods_get_the_same_labels_and_nobody_sees_the_judged_patients_nor
     assert not pictures(given["unlabelled"]) & pictures(given["unseen"])
     labels.unlink()
     for path in in_tmp.rglob("*"):
-        assert path.is_dir() or b"WARD7" not in path.read_bytes(), path
+        assert path.is_dir() or b"WARD-7" not in path.read_bytes(), path
 
 
 @pytest.mark.integration
@@ -160,7 +160,7 @@ def test_patients_who_helped_to_choose_cannot_be_judged_on(
     jobs.finetune(archive.images, model=in_tmp / "base", out=in_tmp / "m", labels=labels)
     lines = labels.read_text().splitlines()
     (in_tmp / "val.csv").write_text("\n".join([lines[0], *(line for line in lines if line.endswith(",val"))]) + "\n")
-    with pytest.raises(GateError, match="in this evaluation: WARD7-"):
+    with pytest.raises(GateError, match="in this evaluation: WARD-7-"):
         jobs.predict(archive.images, model=in_tmp / "m", out=in_tmp / "s", labels=in_tmp / "val.csv")
 
 

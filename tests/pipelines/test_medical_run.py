@@ -98,14 +98,16 @@ def test_one_command_goes_from_files_to_a_registered_model_and_goes_on_after_a_k
 
 
 def test_nobody_is_named_outside_the_private_folder(export: simulate.Simulated, in_tmp: Path) -> None:
-    named = in_tmp / "Doe^Jane-export"
+    # Four given letters are met by chance in the base64 of 5 MB of pages, in every third run: a long name is not.
+    named = in_tmp / "Featherstonehaugh^Jane-export"
     named.symlink_to(export.images, target_is_directory=True)
-    labels = in_tmp / "Jane Doe.csv"
+    labels = in_tmp / "Jane Featherstonehaugh.csv"
     labels.write_bytes(export.labels.read_bytes())
     job.run(named, labels=labels, out=in_tmp / "r", plan=PLAN)
     with export.labels.open(newline="") as stream:
         files = [row["file"] for row in csv.DictReader(stream)]
-    secrets = [b"Jane", b"Phantom^", *(f"SIM-2-{i:05d}".encode() for i in range(60)), *(f.encode() for f in files)]
+    people = [f"SIM-2-{i:05d}" for i in range(60)]
+    secrets = [b"Featherstone", b"Phantom^", *(name.encode() for name in people + files)]
     private = in_tmp / "r-private"
     seen = [p for p in in_tmp.rglob("*") if p.is_file() and private not in p.parents and p != labels]
     assert {p.name for p in seen} >= {"run.json", "mlflow.db", "studies.parquet", "report.html", "audit.json"}
