@@ -66,6 +66,7 @@ class Way:
     decoder: tuple[int, int, int] = DECODER
     masks: int = 1  # so often is each loaded picture in a batch, every time under another mask (data2vec 2.0)
     stem: bool = False
+    lr: float = LR
     plain: bool = False  # linear maps begin as PyTorch's do, as MONAI's: smaller than by Xavier's rule
     peer: Callable[[], Peer] | None = None
 
@@ -86,6 +87,8 @@ WAYS: dict[str, tuple[str, Way]] = {
     "n": ("batches of 64, a decoder of 64 x 1", Way(batch=64, decoder=(64, 1, 4))),
     "v": ("batches of 64, 16 pictures under 4 masks each", Way(batch=64, masks=4)),
     "x": ("batches of 64, a convolutional stem in each patch", Way(batch=64, stem=True)),
+    "l": ("batches of 64, twice the learning rate", Way(batch=64, lr=2 * LR)),
+    "e": ("batches of 32", Way(batch=32)),
     "i": ("batches of 64, linear maps begin as PyTorch's do", Way(batch=64, plain=True)),
 }
 Step = Callable[[Tensor, int, TrainingSettings], None]
@@ -219,7 +222,7 @@ def _batches(train: ImageSet, way: Way, seed: int) -> Batches:
 
 def run(way: Way, steps: int, seed: int, train: ImageSet, val: ImageSet) -> dict[str, Any]:
     network, step = build(way, seed)
-    batches, settings = _batches(train, way, seed), TrainingSettings(steps=steps, lr=LR)
+    batches, settings = _batches(train, way, seed), TrainingSettings(steps=steps, lr=way.lr)
     torch.manual_seed(derive(seed, "masks of the peer"))
     points = {round(steps * share / 100): share for share in CURVE}
     before, curve = probe(network, train, val), {}

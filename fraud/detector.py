@@ -87,30 +87,41 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     def pretrain(
-        self, table: pd.DataFrame | Transactions, *, state: Path | None = None, log: Log | None = None
+        self,
+        table: pd.DataFrame | Transactions,
+        *,
+        asked: ArrayLike | None = None,
+        state: Path | None = None,
+        log: Log | None = None,
     ) -> "FraudDetector":
-        """Learns habits from payments; labels are not looked at.
+        """Learns habits from payments; labels of the table are not looked at.
 
         Args:
             table: payments of the training period.
+            asked: 1 fraud, 0 genuine, -1 unknown, one a row: of at most 128 of them, curves tell on the way how well
+                the histories that end with them tell fraud (area under the ROC curve of a linear probe); nothing is
+                learnt from them.
             state: folder in which an interrupted pretraining is kept and from which it goes on; remove it
                 (:func:`~unlabeled.core.training.forget`) once the detector is saved.
             log: receives ``{curve: value}`` and the step; curves of the second kind of history bear its name.
 
         Raises:
-            DataError: no such task or masking, or too few histories for the task to compare.
+            DataError: no such task or masking, too few histories for the task to compare, or fewer than two known
+                frauds or genuine payments in ``asked``.
             CheckpointError: ``state`` holds an interrupted pretraining of other data or settings.
             CollapseError: the embeddings of one kind of history no longer tell them apart; this detector has its last
                 healthy weights, and kinds that were to come after it are as untaught as they were.
         """
         known, fresh = self._begin(table)
         everything = np.ones(len(known), dtype=bool)
+        labels = None if asked is None else self._labelled(table, asked).label
         histories: dict[str, History] = {}
         try:
             for name, model in fresh.items():
                 histories[name] = model.pretrain(
                     known,
                     everything,
+                    asked=labels,
                     state=state,
                     log=_prefixed(log, name) if histories else log,
                     label=f"learning {name}",

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unlabeled.core import checkpoints
-from unlabeled.core.audit.watch import Watch
+from unlabeled.core import checkpoints, fingerprint
+from unlabeled.core.audit.watch import Watch, looked_at
 from unlabeled.core.batches import Batches, chunks
 from unlabeled.core.budget import Budget, Spent
 from unlabeled.core.dry_run import estimate
@@ -124,14 +124,19 @@ class HistoryModel:
         table: Transactions,
         training: NDArray[np.bool_],
         *,
+        asked: NDArray[np.int8] | None = None,
         state: Path | None = None,
         log: Callable[[dict[str, float], int], None] | None = None,
         label: str = "pretraining",
     ) -> History:
         """Learns from the rows marked as training, without labels.
 
+        Args:
+            asked: (N,) 1, 0, or -1 where unknown: what some rows are is looked at on the way, each as the end of its
+                history, and never learnt from.
+
         Raises:
-            DataError: the task compares histories, and a batch holds a single one.
+            DataError: the task compares histories, and a batch holds a single one; or fewer than two of either label.
             CheckpointError: the interrupted pretraining in ``state`` is of other data or settings.
         """
         # Only training rows are in the order, so that no window can reach past the training period.
@@ -144,6 +149,10 @@ class HistoryModel:
             "task": self.task,
             "masking": self.masking,
         }
+        watch = self._watch(batches)
+        if asked is not None:
+            watch = self._asking(part, asked[training])
+            describe["looked at"] = fingerprint.of_array(asked)
         history = None if state is None else self._finished(state / f"{self.name}-done", describe)
         if history is not None:
             return history
@@ -154,7 +163,7 @@ class HistoryModel:
             seed=derive(self.seed, self.part or "alone"),
             state=None if state is None else state / self.name,
             describe=describe,
-            watch=self._watch(batches),
+            watch=watch,
             log=log,
             label=label,
         )
@@ -204,6 +213,18 @@ class HistoryModel:
     def _watch(self, batches: Batches) -> Watch | None:
         # Half as many where each is read twice: a look costs the same, and there are as many.
         return Watch.over(batches, rows=64 if self.part is None else 32, view=self._view)
+
+    def _asking(self, part: Transactions, asked: NDArray[np.int8]) -> Watch:
+        """A watch over some histories that end with a payment of which it is known what it is."""
+        rows = looked_at(asked, asked >= 0, rows="payments", seed=self.seed)
+        groups = self._groups(part)
+        codes = self.fields.codes(part, groups)
+        if groups is None:
+            histories = codes[rows][:, None].astype(np.int64)
+        else:
+            plan = windows_for(groups, rows, length=self.size.length)
+            histories = gather(codes, groups, start=plan.start[plan.window], size=plan.offset + 1)
+        return Watch.asking(torch.from_numpy(histories), asked[rows], view=self._view, seed=self.seed)
 
     @property
     def _view(self) -> HistorySlice | None:

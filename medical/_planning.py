@@ -20,7 +20,7 @@ from unlabeled.core.finetuning import Tuning
 from unlabeled.core.informed_masking import around
 from unlabeled.core.masking import check_hides, count_hidden
 from unlabeled.core.pretext import Pretraining
-from unlabeled.core.seeds import derive, generator
+from unlabeled.core.seeds import derive
 from unlabeled.core.store import Store
 from unlabeled.core.training import History, Log, TrainingSettings, fit
 from unlabeled.core.views import PictureView
@@ -202,7 +202,7 @@ def watch(batches: Batches, asked: Labelled | None) -> Watch | None:
     if asked is None:
         return Watch.over(batches, view=VIEW)
     sample = standardise(torch.from_numpy(asked.images))
-    return Watch(sample, view=VIEW(sample, generator(0, "watch", 1)), labels=asked.labels)
+    return Watch.asking(sample, asked.labels, view=VIEW)
 
 
 def finetuning(model: "PneumoniaModel", labels: int) -> TrainingSettings:

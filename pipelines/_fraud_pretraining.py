@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import clone
 
-from unlabeled.core import tracking
+from unlabeled.core import fingerprint, tracking
 from unlabeled.core.budget import AS_FOUND, Budget, Rates, priced
 from unlabeled.core.progress import say
 from unlabeled.core.report import training_report
@@ -29,6 +31,7 @@ def pretrain(
     source: str,
     synthetic: bool = False,
     rates: Rates = AS_FOUND,
+    asked: NDArray[np.int8] | None = None,
     name: str | None = None,
     beside_random: bool = False,
     inside: str | None = None,
@@ -36,6 +39,7 @@ def pretrain(
     """Pretrains and saves the detector in a run of its own, and returns the run's id.
 
     Args:
+        asked: (N,) 1, 0 or -1: labels that are looked at on the way, and never learnt from.
         beside_random: do the same with random masks first, and show both.
         inside: id of the run that this one is shown under.
     """
@@ -52,10 +56,10 @@ def pretrain(
     }
     with tracking.run(EXPERIMENT, f"pretrain {name or out.name}", params=params, inside=inside) as run:
         run.tags({"data.fingerprint": known.fingerprint()})
-        beside = _beside(detector, known, params, out, source, synthetic, rates, run) if beside_random else None
+        beside = _beside(detector, known, params, out, source, synthetic, rates, asked, run) if beside_random else None
         state = out.with_name(f".{out.name}.training")
         with last_healthy(run, out, detector.save):
-            detector.pretrain(known, state=state, log=priced(run.metrics, rates))
+            detector.pretrain(known, asked=asked, state=state, log=priced(run.metrics, rates))
         detector.manifest_["run_id"] = run.run_id
         detector.save(out)
         forget(state)
@@ -105,15 +109,20 @@ def _beside(
     source: str,
     synthetic: bool,
     rates: Rates,
+    asked: NDArray[np.int8] | None,
     run: tracking.Run,
 ) -> ablation.Twin:
     other, folder = _with_random_masks(detector), ablation.folder_beside(out)
 
     def train() -> tuple[str, Mapping[str, History]]:
-        run_id = pretrain(other, known, out=folder, source=source, synthetic=synthetic, rates=rates, inside=run.run_id)
+        run_id = pretrain(
+            other, known, out=folder, source=source, synthetic=synthetic, rates=rates, asked=asked, inside=run.run_id
+        )
         return run_id, other.history_
 
     made_of = {**params, **dict(known.roles.rows()), "masking": other.masking, "data": known.fingerprint()}
+    if asked is not None:
+        made_of["looked at"] = fingerprint.of_array(asked)
     return ablation.twin(folder, made_of=made_of, train=train)
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from unlabeled.core.audit import watch
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
-from unlabeled.core.seeds import derive
 from unlabeled.medical._finetuning import Labelled
 from unlabeled.medical.images import Framing, ImageSet, Skip, skip_summary
 from unlabeled.medical.labels import Row, attach, read_labels
@@ -17,8 +17,6 @@ from unlabeled.medical.splits import check_no_leak, first_labels, hold_out
 
 # Of the labelled patients, where no column of splits says otherwise.
 TEST_SHARE = 1 / 3
-# Labels that are looked at while a pretraining goes on: as many rows as are watched without labels.
-LOOKED_AT = 128
 
 
 @dataclass(frozen=True)
@@ -100,8 +98,8 @@ def read_unlabelled(source: Path, *, size: int, split_column: str | None = None,
 
 
 def looked_at(images: ImageSet, labels: dict[str, Row], *, seed: int) -> Labelled:
-    """At most :data:`LOOKED_AT` of the labelled pictures, as many of either class as there are, for a look at the
-    features while they are learnt; where the labels name splits, those of ``train`` only.
+    """Some of the labelled pictures (:func:`~unlabeled.core.audit.watch.looked_at`) for a look at the features while
+    they are learnt; where the labels name splits, those of ``train`` only.
 
     Raises:
         DataError: no label belongs to a picture, or a class has fewer than two.
@@ -110,17 +108,8 @@ def looked_at(images: ImageSet, labels: dict[str, Row], *, seed: int) -> Labelle
     if labelled.splits is not None and "train" in labelled.splits:
         labelled = labelled.part("train")
     assert labelled.labels is not None
-    by_class = [np.flatnonzero(labelled.labels == value) for value in (0, 1)]
-    if min(map(len, by_class)) < 2:
-        raise DataError(
-            f"a probe on the way needs at least two labelled pictures with pneumonia and two without among those "
-            f"pretrained on, got {len(by_class[1])} and {len(by_class[0])}"
-        )
-    rng = np.random.default_rng(derive(seed, "looked at") % 2**32)
-    few = min(LOOKED_AT // 2, *map(len, by_class))
-    most = max(few, LOOKED_AT - few)
-    rows = np.sort(np.concatenate([rng.permutation(rows)[: few if len(rows) == few else most] for rows in by_class]))
-    some = labelled.take(rows)
+    known = np.ones(len(labelled), dtype=bool)
+    some = labelled.take(watch.looked_at(labelled.labels, known, rows="pictures", seed=seed))
     assert some.labels is not None
     say(f"the labels of {len(some)} pictures are looked at on the way, and not learnt from")
     return Labelled(some.images, some.labels)

@@ -20,6 +20,7 @@ from unlabeled.sensors import report as pages
 from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.readers import read
 from unlabeled.sensors.recording import Recording
+from unlabeled.sensors.states import Asked
 from unlabeled.sensors.tasks import check_bearing
 
 EXPERIMENT = "unlabeled/sensors"
@@ -34,12 +35,14 @@ def pretrain(
     keep: Path,
     synthetic: bool = False,
     rates: Rates = AS_FOUND,
+    asked: Asked | None = None,
     beside_random: bool = False,
     inside: str | None = None,
 ) -> tuple[MachineMonitor, str]:
     """A tracked pretraining run of its own on the first ``normal`` rows of each; the encoder is kept in ``keep``.
 
     Args:
+        asked: snapshots whose state is looked at on the way, and never learnt from.
         beside_random: do the same with random masks first, and show both.
         inside: id of the run that this one is shown under.
     """
@@ -56,14 +59,17 @@ def pretrain(
             def train() -> tuple[str, Mapping[str, History]]:
                 trained, run_id = pretrain(
                     fleet, normal, template=other, state=ablation.folder_beside(state), keep=folder,
-                    synthetic=synthetic, rates=rates, inside=run.run_id,
+                    synthetic=synthetic, rates=rates, asked=asked, inside=run.run_id,
                 )  # fmt: skip
                 return run_id, {"": trained.history_}
 
-            beside = ablation.twin(folder, made_of={**params(other), **prints(fleet, normal)}, train=train)
+            made_of = {**params(other), **prints(fleet, normal)}
+            if asked is not None:
+                made_of["looked at"] = fingerprint.of_array(*asked)
+            beside = ablation.twin(folder, made_of=made_of, train=train)
         log = priced(run.metrics, rates)
         with last_healthy(run, keep, lambda folder: monitor.save(folder, pretraining_run=run.run_id)):
-            monitor.pretrain(files.first(fleet, normal), normal_share=1.0, state=state, log=log)
+            monitor.pretrain(files.first(fleet, normal), normal_share=1.0, asked=asked, state=state, log=log)
         monitor.save(keep, pretraining_run=run.run_id)
         forget(state)
         page = training_report(

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines.jobs import Comparison
@@ -14,19 +13,8 @@ from unlabeled.sensors.recording import Recording
 
 
 def hours_of(text: str | None, recording: Recording) -> float | None:
-    """``2014-02-08 14:30`` or a number of hours -> hours after the recording's first snapshot."""
-    if text is None:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    moment = pd.to_datetime(text, errors="coerce")
-    if pd.isna(moment):
-        raise DataError(f"{text!r} is neither a number of hours nor a date such as '2014-02-08 14:30'")
-    if recording.clock is None:
-        raise DataError(f"{recording.asset} has no dates, only seconds: give hours after its first snapshot")
-    return float((np.datetime64(moment) - recording.clock[0]) / np.timedelta64(1, "s")) / 3600
+    """Hours after the recording's first snapshot (:meth:`Recording.hours_at`), where a moment is given."""
+    return None if text is None else recording.hours_at(text)
 
 
 def explained(machine: pages.Machine, *, from_row: int, results: Sequence[Result] = ()) -> pages.Machine:

@@ -52,18 +52,22 @@ def pretrain(
     masking: FieldMasking = "random",
     learning_rate: LearningRate = None,
     seed: Seed = 0,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV of a few labels (as for 'finetune') to look at on the way: how good are the features?"),
+    ] = None,
     beside_random: BesideRandom = False,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
     watts: Watts = None,
 ) -> Outcome:
-    """Learn the habits of cards and merchants, without labels. Interrupted, the same command goes on."""
+    """Learn the habits of cards and merchants; labels teach nothing here. Interrupted, the same command goes on."""
     from unlabeled.core.budget import Rates
     from unlabeled.pipelines import fraud as job
 
     return job.pretrain(
         table, out=out, until=until, roles=roles, steps=steps, task=task, masking=masking,
-        learning_rate=learning_rate, seed=seed, beside_random=beside_random, dry_run=dry_run,
+        learning_rate=learning_rate, seed=seed, labels=labels, beside_random=beside_random, dry_run=dry_run,
         rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 

@@ -77,6 +77,13 @@ def fit(
     shaft_hz: Shaft = None,
     learning_rate: LearningRate = 1e-3,
     seed: Seed = 0,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of known states (asset,from,until,label) to look at while the encoder learns: how good are the "
+            "features? They teach nothing."
+        ),
+    ] = None,
     beside_random: BesideRandom = False,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
@@ -93,7 +100,8 @@ def fit(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, shaft_hz=shaft_hz, lr=learning_rate,
             random_state=seed,
         ),
-        beside_random=beside_random, dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
+        labels=labels, beside_random=beside_random, dry_run=dry_run,
+        rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
 

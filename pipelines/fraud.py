@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Rates
@@ -51,19 +53,22 @@ def pretrain(
     masking: Masking = "random",
     learning_rate: float | None = None,
     seed: int = 0,
+    labels: Path | None = None,
     beside_random: bool = False,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
 ) -> Outcome:
     """Learns habits without labels from the payments before ``until`` (all of them by default).
 
-    ``beside_random`` does the same with random masks as well. With ``dry_run``, only says what that would cost.
+    A few ``labels`` (a CSV with row id and label) are looked at on the way, never learnt from. ``beside_random`` does
+    the same with random masks as well. With ``dry_run``, only says what that would cost.
     """
     check_names(task=task, masking=masking)
     if beside_random:
         ablation.check(masking)
     payments = read_payments(table, roles=roles)
     known = payments if until is None else before(payments, until)
+    asked = None if labels is None else _from_csv(labels, known)[0]
     size = _size(steps=steps, lr=learning_rate)
     detector = FraudDetector(roles=known.roles, size=size, task=task, masking=masking, random_state=seed)
     if dry_run:
@@ -73,7 +78,9 @@ def pretrain(
             reads=f"{len(known):,} payments; {skip_words(payments)}",
             left_out="reading the table, plain features, scales and the report; fine-tuning trains no network",
         )
-    run_id = pre.pretrain(detector, known, out=out, source=table.name, rates=rates, beside_random=beside_random)
+    run_id = pre.pretrain(
+        detector, known, out=out, source=table.name, rates=rates, asked=asked, beside_random=beside_random
+    )
     skipped = write_skipped(payments, out.with_name(out.name + "-skipped.csv"))
     files = {"model": out, "report": out / "report.html", **({"skipped": skipped} if skipped else {})}
     if beside_random:
@@ -102,9 +109,7 @@ def finetune(
     known = payments if until is None else before(payments, until)
     label, left = known.label, None
     if labels is not None:
-        label, left = from_csv(labels, known)
-        if len(left):
-            say(f"{len(left)} lines of {labels} were left out; the first: {left.iloc[0]['reason']}")
+        label, left = _from_csv(labels, known)
     if n_frauds is not None:
         label = few(label, frauds=n_frauds, seed=seed)
     run_id, comparisons, words = _finetuned(detector, known.with_labels(label), out=out, source=table.name)
@@ -121,6 +126,13 @@ def finetune(
         run_id=run_id,
         details={"frauds": frauds, "genuine": genuine, "labels_left_out": 0 if left is None else len(left)},
     )
+
+
+def _from_csv(labels: Path, known: Transactions) -> tuple[NDArray[np.int8], pd.DataFrame]:
+    label, left = from_csv(labels, known)
+    if len(left):
+        say(f"{len(left)} lines of {labels} were left out; the first: {left.iloc[0]['reason']}")
+    return label, left
 
 
 def score(table: Path, *, model: Path, out: Path, budget: int = 100, since: str | None = None) -> Outcome:

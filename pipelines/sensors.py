@@ -21,6 +21,7 @@ from unlabeled.sensors.baselines import applied
 from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.readers import read
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
+from unlabeled.sensors.states import asked_of, read_states
 from unlabeled.sensors.tasks import HIDING
 
 
@@ -36,6 +37,7 @@ def fit(
     pretrain_on: Sequence[Path] = (),
     encoder: Path | None = None,
     template: MachineMonitor | None = None,
+    labels: Path | None = None,
     beside_random: bool = False,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
@@ -47,11 +49,14 @@ def fit(
     Args:
         encoder: folder of an encoder that was pretrained before; nothing is pretrained then.
         template: a monitor with the settings that all are to have; the defaults without it.
+        labels: CSV of known states (:func:`~unlabeled.sensors.states.read_states`) of machines that the encoder learns
+            from: looked at on the way, never learnt from.
         beside_random: pretrain once more with random masks, and show both in the encoder's report.
     """
-    if encoder is not None and (pretrain_on or dry_run or beside_random):
+    if encoder is not None and (pretrain_on or labels is not None or dry_run or beside_random):
         raise DataError(
-            "an encoder that is given is not pretrained again: leave out --pretrain-on, --beside-random and --dry-run"
+            "an encoder that is given is not pretrained again: leave out --pretrain-on, --labels, --beside-random and "
+            "--dry-run"
         )
     known = None if encoder is None else pre.learnt_before(encoder)
     template = template or MachineMonitor()
@@ -59,6 +64,7 @@ def fit(
         pre.check_nothing_asked(template)
     if beside_random:
         ablation.check(template.masking, hides=template.task in HIDING)
+    known_states = None if labels is None else read_states(labels)
     skipped: list[tuple[str, str]] = []
     recordings = pre.told(read(*inputs, fs=fs, every=every, assets=assets, left_out=skipped), skipped)
     alone = len(recordings) == 1 and not skipped
@@ -66,6 +72,9 @@ def fit(
     taught = [r.normal_rows(share=normal_share, until=summary.hours_of(normal_until, r)) for r in fleet]
     if not pretrain_on:  # a machine's own calibration part is kept from the encoder too
         taught = [template.teaching_rows(r, normal_rows=n) for r, n in zip(fleet, taught, strict=True)]
+    asked = None
+    if known_states is not None:
+        asked = asked_of(fleet, taught, known_states, window=template.window, seed=template.random_state)
     if dry_run:
         return cost.dry_run(
             pre.costs(template, files.first(fleet, taught), beside_random=beside_random),
@@ -78,7 +87,7 @@ def fit(
     else:
         source = out / files.ENCODER
         learnt, pretraining = pre.pretrain(
-            fleet, taught, template=template, state=out / ".pretraining", keep=source, rates=rates,
+            fleet, taught, template=template, state=out / ".pretraining", keep=source, rates=rates, asked=asked,
             beside_random=beside_random,
         )  # fmt: skip
     machines: list[pages.Machine] = []

@@ -30,14 +30,15 @@ from unlabeled.sensors import _checks, explain, features
 from unlabeled.sensors.alarms import AlarmRule
 from unlabeled.sensors.baselines import usual_rules
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
+from unlabeled.sensors.states import Asked
 from unlabeled.sensors.stream import Stream, fused
 from unlabeled.sensors.tasks import Masking, Task, bearing_prior, build_task, foretelling_error, foretells, time_steps
-from unlabeled.sensors.views import Scaling, departure, look
+from unlabeled.sensors.views import MIN_REFERENCE, Scaling, departure, look, normal_pictures
 
 KIND = "sensors.MachineMonitor"
 PARTS = ("mahalanobis", "nearest", "reconstruction", "indicators")
 CALIBRATION_SHARE = 1 / 3  # of the normal period, its last part
-MIN_REFERENCE, MIN_CALIBRATION = 20, 10
+MIN_CALIBRATION = 10
 _DRAWS = 4  # masks over which one snapshot's reconstruction error is averaged
 
 Log = Callable[[dict[str, float], int], None]
@@ -115,6 +116,7 @@ class MachineMonitor(BaseEstimator):
         *,
         normal_share: float = NORMAL_SHARE,
         normal_until: float | None = None,
+        asked: Asked | None = None,
         state: Path | None = None,
         log: Log | None = None,
     ) -> "MachineMonitor":
@@ -123,6 +125,7 @@ class MachineMonitor(BaseEstimator):
         Args:
             fleet: recordings with the same axes or indicators; each is scaled by its own normal period.
             normal_share, normal_until: which rows are normal: the first share, or those up to so many hours.
+            asked: snapshots whose state is looked at on the way (curves of two probes), never learnt from.
             state: folder for resumable training states; remove it (:func:`~unlabeled.core.training.forget`) once the
                 monitor is saved.
             log: receives the curve's points.
@@ -131,9 +134,10 @@ class MachineMonitor(BaseEstimator):
             DataError: nothing that can be judged, or machines of different kinds.
             CollapseError: the embeddings no longer tell pictures apart; the encoder has its last healthy weights.
         """
-        pictures, self.fleet_ = self._pictures(fleet, normal_share, normal_until)
+        rows = [r.normal_rows(share=normal_share, until=normal_until) for r in fleet]
+        pictures, self.fleet_ = normal_pictures(fleet, rows, window=self.window)
         try:
-            self._learn(pictures, fleet[0].fs, state=state, log=log)
+            self._learn(pictures, fleet[0].fs, asked=asked, state=state, log=log)
         except CollapseError as error:
             if error.history is not None:
                 self.history_, self.pretrained_ = error.history, True
@@ -146,7 +150,8 @@ class MachineMonitor(BaseEstimator):
     ) -> dict[str, Lesson]:
         """What :meth:`pretrain` on the same would teach, for :func:`~unlabeled.core.several_kinds.teach_together`;
         :meth:`taught` takes note of it afterwards."""
-        pictures, self.fleet_ = self._pictures(fleet, normal_share, normal_until)
+        rows = [r.normal_rows(share=normal_share, until=normal_until) for r in fleet]
+        pictures, self.fleet_ = normal_pictures(fleet, rows, window=self.window)
         module, batches, _ = self.planned(pictures, fleet[0].fs)
         return {"machines": Lesson(module, batches, SignalView())}
 
@@ -159,35 +164,11 @@ class MachineMonitor(BaseEstimator):
         self, fleet: Sequence[Recording], *, normal_share: float = NORMAL_SHARE, normal_until: float | None = None
     ) -> Budget:
         """What :meth:`pretrain` on the same would cost here; this monitor stays as it is."""
-        pictures, _ = self._pictures(fleet, normal_share, normal_until)
+        rows = [r.normal_rows(share=normal_share, until=normal_until) for r in fleet]
+        pictures, _ = normal_pictures(fleet, rows, window=self.window)
         trial: MachineMonitor = clone(self)
         with one_thread():
             return estimate(*trial.planned(pictures, fleet[0].fs), seed=self.random_state, label="pretraining")
-
-    def _pictures(
-        self, fleet: Sequence[Recording], normal_share: float, normal_until: float | None
-    ) -> tuple[NDArray[np.float32], list[str]]:
-        """The scaled pictures of the normal periods, and the machines that gave some."""
-        if not fleet:
-            raise DataError("pretraining needs at least one recording")
-        pictures, used = [], []
-        for recording in fleet:
-            _checks.alike(recording, fleet[0])
-            rows = recording.normal_rows(share=normal_share, until=normal_until)
-            seen = look(recording, rows=rows, window=self.window)
-            if len(seen.rows) < MIN_REFERENCE:
-                progress.say(
-                    f"{recording.asset} is left out of the pretraining: {len(seen.rows)} snapshots to learn from"
-                )
-                continue
-            used.append(recording.asset)
-            pictures.append(Scaling.of(seen.pictures, seen.indicators).picture(seen.pictures))
-        if not pictures:
-            raise DataError(
-                f"no recording has {MIN_REFERENCE} snapshots in its normal period that can be judged: "
-                "give longer recordings, or a larger --normal-share"
-            )
-        return np.concatenate(pictures), used
 
     def fit(
         self,
@@ -331,9 +312,17 @@ class MachineMonitor(BaseEstimator):
             error = foretelling_error(self.backbone_, self.pretext_, several) if told else 0.0
         return embedding, error
 
-    def _learn(self, pictures: NDArray[np.float32], fs: float | None, *, state: Path | None, log: Log | None) -> None:
+    def _learn(
+        self,
+        pictures: NDArray[np.float32],
+        fs: float | None,
+        *,
+        asked: Asked | None = None,
+        state: Path | None,
+        log: Log | None,
+    ) -> None:
         with one_thread():
-            self.history_ = self._train(pictures, fs, state, log)
+            self.history_ = self._train(pictures, fs, asked, state, log)
 
     def planned(self, pictures: NDArray[np.float32], fs: float | None) -> tuple[Pretraining, Batches, TrainingSettings]:
         """A fresh encoder with its task, the batches and the settings of its pretraining."""
@@ -345,19 +334,30 @@ class MachineMonitor(BaseEstimator):
             TrainingSettings(steps=self.steps, lr=self.lr, checkpoint_every=max(1, self.steps // 5), device="cpu"),
         )
 
-    def _train(self, pictures: NDArray[np.float32], fs: float | None, state: Path | None, log: Log | None) -> History:
+    def _train(
+        self,
+        pictures: NDArray[np.float32],
+        fs: float | None,
+        asked: Asked | None,
+        state: Path | None,
+        log: Log | None,
+    ) -> History:
         module, batches, settings = self.planned(pictures, fs)
-        asked = {
-            name: getattr(self, name) for name in ("dim", "depth", "task", "masking", "mask_ratio", "shaft_hz", "lr")
-        }
+        named = ("dim", "depth", "task", "masking", "mask_ratio", "shaft_hz", "lr")
+        describe = {"model": KIND, "data": fingerprint.of_array(pictures), **{n: getattr(self, n) for n in named}}
+        watch = Watch.over(batches, rows=64, view=SignalView())
+        if asked is not None:
+            _checks.grid(self, asked.pictures)
+            watch = Watch.asking(torch.from_numpy(asked.pictures), asked.labels, view=SignalView())
+            describe["looked at"] = fingerprint.of_array(*asked)
         return fit(
             module,
             batches,
             settings=settings,
             seed=self.random_state,
             state=state,
-            describe={"model": KIND, "data": fingerprint.of_array(pictures), **asked},
-            watch=Watch.over(batches, rows=64, view=SignalView()),
+            describe=describe,
+            watch=watch,
             log=log,
             label="pretraining",
         )

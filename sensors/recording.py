@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
@@ -82,6 +83,23 @@ class Recording:
         if not 0 < share <= 1:
             raise DataError(f"the normal share must be greater than 0 and at most 1, got {share:g}")
         return int(len(self) * share)
+
+    def hours_at(self, moment: str) -> float:
+        """``2014-02-08 14:30``, or a number of hours after the first snapshot, in hours after the first snapshot.
+
+        Raises:
+            DataError: neither, or a date where the file has none.
+        """
+        try:
+            return float(moment)
+        except ValueError:
+            pass
+        date = pd.to_datetime(moment, errors="coerce")
+        if pd.isna(date):
+            raise DataError(f"{moment!r} is neither a number of hours nor a date such as '2014-02-08 14:30'")
+        if self.clock is None:
+            raise DataError(f"{self.asset} has no dates, only seconds: give hours after its first snapshot")
+        return float((np.datetime64(date) - self.clock[0]) / np.timedelta64(1, "s")) / 3600
 
     def end_row(self) -> int:
         """One past the last running snapshot before the failure."""

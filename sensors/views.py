@@ -4,18 +4,23 @@ Shape suffixes: n snapshot, c channel, h row of the picture, w column, i indicat
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unlabeled.sensors import features
+from unlabeled.core import progress
+from unlabeled.core.errors import DataError
+from unlabeled.sensors import _checks, features
 from unlabeled.sensors.health import TrendHealth, waveform_flaw
 from unlabeled.sensors.recording import Kind, Recording
 
 Floats = NDArray[np.float64]
 
 PICTURE_CLIP, INDICATOR_CLIP = 10.0, 100.0
+# Snapshots of a normal period that a scale can be taken from.
+MIN_REFERENCE = 20
 
 
 class Seen(NamedTuple):
@@ -133,6 +138,38 @@ class Scaling:
         """In spreads from the mean, clipped."""
         z = (indicators - self.indicator_mean) / self.indicator_scale
         return np.clip(z, -INDICATOR_CLIP, INDICATOR_CLIP)
+
+
+def normal_pictures(
+    fleet: Sequence[Recording], normal: Sequence[int], *, window: int
+) -> tuple[NDArray[np.float32], list[str]]:
+    """The pictures of normal periods, each scaled by its own, and the machines that gave some.
+
+    Args:
+        fleet: recordings of one kind.
+        normal: how many rows the normal period of each has.
+        window: rows of a trend that are seen together.
+
+    Raises:
+        DataError: nothing that can be judged, or machines of different kinds.
+    """
+    if not fleet:
+        raise DataError("pretraining needs at least one recording")
+    pictures, used = [], []
+    for recording, rows in zip(fleet, normal, strict=True):
+        _checks.alike(recording, fleet[0])
+        seen = look(recording, rows=rows, window=window)
+        if len(seen.rows) < MIN_REFERENCE:
+            progress.say(f"{recording.asset} is left out of the pretraining: {len(seen.rows)} snapshots to learn from")
+            continue
+        used.append(recording.asset)
+        pictures.append(Scaling.of(seen.pictures, seen.indicators).picture(seen.pictures))
+    if not pictures:
+        raise DataError(
+            f"no recording has {MIN_REFERENCE} snapshots in its normal period that can be judged: "
+            "give longer recordings, or a larger --normal-share"
+        )
+    return np.concatenate(pictures), used
 
 
 def departure(z: Floats, kind: Kind) -> Floats:

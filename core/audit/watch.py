@@ -11,19 +11,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from unlabeled.core.audit import collapse
 from unlabeled.core.batches import Batches, chunks, select
-from unlabeled.core.errors import CollapseError
+from unlabeled.core.errors import CollapseError, DataError
 from unlabeled.core.pretext.base import Pretext
-from unlabeled.core.seeds import generator
+from unlabeled.core.seeds import derive, generator
 
 PREFIX = "watch."
 RANK, DEVIATION = f"{PREFIX}effective_rank", f"{PREFIX}deviation"
 PROJECTED_RANK, PROJECTED_DEVIATION = f"{PREFIX}projected_rank", f"{PREFIX}projected_deviation"
 _CHUNK = 64
+# Labels that a watch looks at: as many rows as it watches without any.
+LOOKED_AT = 128
 
 View = Callable[[Tensor, torch.Generator], Tensor]
 Curves = Mapping[str, Sequence[tuple[int, float]]]
@@ -130,6 +132,11 @@ class Watch:
             patience=patience,
         )
 
+    @classmethod
+    def asking(cls, sample: Tensor, labels: ArrayLike, *, view: View | None = None, seed: int = 0) -> "Watch":
+        """A watch over rows whose labels (N,) are known, such as those of :func:`looked_at`."""
+        return cls(sample, view=None if view is None else view(sample, generator(seed, "watch", 1)), labels=labels)
+
     def names(self, module: nn.Module) -> tuple[str, ...]:
         """The curves of ``module``, in the order of :meth:`look`."""
         names = [RANK, DEVIATION]
@@ -210,6 +217,38 @@ class Watch:
     def _embeddings(self, module: nn.Module, sample: Tensor) -> Tensor:
         device = next(module.parameters()).device
         return torch.cat([self.embed(module, sample[rows].to(device)) for rows in chunks(len(sample), _CHUNK)])
+
+
+def looked_at(labels: ArrayLike, known: ArrayLike, *, rows: str, seed: int, most: int = LOOKED_AT) -> NDArray[np.int64]:
+    """Which labelled rows a watch looks at: at most ``most``, of every class as many as there are up to an even share.
+
+    Args:
+        labels: (N,).
+        known: (N,) whether the label is known.
+        rows: what a row is, in the plural, for the error.
+        seed: fixes which are drawn.
+
+    Returns:
+        Positions, in order.
+
+    Raises:
+        DataError: fewer than two classes, or a class with fewer than two rows: no probe could be judged.
+    """
+    y = np.asarray(labels)
+    at = np.flatnonzero(np.asarray(known, dtype=bool))
+    classes, counts = np.unique(y[at], return_counts=True)
+    if len(classes) < 2 or counts.min() < 2:
+        got = " and ".join(f"{count} labelled {name}" for name, count in zip(classes, counts, strict=True)) or "none"
+        raise DataError(
+            f"a probe on the way needs two classes with at least two labelled {rows} each among those that can be "
+            f"looked at, got {got}"
+        )
+    rng = np.random.default_rng(derive(seed, "looked at") % 2**32)
+    chosen: list[NDArray[np.int64]] = []
+    for number, i in enumerate(np.argsort(counts, kind="stable")):
+        share = (most - sum(map(len, chosen))) // (len(classes) - number)
+        chosen.append(rng.permutation(at[y[at] == classes[i]])[:share])
+    return np.sort(np.concatenate(chosen))
 
 
 @dataclass

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from unlabeled.core import checkpoints
 from unlabeled.core.audit import Watch, alignment, deviation, effective_rank, uniformity
-from unlabeled.core.audit.watch import DEVIATION, PROJECTED_DEVIATION, PROJECTED_RANK, RANK
+from unlabeled.core.audit.watch import DEVIATION, PROJECTED_DEVIATION, PROJECTED_RANK, RANK, looked_at
 from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
-from unlabeled.core.errors import BadBatchError, CollapseError
+from unlabeled.core.errors import BadBatchError, CollapseError, DataError
 from unlabeled.core.masking import RandomMask
 from unlabeled.core.pretext import EventModelling, Joint, Loss, MaskedReconstruction, Pretext, Pretraining, Rotation
 from unlabeled.core.several_kinds import SeveralKinds, SideBySide, WatchOfKinds, sharing
@@ -205,6 +205,40 @@ def test_the_sample_is_the_same_rows_in_two_views() -> None:
 
 
 @pytest.mark.integration
+@given(
+    counts=st.lists(st.integers(2, 60), min_size=2, max_size=4),
+    unknown=st.integers(0, 5),
+    most=st.integers(8, 100),
+    seed=st.integers(0, 3),
+)
+def test_of_each_class_as_many_are_looked_at_as_there_are_up_to_an_even_share(
+    counts: list[int], unknown: int, most: int, seed: int
+) -> None:
+    labels = np.repeat([*range(len(counts)), 9], [*counts, unknown])
+    labels = np.random.default_rng(seed).permutation(labels)
+    rows = looked_at(labels, labels != 9, rows="rows", seed=seed, most=most)
+    assert (np.diff(rows) > 0).all()
+    assert 9 not in labels[rows]
+    # Dealt one by one to every class that has some left, the rarest first, the number of each is the same.
+    dealt, left = dict.fromkeys(range(len(counts)), 0), min(most, sum(counts))
+    rarest_last = sorted(dealt, key=lambda c: (counts[c], c), reverse=True)
+    while left:
+        for c in rarest_last:
+            if left and dealt[c] < counts[c]:
+                dealt[c], left = dealt[c] + 1, left - 1
+    assert [int((labels[rows] == c).sum()) for c in dealt] == list(dealt.values())
+    np.testing.assert_array_equal(rows, looked_at(labels, labels != 9, rows="rows", seed=seed, most=most))
+
+
+@pytest.mark.parametrize(
+    ("labels", "got"),
+    [([1, 1, 1], "got 3 labelled 1$"), ([1, 1, 0, -1], "got 1 labelled 0 and 2 labelled 1$"), ([-1], "got none$")],
+)
+def test_a_probe_needs_two_rows_of_two_classes(labels: list[int], got: str) -> None:
+    with pytest.raises(DataError, match=f"at least two labelled rows each.*{got}"):
+        looked_at(labels, np.asarray(labels) >= 0, rows="rows", seed=0)
+
+
 @pytest.mark.parametrize(
     ("data", "lr", "ratio"),
     [(waves, 1e-4, 0.75), (waves, 1e-3, 0.75), (waves, 1e-2, 0.75), (waves, 3e-3, 0.9), (noise, 1e-3, 0.75)],

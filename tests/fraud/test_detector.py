@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 
+from unlabeled.core.audit.collapse import linear_probe
 from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.fraud import FraudDetector, Size, Transactions, transactions
 from unlabeled.fraud.baselines import baseline_scores
@@ -23,6 +24,37 @@ def _altered(table: Transactions, rows: np.ndarray) -> Transactions:
     frame.loc[rows, "entity"] = frame["entity"].iloc[0]
     frame.loc[rows, "label"] = 1
     return Transactions(table.roles, frame, table.given, table.skipped)
+
+
+def test_labels_that_are_asked_about_teach_nothing_and_are_judged_by_the_payments_histories(
+    parts: Parts, pretrained: FraudDetector, tmp_path: Path
+) -> None:
+    past, _ = parts
+    known = np.full(len(past), -1)
+    frauds, genuine = np.flatnonzero(past.label == 1)[:12], np.flatnonzero(past.label == 0)[200:230]
+    known[frauds], known[genuine] = 1, 0
+    other: FraudDetector = clone(pretrained).pretrain(past, asked=known)
+    for a, b in zip(pretrained.models_, other.models_, strict=True):
+        for name, value in a.tensors().items():
+            np.testing.assert_array_equal(value.numpy(), b.tensors()[name].numpy())
+    # Each labelled payment is read as the last of its card's (or merchant's) history, as scoring reads it.
+    rows = np.flatnonzero(known >= 0)
+    for model, history in zip(other.models_, other.history_.values(), strict=True):
+        step, probe = history.curves["watch.linear_probe"][-1]
+        assert step == history.steps
+        assert probe == pytest.approx(linear_probe(model.read(past, rows).state, known[rows]), abs=1e-6)
+    assert "watch.linear_probe" not in pretrained.history_["cards"].curves
+    with pytest.raises(DataError, match=r"two labelled payments each.*got 1 labelled 0 and 12 labelled 1"):
+        clone(pretrained).pretrain(past, asked=np.where((known == 0) & (np.arange(len(past)) != genuine[0]), -1, known))
+
+    def cut_off(values: dict[str, float], step: int) -> None:
+        if "merchants loss" in values:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        clone(pretrained).pretrain(past, asked=known, state=tmp_path / "s", log=cut_off)
+    with pytest.raises(CheckpointError, match="looked at"):
+        clone(pretrained).pretrain(past, state=tmp_path / "s")
 
 
 @pytest.mark.parametrize("which", ["pretrained", "detector"])

@@ -208,5 +208,5 @@ def test_labels_of_one_class_cannot_be_looked_at(films: radiographs.Simulated, i
     column = head.split(",").index("label")
     healthy = [row for row in rows if row.split(",")[column] == "0"]
     (in_tmp / "healthy.csv").write_text("\n".join([head, *healthy]) + "\n")
-    with pytest.raises(DataError, match="at least two labelled pictures with pneumonia"):
+    with pytest.raises(DataError, match=r"at least two labelled pictures each.*got [0-9]+ labelled 0$"):
         medical.pretrain(films.images, out=Path("m"), size=32, labels=Path("healthy.csv"))
