@@ -1,135 +1,183 @@
-"""How good the prediction of a training's cost is: a dry run, then the training itself, which predicts once more.
+"""How good the prediction of a training's cost is: the products' own commands on real data, several runs a kind.
 
-    .venv/bin/python benchmarks/budget.py [--seconds 150] [--masking adaptive]
+    OMP_NUM_THREADS=1 python benchmarks/budget.py --cache FOLDER [--runs 3] [--seconds 140]
 
-Writes benchmarks/results/budget.md and .json (budget-adaptive with adaptive masks). The load of the machine is
-recorded: other work on it is the largest source of error, and a prediction cannot know of it.
+Each command is sized by a dry run so that its training takes ``--seconds`` (payments: ten rounds through the data at
+most), dry-run once more, and run; it predicts for itself after its first steps, and records what was spent. Counted is
+the training alone, not reading, scoring and reports, which a dry run leaves out too. The load of the machine is kept
+with each: other work on it is the largest source of error, and no prediction can know of it. Finished runs are kept in
+``--cache``; without ``--only`` the page is written from them.
 """
 
 import argparse
 import json
 import os
+import sqlite3
+import subprocess
+import sys
 import tempfile
-import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
+from tables import interval
 
-from unlabeled.core import meter, progress
-from unlabeled.core.batches import Batches
-from unlabeled.core.budget import LONG_SECONDS, compare
-from unlabeled.core.dry_run import estimate
-from unlabeled.core.encoder import Backbone, Encoder
+from unlabeled.core.budget import LARGE_ERROR, LONG_SECONDS
+from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.hardware import describe_hardware
-from unlabeled.core.optimization import TrainingSettings, make_optimizer, train_step
-from unlabeled.core.pretext import MaskedReconstruction, Pretraining
-from unlabeled.core.tokens import GridPatches
-from unlabeled.core.training import fit
-from unlabeled.medical.tasks import Masking, build_mask
 
-RESULTS = Path(__file__).parent / "results"
-
-
-def build(masking: Masking) -> tuple[Pretraining, Batches]:
-    """The encoder and masks of ``unlabeled medical pretrain``, on noise of 64 by 64 in batches of 128."""
-    images = np.random.default_rng(0).normal(size=(2048, 1, 64, 64)).astype("float32")
-    tokenizer = GridPatches(grid=(64, 64), patch=(8, 8), dim=128)
-    mask = build_mask(tokenizer, masking=masking, ratio=0.75, seed=0)
-    task = Pretraining(
-        Backbone(tokenizer, Encoder(dim=128, depth=4, heads=4)), MaskedReconstruction(tokenizer, mask=mask)
-    )
-    return task, Batches(images, batch_size=128)
+HERE = Path(__file__).parent
+DATA = HERE.parents[1] / "shared/data"
+XRAYS = str(DATA / "xray/kermany224/kermany_cxr_224.parquet")
+MACHINES = str(DATA / "vibration/femto")
+PAYMENTS = str(DATA / "transactions/sparkov-sample/tx_200cust_2022.parquet")
+BEARINGS = [str(DATA / f"vibration/femto/Bearing{name}.npz") for name in ("1_1", "1_2", "2_1", "2_2")]
+TRIAL = 60  # of what sizes a command
+# What trains, the option that says for how long, and what else it needs.
+COMMANDS: dict[str, tuple[str, list[str], str, list[str]]] = {
+    "radiographs": ("radiographs, masked", ["medical", "pretrain", XRAYS], "--epochs", []),
+    "adaptive": (
+        "radiographs, adaptive masks",
+        ["medical", "pretrain", XRAYS, "--masking", "adaptive"],
+        "--epochs",
+        [],
+    ),
+    "tuning": (
+        "radiographs, fine-tuning on 250 labels",
+        ["medical", "finetune", XRAYS, "--n-labels", "250"],
+        "--steps",
+        ["--model", "base"],
+    ),
+    "machines": (
+        "four machines, masked",
+        ["sensors", "fit", *BEARINGS, "--normal-share", "0.5"],
+        "--steps",
+        [],
+    ),
+    "payments": ("payments, cards then merchants", ["fraud", "pretrain", PAYMENTS], "--steps", []),
+    "kinds": (
+        "three kinds of data at once",
+        ["joint", "pretrain", "--xrays", XRAYS, "--payments", PAYMENTS]
+        + [part for path in BEARINGS for part in ("--machines", path)],
+        "--steps",
+        [],
+    ),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=150.0, help="how long the training should take")
-    parser.add_argument("--masking", choices=("random", "adaptive"), default="random")
+    parser.add_argument("--cache", type=Path, required=True, help="folder outside the repository")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--seconds", type=float, default=140.0, help="how long a training should take")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", nargs="*", choices=list(COMMANDS), help="run these and stop")
     given = parser.parse_args()
-    wanted = given.seconds
-    progress.quiet(True)
-    task, batches = build(given.masking)
-    load_before = os.getloadavg()
-    trial = estimate(task, batches, TrainingSettings(steps=100))
-    settings = TrainingSettings(steps=max(50, round(100 * wanted / trial.seconds)))
-    began = time.monotonic()
-    dry = estimate(task, batches, settings)
-    dry_seconds = time.monotonic() - began
-    logged: dict[str, int] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        history = fit(
-            task,
-            batches,
-            settings=settings,
-            state=Path(folder) / "state",
-            log=lambda values, step: logged.update(dict.fromkeys(values, step)),
-        )
-    assert history.predicted is not None
-    assert history.spent is not None
-    before, own = compare(dry, history.spent), compare(history.predicted, history.spent)
-    record = {
-        "masking": given.masking,
-        "steps": settings.steps,
-        "spent_seconds": history.spent.seconds,
-        "dry_run": {"predicted_seconds": dry.seconds, "error": before.error, "took_seconds": dry_seconds},
-        "own_first_steps": {
-            "predicted_seconds": history.predicted.seconds,
-            "error": own.error,
-            "after_steps": logged["budget.predicted_seconds"],
-            "cost_seconds": cost_of_predicting(task, batches, settings),
-        },
-        "seconds_per_step": history.predicted.step_seconds,
-        "tokens": history.spent.tokens,
-        "flops": history.spent.flops,
-        "peak_bytes": {"predicted": dry.peak_bytes, "spent": history.spent.peak_bytes},
-        "kwh_assumed": history.spent.kwh,
-        "watts_from": history.spent.watts_from,
-        "load_before": load_before,
-        "load_after": os.getloadavg(),
-        **describe_hardware(),
+    given.cache.mkdir(parents=True, exist_ok=True)
+    for number in range(given.runs):
+        for name in given.only or ():
+            path = given.cache / f"{name}-{number}.json"
+            if not path.exists():
+                found = measured(name, number, given.seconds)
+                write_atomically(path, json.dumps(found, indent=1))
+            print(name, number, path.read_text(), flush=True)
+    if not given.only:
+        write(given)
+
+
+def measured(name: str, number: int, seconds: float) -> dict[str, Any]:
+    """One command in a folder of its own."""
+    _, command, option, more = COMMANDS[name]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        if "base" in more:
+            unlabeled(folder, ["medical", "pretrain", XRAYS, "--epochs", "1", "--out", "base"])
+        command = [*command, *more, "--seed", str(number)]
+        length = max(1, round(TRIAL * seconds / dry_run(folder, [*command, option, str(TRIAL)])))
+        before = os.getloadavg()[0]
+        predicted = dry_run(folder, [*command, option, str(length)])
+        done = unlabeled(folder, [*command, option, str(length), "--out", "out"])
+        stored = metrics(folder, done["run_id"])
+        return {
+            "length": f"{option} {length}",
+            "dry_run": predicted,
+            "own_first_steps": total(stored, "predicted_seconds"),
+            "spent": total(stored, "spent_seconds"),
+            "load": [before, os.getloadavg()[0]],
+            **describe_hardware(),
+        }
+
+
+def dry_run(folder: Path, command: list[str]) -> float:
+    """Seconds of our training; a fine-tuning's comparison is trained in a run of its own."""
+    parts = unlabeled(folder, [*command, "--dry-run"])["budgets"]
+    return float(sum(part["seconds"] for part in parts if "comparison" not in part["label"]))
+
+
+def unlabeled(folder: Path, arguments: list[str]) -> dict[str, Any]:
+    command = [str(Path(sys.executable).with_name("unlabeled")), *arguments, "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)}\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout)
+
+
+def metrics(folder: Path, run_id: str) -> dict[str, float]:
+    """The latest values that the run's tracking store holds."""
+    with closing(sqlite3.connect(folder / "mlflow.db")) as store:
+        return dict(store.execute("select key, value from latest_metrics where run_uuid = ?", (run_id,)).fetchall())
+
+
+def total(stored: dict[str, float], what: str) -> float:
+    """Of all trainings of the run that were foretold."""
+    whole = stored.get(f"budget.total_{what}")
+    return float(stored[f"budget.{what}"] if whole is None else whole)
+
+
+def write(given: argparse.Namespace) -> None:
+    runs = {
+        name: [json.loads(path.read_text()) for path in sorted(given.cache.glob(f"{name}-*.json"))] for name in COMMANDS
     }
-    write(record)
-
-
-def cost_of_predicting(task: Pretraining, batches: Batches, settings: TrainingSettings) -> float:
-    """Seconds of what a run does only in order to predict: the work of one batch is counted, one state is written."""
-    optimizer, batch = make_optimizer(task, settings), batches.at(0)
-    train_step(task, optimizer, batch, 0, settings, torch.device("cpu"))  # the optimiser's moments are there from now
-    began = time.monotonic()
-    meter.tokens_of(task, batch)
-    meter.flops_of(task, batch)
-    meter.save_seconds(task, optimizer)
-    return time.monotonic() - began
-
-
-def write(record: dict) -> None:
-    """The record as JSON, and as a page."""
-    RESULTS.mkdir(exist_ok=True)
-    name = "budget" if record["masking"] == "random" else f"budget-{record['masking']}"
-    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    spent, dry, own = record["spent_seconds"], record["dry_run"], record["own_first_steps"]
-    loads = " and ".join(f"{record[when][0]:.1f}" for when in ("load_before", "load_after"))
-    short = "" if spent > LONG_SECONDS else " Shorter than two minutes, because the machine was busy."
-    page = (
-        "# Cost of a training, predicted and spent\n\n"
-        f"One pretraining of {record['steps']} steps (64 px, batch 128, encoder 128 wide and 4 deep, "
-        f"{record['masking']} masks) on "
-        f"{record['hardware.processor']}, {record['hardware.threads']} of {record['hardware.cores']} cores; load of "
-        f"the machine {loads} before and after (the training itself is 1 a thread).{short}\n\n"
-        "| | seconds | error |\n|---|---|---|\n"
-        f"| dry run before it | {dry['predicted_seconds']:.1f} | {dry['error']:+.1%} |\n"
-        f"| its own first {own['after_steps']} steps | {own['predicted_seconds']:.1f} | {own['error']:+.1%} |\n"
-        f"| spent | {spent:.1f} | |\n\n"
-        f"{record['tokens']:,.0f} tokens, {record['flops'] / 1e12:.2f} TFLOP "
-        f"({record['flops'] / spent / 1e9:.1f} GFLOP/s), {record['kwh_assumed'] * 1000:.2f} Wh "
-        f"({record['watts_from']}). Highest memory {record['peak_bytes']['predicted'] / 1e6:.0f} MB at the dry run, "
-        f"{record['peak_bytes']['spent'] / 1e6:.0f} MB at the end. The dry run took {dry['took_seconds']:.1f} s; "
-        f"predicting within the run cost {own['cost_seconds']:.2f} s, {own['cost_seconds'] / spent:.2%} of it.\n\n"
-        "One run: an example, not a distribution.\n"
-    )
-    (RESULTS / f"{name}.md").write_text(page)
-    print(page)
+    runs = {name: found for name, found in runs.items() if found}
+    rows, errors = [], []
+    for name, found in runs.items():
+        spent = np.array([one["spent"] for one in found])
+        cells = []
+        for kind in ("dry_run", "own_first_steps"):
+            off = np.array([one[kind] for one in found]) / spent - 1
+            errors += [(kind, error) for error, seconds in zip(off, spent, strict=True) if seconds > LONG_SECONDS]
+            cells.append(", ".join(f"{error:+.1%}" for error in off))
+        loads = ", ".join(f"{one['load'][0]:.1f}-{one['load'][1]:.1f}" for one in found)
+        rows.append(f"| {COMMANDS[name][0]} | {', '.join(f'{s:.0f}' for s in spent)} | {' | '.join(cells)} | {loads} |")
+    says = []
+    for kind, words in (("dry_run", "the dry run"), ("own_first_steps", "the run's own first steps")):
+        off = np.array([error for which, error in errors if which == kind])
+        within = int((abs(off) <= LARGE_ERROR).sum())
+        mean = interval(abs(off), digits=3)
+        says.append(f"{words}: {within} of {len(off)} within {LARGE_ERROR:.0%}, mean absolute error {mean}")
+    assert __doc__ is not None
+    about = " ".join(__doc__.split("\n\n")[2].split())
+    hardware = next(iter(runs.values()))[0]
+    page = [
+        "# Cost of a training, predicted and spent",
+        "",
+        "`OMP_NUM_THREADS=1 python benchmarks/budget.py --cache FOLDER --only NAME...` (then without `--only`)",
+        "",
+        about,
+        "",
+        f"{hardware['hardware.processor']}, {hardware['hardware.threads']} of {hardware['hardware.cores']} cores.",
+        "",
+        "| training | seconds spent | dry run before it | its own first steps | load before-after |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+        f"Of the runs over {LONG_SECONDS / 60:.0f} minutes, by {'; by '.join(says)} (Student's 95 % interval over "
+        "runs).",
+    ]
+    write_atomically(given.out / "budget.json", json.dumps(runs, indent=1) + "\n")
+    write_atomically(given.out / "budget.md", "\n".join(page) + "\n")
+    print("\n".join(page))
 
 
 if __name__ == "__main__":

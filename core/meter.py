@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -153,6 +153,33 @@ def predict(
         save_seconds=saves * one_save,
         learning_bytes=learning_bytes(module),
         peak_bytes=peak,
+        watts=watts,
+        watts_from=source,
+    )
+
+
+def predict_rounds(laps: Sequence[float], *, label: str, rounds: int, learning_bytes: int) -> Budget:
+    """The cost of a training that another library does in like rounds (the trees of a boosting), from its first ones.
+
+    Args:
+        laps: seconds of the rounds so far; the first includes what went before it.
+        label: which training.
+        rounds: of the whole training.
+        learning_bytes: what the training keeps in memory.
+    """
+    cpu = torch.device("cpu")
+    watts, source = power(cpu, ask=False)
+    usual = statistics.median(laps[len(laps) // 4 :])
+    return Budget(
+        label=label,
+        steps=rounds,
+        tokens=None,
+        flops=None,
+        seconds=sum(laps) + (rounds - len(laps)) * usual,
+        step_seconds=usual,
+        save_seconds=0.0,
+        learning_bytes=learning_bytes,
+        peak_bytes=peak_bytes(cpu),
         watts=watts,
         watts_from=source,
     )

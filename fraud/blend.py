@@ -6,11 +6,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unlabeled.fraud.boosting import contributions, fit_lightgbm, from_text, raw_score, to_text, training_curve
+from unlabeled.core.budget import Budget, Spent
+from unlabeled.fraud.boosting import (
+    contributions,
+    fit_lightgbm,
+    from_text,
+    predicted_cost,
+    raw_score,
+    spent_cost,
+    to_text,
+    training_curve,
+)
 
 # With so many labelled frauds both weigh the same. Ten frauds alone lead trees astray where amounts decide
 # (handbook), yet are worth far more than no label where habits do (sparkov); measured on training periods.
 EVEN = 10
+COST = "trees on the labels"
 
 
 class Blend:
@@ -20,6 +31,9 @@ class Blend:
 
     Args:
         seed: fixes LightGBM.
+
+    Attributes:
+        predicted_, spent_: the cost of LightGBM's trees, foretold from the first ones; ``None`` for a loaded model.
     """
 
     def __init__(self, *, seed: int = 0) -> None:
@@ -29,7 +43,10 @@ class Blend:
         """From labelled rows: features (N, P), unsupervised score (N,), labels 0 or 1 (N,)."""
         from sklearn.linear_model import LogisticRegression
 
-        self.booster_: Any = fit_lightgbm(x, y, seed=self.seed)
+        laps: list[float] = []
+        self.booster_: Any = fit_lightgbm(x, y, seed=self.seed, laps=laps)
+        self.predicted_: Budget | None = predicted_cost(laps, shape=x.shape, label=COST)
+        self.spent_: Spent | None = spent_cost(laps, self.predicted_)
         self.curve_ = training_curve(self.booster_, x, y)
         line = LogisticRegression().fit(rarity[:, None], y)
         self.slope_, self.intercept_ = max(float(line.coef_[0, 0]), 0.0), float(line.intercept_[0])
@@ -61,5 +78,6 @@ class Blend:
         made = Blend()
         made.curve_ = [(int(trees), float(loss)) for trees, loss in content["curve"]]
         made.booster_ = from_text(text)
+        made.predicted_ = made.spent_ = None
         made.slope_, made.intercept_, made.share_ = (content[name] for name in ("slope", "intercept", "share"))
         return made

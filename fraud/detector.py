@@ -170,16 +170,8 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         Raises:
             DataError: no labelled fraud, or no labelled genuine payment.
         """
-        self._check_pretrained()
-        known = self._labelled(table, y)
-        rows = np.flatnonzero(known.label >= 0)
+        known, rows = self.labelled_rows(table, y)
         frauds = int((known.label == 1).sum())
-        if not frauds or frauds == len(rows):
-            raise DataError(
-                f"fine-tuning needs labelled frauds and labelled genuine payments, got {frauds} and "
-                f"{len(rows) - frauds}: add labels (1 fraud, 0 genuine), or score without any"
-            )
-        self.plain_.risk = "counterparty" in known.frame and len(rows) >= _FEW_LABELS * len(known)
         plain = self._plain_rows(known, rows)
         columns = plain | self._learnt(known, rows)[0]
         self.feature_names_ = list(columns)
@@ -193,6 +185,23 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
             "labelled_until": float(known.time[rows].max()),
         }
         return self
+
+    def labelled_rows(
+        self, table: pd.DataFrame | Transactions, y: ArrayLike | None = None
+    ) -> tuple[Transactions, NDArray[np.int64]]:
+        """The payments with their labels, and which of them are labelled; from now on plain features are made of labels
+        too if enough are known. As :meth:`finetune`, which begins with it."""
+        self._check_pretrained()
+        known = self._labelled(table, y)
+        rows = np.flatnonzero(known.label >= 0)
+        frauds = int((known.label == 1).sum())
+        if not frauds or frauds == len(rows):
+            raise DataError(
+                f"fine-tuning needs labelled frauds and labelled genuine payments, got {frauds} and "
+                f"{len(rows) - frauds}: add labels (1 fraud, 0 genuine), or score without any"
+            )
+        self.plain_.risk = "counterparty" in known.frame and len(rows) >= _FEW_LABELS * len(known)
+        return known, rows
 
     def fit(self, table: pd.DataFrame | Transactions, y: ArrayLike | None = None) -> "FraudDetector":
         """:meth:`pretrain`, then :meth:`finetune` if there are labels."""

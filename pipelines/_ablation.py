@@ -50,8 +50,11 @@ def folder_beside(out: Path) -> Path:
 
 
 def check_folders(out: Path, *, beside_random: bool) -> None:
-    """Raises a CheckpointError where a model could not be written after the training."""
+    """Raises a CheckpointError where a model could not be written after the training, and says where one will be
+    replaced."""
     check_free(out)
+    if (out / MANIFEST).exists():
+        say(f"{out} holds a model already, which will be replaced once this one is finished")
     if beside_random:
         check_free(folder_beside(out))
 

@@ -81,11 +81,18 @@ def finetune(
     until: Until = None,
     n_frauds: Annotated[int | None, typer.Option(help="Use so many labelled frauds only.", min=1)] = None,
     seed: Seed = 0,
+    dry_run: DryRun = False,
+    price_per_hour: Price = None,
+    watts: Watts = None,
 ) -> Outcome:
     """Learn fraud from labels, many or few, on top of a pretrained model."""
+    from unlabeled.core.budget import Rates
     from unlabeled.pipelines import fraud as job
 
-    return job.finetune(table, model=model, out=out, labels=labels, until=until, n_frauds=n_frauds, seed=seed)
+    return job.finetune(
+        table, model=model, out=out, labels=labels, until=until, n_frauds=n_frauds, seed=seed, dry_run=dry_run,
+        rates=Rates(watts=watts, price_per_hour=price_per_hour),
+    )  # fmt: skip
 
 
 @app.command()

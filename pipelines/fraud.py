@@ -8,11 +8,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unlabeled.core import tracking
-from unlabeled.core.budget import AS_FOUND, Rates
+from unlabeled.core.budget import AS_FOUND, Rates, compare, priced
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.core.report import training_report
+from unlabeled.core.training import WORTH_SAYING
 from unlabeled.fraud.baselines import baseline_scores
+from unlabeled.fraud.cost import finetuning_cost
 from unlabeled.fraud.detector import FraudDetector
 from unlabeled.fraud.history_model import Size
 from unlabeled.fraud.labels import few, from_csv, known_by
@@ -76,7 +78,7 @@ def pretrain(
             pre.costs(detector, known, beside_random=beside_random),
             rates=rates,
             reads=f"{len(known):,} payments; {skip_words(payments)}",
-            left_out="reading the table, plain features, scales and the report; fine-tuning trains no network",
+            left_out="reading the table, plain features, scales, the report, and learning from labels (fraud finetune)",
         )
     run_id = pre.pretrain(
         detector, known, out=out, source=table.name, rates=rates, asked=asked, beside_random=beside_random
@@ -102,8 +104,13 @@ def finetune(
     until: str | None = None,
     n_frauds: int | None = None,
     seed: int = 0,
+    dry_run: bool = False,
+    rates: Rates = AS_FOUND,
 ) -> Outcome:
-    """Learns fraud from labels: of the table's label column, or of a CSV with row id and label."""
+    """Learns fraud from labels: of the table's label column, or of a CSV with row id and label.
+
+    With ``dry_run``, only says what that would cost.
+    """
     detector = FraudDetector.load(model)
     payments = read_as(table, detector.roles_)
     known = payments if until is None else before(payments, until)
@@ -112,7 +119,14 @@ def finetune(
         label, left = _from_csv(labels, known)
     if n_frauds is not None:
         label = few(label, frauds=n_frauds, seed=seed)
-    run_id, comparisons, words = _finetuned(detector, known.with_labels(label), out=out, source=table.name)
+    if dry_run:
+        return cost.dry_run(
+            finetuning_cost(detector, known, label),
+            rates=rates,
+            reads=f"{int((label >= 0).sum()):,} labels of {len(known):,} payments; {skip_words(payments)}",
+            left_out="reading the table, features, the check on later labels (which fits both once more), the report",
+        )
+    run_id, comparisons, words = _finetuned(detector, known.with_labels(label), out=out, source=table.name, rates=rates)
     written = {"model": out, "report": out / "report.html"}
     if left is not None and len(left):
         written["labels left out"] = out.with_name(out.name + "-labels-left-out.csv")
@@ -258,6 +272,7 @@ def _backtest(
         if frauds:
             detector.finetune(past)
             _log_curve(detector, run)
+            _log_cost(detector, run, AS_FOUND)
         model = detector.save(out / "model", run_id=run.run_id, pretraining_run=pretraining)
         ours, why = detector.explained(unseen, history=past)
         everything, part = joined([past, unseen])
@@ -301,7 +316,7 @@ def _backtest(
 
 
 def _finetuned(
-    detector: FraudDetector, known: Transactions, *, out: Path, source: str
+    detector: FraudDetector, known: Transactions, *, out: Path, source: str, rates: Rates
 ) -> tuple[str, list[Comparison], str]:
     """The run, and how the later labels were ranked by what the earlier ones taught, beside the baselines."""
     pretraining = detector.manifest_.get("pretraining_run") or detector.manifest_.get("run_id")
@@ -311,6 +326,7 @@ def _finetuned(
         run.tags({"data.fingerprint": known.fingerprint()})
         detector.finetune(known)
         _log_curve(detector, run)
+        _log_cost(detector, run, rates)
         comparisons, words = checked(detector, known)
         run.metrics({"labelled_frauds": frauds, "labelled_genuine": genuine})
         detector.manifest_ |= {"run_id": run.run_id, "pretraining_run": pretraining}
@@ -344,6 +360,18 @@ def _log_curve(detector: FraudDetector, run: tracking.Run) -> None:
     assert detector.fitted_ is not None
     for trees, value in detector.fitted_.curve_:
         run.metrics({CURVE: value}, trees)
+
+
+def _log_cost(detector: FraudDetector, run: tracking.Run, rates: Rates) -> None:
+    """What the trees were foretold to cost, and did."""
+    assert detector.fitted_ is not None
+    predicted, spent = detector.fitted_.predicted_, detector.fitted_.spent_
+    assert predicted is not None
+    assert spent is not None
+    compared = compare(predicted, spent)
+    priced(run.metrics, rates)({**predicted.metrics(), **spent.metrics(), "budget.error": compared.error}, spent.steps)
+    if spent.seconds >= WORTH_SAYING:
+        say(compared.line)
 
 
 def _sentence(text: str) -> str:

@@ -56,6 +56,17 @@ def batches() -> Batches:
     return Batches(IMAGES, batch_size=8, seed=1)
 
 
+def test_rounds_by_hand() -> None:
+    """The first lap has a start-up in it and is paid once; the slow quarter at the start is not taken for the rest."""
+    foretold = meter.predict_rounds(
+        [9.0, 3.0, 2.0, 1.0, 2.0, 4.0, 2.0, 2.0], label="trees", rounds=108, learning_bytes=7
+    )
+    assert foretold.step_seconds == 2.0
+    assert foretold.seconds == 25.0 + 100 * 2.0
+    assert (foretold.steps, foretold.learning_bytes, foretold.save_seconds) == (108, 7, 0.0)
+    assert (foretold.flops, foretold.tokens) == (None, None)
+
+
 def weights(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in module.state_dict().items()}
 

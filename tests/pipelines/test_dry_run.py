@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from unlabeled.core import meter
-from unlabeled.fraud import simulate
+from unlabeled.fraud import FraudDetector, Size, simulate
 from unlabeled.medical import PneumoniaModel, read_images
 from unlabeled.medical import simulate as radiographs
 from unlabeled.pipelines import cli
@@ -36,6 +36,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     PneumoniaModel(**small, pretrain_epochs=1).pretrain(read_images(archive.images, size=32)).save(folder / "base")
     table = simulate(customers=25, merchants=24, weeks=6, stolen=12, terminals=2, seed=3)
     table.to_csv(folder / "payments.csv", index=False)
+    size = Size(dim=16, depth=1, heads=2, length=16, steps=5, batch_size=8)
+    FraudDetector(size=size).pretrain(table).save(folder / "payments-base")
     plan = machines.Plan(days=16, every_h=3, fault_days=5)
     for machine in machines.fleet(healthy=1, failing=1, seed=1, plan=plan):
         machines.write(machine, folder / "plant")
@@ -106,6 +108,32 @@ def test_fine_tuning_has_a_budget_of_its_own(at_data: Path, tmp_path: Path, caps
     assert ours["save_seconds"] == 0  # fine-tuning keeps no states
     assert scratch["label"] == "same network from scratch, for the comparison"
     assert scratch["seconds"] == ours["seconds"]
+
+
+def test_learning_fraud_from_labels_has_one_too_and_keeps_to_it(
+    at_data: Path, in_tmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.chdir(at_data)
+    before = contents(at_data)
+    given = ["fraud", "finetune", str(at_data / "payments.csv"), "--model", str(at_data / "payments-base")]
+    dry = result(capsys, *given, "--dry-run", "--price-per-hour", "3600")
+    ours, plain = dry["budgets"]
+    assert contents(at_data) == before
+    assert (ours["steps"], plain["steps"]) == (300, 300)
+    assert ours["money"] == pytest.approx(ours["seconds"])
+    monkeypatch.chdir(in_tmp)
+    done = result(capsys, *given, "--price-per-hour", "3600")
+    model = FraudDetector.load(in_tmp / "fraud-model")
+    labels = done["frauds"] + done["genuine"]
+    # One byte a value, of every label: what is measured in the dry run has the size of what is trained on.
+    assert ours["learning_bytes"] == labels * len(model.feature_names_) > plain["learning_bytes"]
+    stored = MlflowClient(f"sqlite:///{in_tmp}/mlflow.db").get_run(done["run_id"]).data.metrics
+    predicted, spent = stored["budget.predicted_seconds"], stored["budget.spent_seconds"]
+    assert predicted > 0
+    assert stored["budget.error"] == pytest.approx(predicted / spent - 1)
+    assert stored["budget.spent_money"] == pytest.approx(spent)
 
 
 def test_the_terminal_says_what_is_assumed_and_what_is_left_out(
