@@ -129,14 +129,15 @@ def watch_figure(section: Section, curves: Mapping[str, Sequence[tuple[int, floa
     if not (found["effective rank"] and found["deviation"]):
         return
     found = {title: some for title, some in found.items() if some}
-    figure, axes = new_figure(height=2.6, columns=len(found))
+    lines = max(map(len, found.values()))
+    figure, axes = new_figure(height=2.6 + 0.2 * (lines if lines > 1 else 0), columns=len(found))
     for axis, (title, some) in zip(axes, found.items(), strict=True):
         for name, points in some.items():
-            label = name.removeprefix("watch.").replace("_", " ") if title == "probes" else name
+            label = _of_watch(name, ends[title])
             axis.plot([step for step, _ in points], [value for _, value in points], marker=".", label=label)
         axis.set(xlabel="step", ylabel=title, ylim=(None if title == "probes" else 0, None))
-        if len(some) > 1 and title != "deviation":
-            axis.legend(frameon=False)
+        if len(some) > 1:  # below, where it hides no point
+            axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.22))
     says = (
         "Whether the embeddings of a fixed sample tell its rows apart: how many directions they use (1: collapsed), "
         "and how far they spread over the sphere (0: collapsed). A dip at first is usual: what all rows share is "
@@ -148,6 +149,18 @@ def watch_figure(section: Section, curves: Mapping[str, Sequence[tuple[int, floa
             "neighbours, and area under the ROC curve of a linear model, each row judged by all others."
         )
     section.figure(figure, says)
+
+
+def losses(curves: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str, Sequence[tuple[int, float]]]:
+    """The curves of what a task measures, less those that watch over the training."""
+    return {name: points for name, points in curves.items() if "watch." not in name and "gradient_norm" not in name}
+
+
+def _of_watch(name: str, measures: Sequence[str]) -> str:
+    """``cards: watch.linear_probe`` -> ``cards, linear probe``; where the axis names the measure, ``cards``."""
+    before, _, measure = name.partition("watch.")
+    parts = [before.strip(" :."), *([measure.replace("_", " ")] if len(measures) > 1 or not before else [])]
+    return ", ".join(part for part in parts if part)
 
 
 def training_report(
@@ -168,8 +181,8 @@ def training_report(
     report = Report(title, subtitle, Verdict(says), facts=facts, synthetic=synthetic, run_id=run_id)
     if curves:
         learning = report.section("How it learnt")
-        losses = {name: points for name, points in curves.items() if "watch." not in name}
-        learning.figure(plot_curves(losses), f"Training loss by step: {' and '.join(losses)}")
+        shown = losses(curves)
+        learning.figure(plot_curves(shown), f"Training loss by step: {' and '.join(shown)}")
         watch_figure(learning, curves)
         learning.note(
             "A falling loss says that the task is being learnt, not that a detector built on it is any good: "

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core.evaluation import Estimate
-from unlabeled.core.report import Report, Section, Tone, Verdict, plot_curves, watch_figure
+from unlabeled.core.report import Report, Section, Tone, Verdict, losses, plot_curves, watch_figure
 from unlabeled.medical import _figures as figures
 from unlabeled.medical._decisions import Decisions
 from unlabeled.medical._finetuning import Decision
@@ -200,7 +200,7 @@ def pretraining_report(
             ``None`` for a task that fills nothing in.
     """
     facts = model.pretraining_ or {}
-    curves = {name: curve for name, curve in facts["curves"].items() if not name.startswith("watch")}
+    curves = losses(facts["curves"])
     started = "" if model.start_ is None else f", starting from the encoder of {model.start_.name}"
     text = f"Pretrained on {facts['images']:,} pictures without labels{started}."
     tone: Tone = "plain"

@@ -1,7 +1,9 @@
 import re
 from pathlib import Path
 
-from unlabeled.core.report import Report, Verdict, new_figure, plot_curves, training_report, watch_figure
+import pytest
+
+from unlabeled.core.report import Report, Verdict, _of_watch, new_figure, plot_curves, training_report, watch_figure
 
 
 def a_report() -> Report:
@@ -74,13 +76,29 @@ def test_the_page_of_a_training_warns_that_a_falling_loss_proves_nothing() -> No
 
 def test_what_a_watch_saw_is_shown_apart_from_the_losses() -> None:
     curves = {"loss": [(1, 2.0)], "watch.effective_rank": [(0, 3.0)], "watch.deviation": [(0, 0.5)]}
+    curves["gradient_norm"] = [(1, 7.0)]  # of another kind than a loss: it is tracked, and not drawn beside it
     page = training_report(
         title="t", subtitle="s", says="v", facts={}, curves=curves, made_of={}, synthetic=False, run_id="r"
     )
     watched = page.html()
     assert watched.count("<img") == 2
-    assert "Training loss by step: loss" in watched
+    assert "Training loss by step: loss<" in watched
     assert "tell its rows apart" in watched
     section = a_report().section("Nothing was watched")
     watch_figure(section, {"loss": [(1, 2.0)]})
     assert section.parts == []
+
+
+@pytest.mark.parametrize(
+    ("curve", "measures", "label"),
+    [
+        ("watch.linear_probe", ("nearest_neighbours", "linear_probe"), "linear probe"),
+        ("cards: watch.linear_probe", ("nearest_neighbours", "linear_probe"), "cards, linear probe"),
+        ("machines.watch.effective_rank", ("effective_rank",), "machines"),
+        ("watch.effective_rank", ("effective_rank",), "effective rank"),
+    ],
+)
+def test_a_watched_curve_is_called_by_what_tells_it_from_its_neighbours(
+    curve: str, measures: tuple[str, ...], label: str
+) -> None:
+    assert _of_watch(curve, measures) == label
