@@ -159,7 +159,8 @@ class _Record:
         """Takes up what is done; where nothing is yet, another plan may begin."""
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
-            self.stages, before = found["stages"], found["plan"]
+            # A run that an earlier version began knows nothing of choices that came later: it took their defaults.
+            self.stages, before = found["stages"], {**vars(Plan()), **found["plan"]}
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self.path} is damaged ({error}): name another folder with --out") from None
         differ = [f"{k} was {before.get(k)!r}, is {v!r}" for k, v in self.plan.items() if before.get(k) != v]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,13 @@ def test_another_plan_or_another_folder_is_refused(export: simulate.Simulated, i
     record.stage("intake", lambda: Outcome(headline="taken in"))
     with pytest.raises(DataError, match=r"another plan \(.*folder and labels was 'x'"):
         job.run(export.images, labels=export.labels, out=in_tmp / "r", plan=PLAN)
+    # Begun by a version that knew of fewer choices: what they were is what they are without being chosen.
+    older = json.loads((in_tmp / "r" / "run.json").read_text())
+    del older["plan"]["self_training"]
+    (in_tmp / "r" / "run.json").write_text(json.dumps(older))
+    assert list(job._Record(in_tmp / "r", {**vars(PLAN), "folder and labels": "x"}).stages) == ["intake"]
+    with pytest.raises(DataError, match="self_training was False, is True"):
+        job._Record(in_tmp / "r", {**vars(replace(PLAN, self_training=True)), "folder and labels": "x"})
     (in_tmp / "r" / "run.json").write_text("{")
     with pytest.raises(DataError, match="is damaged"):
         job.run(export.images, labels=export.labels, out=in_tmp / "r", plan=PLAN)
