@@ -98,6 +98,9 @@ def of_both(view: Callable[[float], View], ratio: float, *, raw: bool, unit: Any
         return VICReg(DIM, view=view(1.0), invariance=weight, variance=weight, covariance=1.0, seed=seed)
 
     return {
+        "masked: target standardised": Setting(
+            values=(0.0, 1.0), default=float(not raw), make=lambda t, yes, seed: masked(t, ratio, seed, raw=not yes)
+        ),
         "masked: width of the decoder": Setting(
             values=(16, 32, 64), default=32, make=lambda t, width, seed: decoder(width, t, ratio, seed, raw=raw)
         ),

@@ -1,4 +1,8 @@
-"""Which weights of a pretrained backbone few labels may change: all, a low-rank part of each map, or none."""
+"""Which weights of a pretrained backbone few labels may change: all, a low-rank part of each map, or none.
+
+PyTorch's own parametrisation carries the adapters: peft would bring transformers and accelerate along, into which our
+encoder would have to be dressed, for a dozen lines.
+"""
 
 from typing import Literal, get_args
 

@@ -51,9 +51,9 @@ class AdaptiveMask(Mask):
         ratio: share hidden at first and at last.
         strength: 0 ignores the memory. On radiographs and on vibration 0, 0.5 and 1 could not be told apart
             (benchmarks/results/settings.md).
-        spread: 0 hides as much of every sequence.
-        momentum: of the memory.
-        warmup: looks before the memory counts.
+        spread: 0 hides as much of every sequence. Not measured, as neither are
+        momentum: of the memory,
+        warmup: looks before the memory counts,
         floor: share of the early error at which the last ratio is reached.
         prior, seed: see :class:`Mask`.
     """
@@ -172,8 +172,10 @@ class SalientMask(Mask):
 
     Args:
         active: share of the tokens that take part.
-        chance: share of those that is drawn at random. The more the better: on radiographs a probe found 0.83 with 0.2,
-            0.86 with 0.5 and 0.93 with 1 after the same short training (benchmarks/results/frontier.md).
+        chance: share of those that is drawn at random. On radiographs, after the same short training, a probe found
+            0.83 with 0.2, 0.86 with 0.5 and 0.93 with 1 (benchmarks/results/frontier.md), after a longer one 0.945 with
+            0.5 and 0.949 with 1, within chance (frontier-long.md). Other kinds of salience and other shares of tokens
+            that take part were not measured.
         ratio: share of those that is hidden.
         salience: what counts as holding something.
         prior, seed: see :class:`Mask`; multiplies the salience.

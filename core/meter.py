@@ -158,7 +158,7 @@ def predict(
     )
 
 
-def predict_rounds(laps: Sequence[float], *, label: str, rounds: int, learning_bytes: int) -> Budget:
+def predict_rounds(laps: Sequence[float], *, label: str, rounds: int, learning_bytes: int, threads: int) -> Budget:
     """The cost of a training that another library does in like rounds (the trees of a boosting), from its first ones.
 
     Args:
@@ -166,9 +166,10 @@ def predict_rounds(laps: Sequence[float], *, label: str, rounds: int, learning_b
         label: which training.
         rounds: of the whole training.
         learning_bytes: what the training keeps in memory.
+        threads: that it keeps busy.
     """
     cpu = torch.device("cpu")
-    watts, source = power(cpu, ask=False)
+    watts, source = power(cpu, threads=threads)
     usual = statistics.median(laps[len(laps) // 4 :])
     return Budget(
         label=label,
@@ -228,6 +229,10 @@ def flops_of(module: nn.Module, batch: tuple[Tensor, ...]) -> int:
 
 def tokens_of(module: nn.Module, batch: tuple[Tensor, ...]) -> int | None:
     """Tokens that the module's tokenizer makes of one batch, without padding; ``None`` where it has none."""
+    tasks = getattr(module, "tasks", None)
+    if isinstance(tasks, nn.ModuleDict):  # several kinds of data, with a batch each
+        found = [tokens_of(task, (part,)) for task, part in zip(tasks.values(), batch, strict=True)]
+        return None if None in found else sum(tokens for tokens in found if tokens is not None)
     backbone = getattr(module, "backbone", None)
     if not isinstance(backbone, Backbone):
         return None
@@ -262,14 +267,15 @@ def peak_bytes(device: torch.device) -> int | None:
     return highest if sys.platform == "darwin" else highest * 1024
 
 
-def power(device: torch.device, world: int = 1, *, ask: bool = True) -> tuple[float, str]:
-    """Watts while training, and where the number comes from: the card itself, if asked, or an assumption."""
+def power(device: torch.device, world: int = 1, *, ask: bool = True, threads: int | None = None) -> tuple[float, str]:
+    """Watts while training, and where the number comes from: the card itself, if asked, or an assumption, on a
+    processor about so many ``threads`` (PyTorch's by default)."""
     if device.type == "cuda":
         drawn = _drawn(device) if ask else None
         if drawn is not None:
             return drawn * world, "measured by nvidia-smi, the cards alone"
         return CARD_WATTS * world, f"an assumption: {CARD_WATTS:.0f} W a card"
-    threads = torch.get_num_threads()
+    threads = threads or torch.get_num_threads()
     return (
         CORE_WATTS * threads * world,
         f"an assumption: {CORE_WATTS:.0f} W for each of {threads * world} cores at work",

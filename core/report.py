@@ -3,7 +3,7 @@
 import base64
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -18,8 +18,6 @@ Tone = Literal["good", "bad", "flat", "plain"]
 
 # Colour-blind safe (Okabe and Ito, 2008): ours first, then baselines.
 OURS, OTHERS, ALARM = "#0072B2", ("#E69F00", "#7f7f7f", "#CC79A7", "#009E73"), "#D55E00"
-
-_PROBES = ("watch.nearest_neighbours", "watch.linear_probe")
 
 
 class Verdict(NamedTuple):
@@ -124,8 +122,15 @@ def new_figure(
 def watch_figure(section: Section, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
     """What a watch over the training saw, if there was one: effective rank and deviation by step, and what probes
     told from labels that were looked at."""
-    ends = {"effective rank": ("effective_rank",), "deviation": ("deviation",), "probes": _PROBES}
-    found = {title: {n: c for n, c in curves.items() if n.endswith(end)} for title, end in ends.items()}
+    measures = {
+        "effective rank": ("effective_rank", "projected_rank"),
+        "deviation": ("deviation", "projected_deviation"),
+        "probes": ("nearest_neighbours", "linear_probe"),
+    }
+    found = {
+        title: {name: curve for name, curve in curves.items() if name.partition("watch.")[2] in of}
+        for title, of in measures.items()
+    }
     if not (found["effective rank"] and found["deviation"]):
         return
     found = {title: some for title, some in found.items() if some}
@@ -133,7 +138,7 @@ def watch_figure(section: Section, curves: Mapping[str, Sequence[tuple[int, floa
     figure, axes = new_figure(height=2.6 + 0.2 * (lines if lines > 1 else 0), columns=len(found))
     for axis, (title, some) in zip(axes, found.items(), strict=True):
         for name, points in some.items():
-            label = _of_watch(name, ends[title])
+            label = _of_watch(name, some)
             axis.plot([step for step, _ in points], [value for _, value in points], marker=".", label=label)
         axis.set(xlabel="step", ylabel=title, ylim=(None if title == "probes" else 0, None))
         if len(some) > 1:  # below, where it hides no point
@@ -146,7 +151,9 @@ def watch_figure(section: Section, curves: Mapping[str, Sequence[tuple[int, floa
     if "probes" in found:
         says += (
             " The probes say what the features tell about labels that are not learnt from: accuracy of nearest "
-            "neighbours, and area under the ROC curve of a linear model, each row judged by all others."
+            "neighbours, and of a linear model the area under the ROC curve (its accuracy where there are more than "
+            "two labels), each row judged by all others. Where those are of the same machine or card, that is easier "
+            "than it will be."
         )
     section.figure(figure, says)
 
@@ -156,10 +163,12 @@ def losses(curves: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str, Seque
     return {name: points for name, points in curves.items() if "watch." not in name and "gradient_norm" not in name}
 
 
-def _of_watch(name: str, measures: Sequence[str]) -> str:
-    """``cards: watch.linear_probe`` -> ``cards, linear probe``; where the axis names the measure, ``cards``."""
+def _of_watch(name: str, beside: Collection[str]) -> str:
+    """``cards: watch.linear_probe`` -> ``cards, linear probe``; where all curves ``beside`` are of one measure, which
+    the axis names, ``cards``."""
     before, _, measure = name.partition("watch.")
-    parts = [before.strip(" :."), *([measure.replace("_", " ")] if len(measures) > 1 or not before else [])]
+    several = len({other.partition("watch.")[2] for other in beside}) > 1
+    parts = [before.strip(" :."), *([measure.replace("_", " ")] if several or not before else [])]
     return ", ".join(part for part in parts if part)
 
 

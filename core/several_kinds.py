@@ -180,7 +180,7 @@ class WatchOfKinds(Watch):
             for name, value in watch.look(_of(module, kind)).items()
         }
 
-    def rhythm(self, *, steps: int, batch_size: int, checkpoint_every: int, share: float = 0.02) -> int:
+    def rhythm(self, *, steps: int, batch_size: int, checkpoint_every: int, share: float | None = None) -> int:
         each = batch_size // len(self.watches)
         return max(
             watch.rhythm(steps=steps, batch_size=each, checkpoint_every=checkpoint_every, share=share)

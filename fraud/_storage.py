@@ -72,6 +72,7 @@ def load(cls: "type[FraudDetector]", folder: str | Path) -> "FraudDetector":
     if content["feature_names"] is not None:
         made.fitted_ = Blend.from_saved(content["blend"], (Path(folder) / _MODEL_FILE).read_text(encoding="utf-8"))
         made.baseline_ = LightGBM(seed=made.random_state)
+        made.baseline_.cost_ = None
         made.baseline_.booster_ = from_text((Path(folder) / _BASELINE_FILE).read_text(encoding="utf-8"))
         made.feature_names_ = content["feature_names"]
     made.manifest_ = {name: content[name] for name in _LASTING if name in content}

@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 from unlabeled.core.budget import Budget, Spent
 from unlabeled.fraud.boosting import (
     contributions,
-    fit_lightgbm,
     from_text,
-    predicted_cost,
     raw_score,
-    spent_cost,
+    timed,
     to_text,
     training_curve,
 )
@@ -33,7 +31,7 @@ class Blend:
         seed: fixes LightGBM.
 
     Attributes:
-        predicted_, spent_: the cost of LightGBM's trees, foretold from the first ones; ``None`` for a loaded model.
+        cost_: of LightGBM's trees, foretold from the first ones, and spent; ``None`` for a loaded model.
     """
 
     def __init__(self, *, seed: int = 0) -> None:
@@ -43,10 +41,9 @@ class Blend:
         """From labelled rows: features (N, P), unsupervised score (N,), labels 0 or 1 (N,)."""
         from sklearn.linear_model import LogisticRegression
 
-        laps: list[float] = []
-        self.booster_: Any = fit_lightgbm(x, y, seed=self.seed, laps=laps)
-        self.predicted_: Budget | None = predicted_cost(laps, shape=x.shape, label=COST)
-        self.spent_: Spent | None = spent_cost(laps, self.predicted_)
+        booster, predicted, spent = timed(x, y, seed=self.seed, label=COST)
+        self.booster_: Any = booster
+        self.cost_: tuple[Budget, Spent] | None = (predicted, spent)
         self.curve_ = training_curve(self.booster_, x, y)
         line = LogisticRegression().fit(rarity[:, None], y)
         self.slope_, self.intercept_ = max(float(line.coef_[0, 0]), 0.0), float(line.intercept_[0])
@@ -78,6 +75,6 @@ class Blend:
         made = Blend()
         made.curve_ = [(int(trees), float(loss)) for trees, loss in content["curve"]]
         made.booster_ = from_text(text)
-        made.predicted_ = made.spent_ = None
+        made.cost_ = None
         made.slope_, made.intercept_, made.share_ = (content[name] for name in ("slope", "intercept", "share"))
         return made

@@ -51,16 +51,21 @@ def fit_lightgbm(
     return lightgbm.train({**SETTINGS, "seed": seed}, data, num_boost_round=rounds, callbacks=watched)
 
 
+def timed(x: NDArray[np.float32], y: NDArray, *, seed: int, label: str) -> tuple[Any, Budget, Spent]:
+    """:func:`fit_lightgbm`, what it would cost as far as its first trees told, and what it did."""
+    laps: list[float] = []
+    booster = fit_lightgbm(x, y, seed=seed, laps=laps)
+    predicted = predicted_cost(laps, shape=x.shape, label=label)
+    cpu = torch.device("cpu")
+    spent = measure(label, steps=len(laps), seconds=sum(laps), predicted=predicted, device=cpu)
+    return booster, predicted, spent
+
+
 def predicted_cost(laps: Sequence[float], *, shape: tuple[int, int], label: str) -> Budget:
     """The cost of all trees on a matrix of this shape, from its first :data:`MEASURED`; LightGBM keeps one byte a
     value."""
-    return predict_rounds(laps[:MEASURED], label=label, rounds=ROUNDS, learning_bytes=shape[0] * shape[1])
-
-
-def spent_cost(laps: Sequence[float], predicted: Budget) -> Spent:
-    """What all trees took."""
-    cpu = torch.device("cpu")
-    return measure(predicted.label, steps=len(laps), seconds=sum(laps), predicted=predicted, device=cpu)
+    memory, threads = shape[0] * shape[1], SETTINGS["num_threads"]
+    return predict_rounds(laps[:MEASURED], label=label, rounds=ROUNDS, learning_bytes=memory, threads=threads)
 
 
 def training_curve(booster: Any, x: NDArray[np.float32], y: NDArray, *, every: int = 20) -> list[tuple[int, float]]:

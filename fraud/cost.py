@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from unlabeled.core.budget import Budget
+from unlabeled.fraud.baselines import COMPARISON
 from unlabeled.fraud.blend import COST
 from unlabeled.fraud.boosting import MEASURED, fit_lightgbm, predicted_cost
 from unlabeled.fraud.detector import FraudDetector
@@ -35,7 +36,7 @@ def finetuning_cost(
     columns, _ = trial.features(known, rows[some])
     plain = stacked({name: columns[name] for name in trial.plain_columns(known)})
     found = []
-    for x, name in ((stacked(columns), COST), (plain, "LightGBM on plain features, for the comparison")):
+    for x, name in ((stacked(columns), COST), (plain, COMPARISON)):
         many = np.tile(x, (times, 1))[: len(rows)]
         laps: list[float] = []
         fit_lightgbm(many, label, seed=detector.random_state, rounds=MEASURED, laps=laps)

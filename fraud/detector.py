@@ -24,7 +24,7 @@ from unlabeled.fraud.history_model import HistoryModel, Reading, Size
 from unlabeled.fraud.measures import within_budget
 from unlabeled.fraud.readers import DAY, Transactions, joined, transactions
 from unlabeled.fraud.roles import Roles
-from unlabeled.fraud.tasks import Masking, Task, check_names
+from unlabeled.fraud.tasks import Masking, check_names
 from unlabeled.fraud.unsupervised import Unsupervised
 
 Log = Callable[[dict[str, float], int], None]
@@ -72,7 +72,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         *,
         roles: Roles | None = None,
         size: Size | None = None,
-        task: Task = "events",
+        task: str = "events",
         masking: Masking = "random",
         embedding: int = 32,
         label_delay_days: float = 7.0,

@@ -33,7 +33,7 @@ from unlabeled.core.views import HistorySlice
 from unlabeled.fraud.fields import WHEN, FieldCodes, Part
 from unlabeled.fraud.histories import Groups, gather, last_before, running_mean, windows_for, with_previous
 from unlabeled.fraud.readers import DAY, Transactions
-from unlabeled.fraud.tasks import COMPARING, Masking, Task, build_task, check_names, event_modelling, importance
+from unlabeled.fraud.tasks import COMPARING, Masking, build_task, check_names, event_modelling, importance
 
 KIND = "fraud.HistoryModel"
 Floats = NDArray[np.float32]
@@ -106,11 +106,11 @@ class HistoryModel:
     """
 
     def __init__(
-        self, part: Part | None, *, size: Size, task: Task = "events", masking: Masking = "random", seed: int
+        self, part: Part | None, *, size: Size, task: str = "events", masking: Masking = "random", seed: int
     ) -> None:
         check_names(task=task, masking=masking)
         self.part, self.size, self.seed = part, size, seed
-        self.task: Task = "events" if part is None else task
+        self.task: str = "events" if part is None else task
         self.masking: Masking = "random" if part is None and masking == "run" else masking
         self.fields = FieldCodes(part)
 
@@ -149,9 +149,9 @@ class HistoryModel:
             "task": self.task,
             "masking": self.masking,
         }
-        watch = self._watch(batches)
+        known = None
         if asked is not None:
-            watch = self._asking(part, asked[training])
+            known = self._known(part, asked[training])
             describe["looked at"] = fingerprint.of_array(asked)
         history = None if state is None else self._finished(state / f"{self.name}-done", describe)
         if history is not None:
@@ -163,7 +163,7 @@ class HistoryModel:
             seed=derive(self.seed, self.part or "alone"),
             state=None if state is None else state / self.name,
             describe=describe,
-            watch=watch,
+            watch=self._watch(batches, known),
             log=log,
             label=label,
         )
@@ -210,12 +210,12 @@ class HistoryModel:
             )
         return TrainingSettings(steps=steps, lr=self.size.lr, device="cpu", log_every=20, checkpoint_every=50)
 
-    def _watch(self, batches: Batches) -> Watch | None:
+    def _watch(self, batches: Batches, known: tuple[Tensor, NDArray[np.int8]] | None) -> Watch | None:
         # Half as many where each is read twice: a look costs the same, and there are as many.
-        return Watch.over(batches, rows=64 if self.part is None else 32, view=self._view)
+        return Watch.over(batches, rows=64 if self.part is None else 32, view=self._view, asked=known)
 
-    def _asking(self, part: Transactions, asked: NDArray[np.int8]) -> Watch:
-        """A watch over some histories that end with a payment of which it is known what it is."""
+    def _known(self, part: Transactions, asked: NDArray[np.int8]) -> tuple[Tensor, NDArray[np.int8]]:
+        """Some histories that end with a payment of which it is known what it is, and that."""
         rows = looked_at(asked, asked >= 0, rows="payments", seed=self.seed)
         groups = self._groups(part)
         codes = self.fields.codes(part, groups)
@@ -224,7 +224,7 @@ class HistoryModel:
         else:
             plan = windows_for(groups, rows, length=self.size.length)
             histories = gather(codes, groups, start=plan.start[plan.window], size=plan.offset + 1)
-        return Watch.asking(torch.from_numpy(histories), asked[rows], view=self._view, seed=self.seed)
+        return torch.from_numpy(histories), asked[rows]
 
     @property
     def _view(self) -> HistorySlice | None:

@@ -61,10 +61,10 @@ def onnx(model: "PneumoniaModel", *, names: Sequence[str]) -> str:
         lines += [_session("encoder"), 'features = encoder.run(["features"], {"batch": standardised(pictures)})[0]']
     if model.decision_ is not None:
         text += (
-            " `classifier.onnx` gives `probability` (N,) of pneumonia where it is as frequent as among the labels. At "
-            f"or above {model.decision_.threshold:.6f} a picture is called pneumonia; at or above "
-            f"{model.decision_.sensitive_threshold:.6f}, 95 % of pneumonia was found on held-out pictures. Thresholds "
-            "do not carry over to another hospital."
+            f" `classifier.onnx` gives `probability` (N,) of {model.finding} where it is as frequent as among the "
+            f"labels. At or above {model.decision_.threshold:.6f} a picture is called {model.finding}; at or above "
+            f"{model.decision_.sensitive_threshold:.6f}, 95 % of {model.finding} was found on held-out pictures. "
+            "Thresholds do not carry over to another hospital."
         )
         lines += [
             _session("classifier"),

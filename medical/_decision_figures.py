@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 THRESHOLDS = np.linspace(0.05, 0.95, 91)
 
 
-def precision_recall(labels: NDArray[np.int64], methods: Mapping[str, Scored]) -> "Figure":
-    """Share of the calls that are right against the share of pneumonia found."""
+def precision_recall(labels: NDArray[np.int64], methods: Mapping[str, Scored], finding: str) -> "Figure":
+    """Share of the calls that are right against the share of the ill found."""
     from sklearn.metrics import precision_recall_curve
 
     figure, axis = new_figure(width=5.2, height=4.0)
@@ -25,19 +25,19 @@ def precision_recall(labels: NDArray[np.int64], methods: Mapping[str, Scored]) -
         precision, recall, _ = precision_recall_curve(labels, scored.probability)
         axis.step(recall, precision, where="post", color=colour, label=name, linewidth=2 if colour == OURS else 1.3)
     axis.axhline(labels.mean(), linestyle=":", color="#999999", linewidth=1, label="calling everybody ill")
-    axis.set(xlabel="pneumonia found (recall)", ylabel="calls that are right (precision)", ylim=(0, 1.02))
+    axis.set(xlabel=f"{finding} found (recall)", ylabel="calls that are right (precision)", ylim=(0, 1.02))
     axis.legend(frameon=False, loc="lower left")
     return figure
 
 
-def calibration_stages(labels: NDArray[np.int64], stages: Mapping[str, NDArray[np.float64]]) -> "Figure":
+def calibration_stages(labels: NDArray[np.int64], stages: Mapping[str, NDArray[np.float64]], finding: str) -> "Figure":
     """Stated probability against frequency in fifths, by stage of the calibration."""
     figure, axis = new_figure(width=5.2, height=4.0)
     for (name, p), colour in zip(stages.items(), (OTHERS[1], OURS, OTHERS[0]), strict=True):
         groups = [g for g in np.array_split(np.argsort(p, kind="stable"), 5) if len(g)]
         axis.plot([p[g].mean() for g in groups], [labels[g].mean() for g in groups], "o-", color=colour, label=name)
     axis.plot([0, 1], [0, 1], ":", color="#999999", linewidth=1)
-    axis.set(xlabel="stated probability", ylabel="share with pneumonia", xlim=(0, 1), ylim=(0, 1))
+    axis.set(xlabel="stated probability", ylabel=f"share with {finding}", xlim=(0, 1), ylim=(0, 1))
     axis.legend(frameon=False)
     return figure
 
@@ -57,12 +57,12 @@ def decision_curve(labels: NDArray[np.int64], methods: Mapping[str, Scored]) -> 
     return figure
 
 
-def abstention(rows: list[tuple[float, float, float, float]]) -> "Figure":
-    """Rows of (stated rate, wrong with pneumonia, wrong without, referred)."""
+def abstention(rows: list[tuple[float, float, float, float]], finding: str) -> "Figure":
+    """Rows of (stated rate, wrong with the finding, wrong without, referred)."""
     stated, missed, alarmed, referred = np.array(rows).T
     figure, (left, right) = new_figure(height=3.0, columns=2)
-    left.plot(stated, missed, "o-", color=OURS, label="of pneumonia, called free of it")
-    left.plot(stated, alarmed, "o-", color=OTHERS[0], label="of no pneumonia, called ill")
+    left.plot(stated, missed, "o-", color=OURS, label=f"of {finding}, called free of it")
+    left.plot(stated, alarmed, "o-", color=OTHERS[0], label=f"of no {finding}, called ill")
     left.plot(stated, stated, ":", color="#999999", label="as stated")
     left.set(xlabel="stated error rate", ylabel="share called wrongly")
     left.legend(frameon=False)

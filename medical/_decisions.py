@@ -18,14 +18,13 @@ from unlabeled.core.errors import DataError
 from unlabeled.core.operating import OperatingPoint, operating_point
 from unlabeled.core.prevalence import Prevalence
 from unlabeled.medical._novelty import CANNOT, Outlying
-from unlabeled.medical.images import ImageSet
+from unlabeled.medical.images import PNEUMONIA, ImageSet
 from unlabeled.medical.model import PneumoniaModel
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PNEUMONIA, NONE, REFER = "pneumonia", "no pneumonia", "refer"
-CALLED = {1: PNEUMONIA, 0: NONE, -1: REFER}
+REFER = "refer"
 UNCERTAIN, STRANGE = "uncertain", "out of distribution"
 # Log odds are compared to so many decimals: the last bits depend on what else is scored at once.
 DECIMALS = 4
@@ -38,7 +37,7 @@ class Stated:
     Attributes:
         sensitivity: of the operating point, above 0 and at most 1.
         error_rate: share of wrong calls among the pictures of a class, above which the rest is referred.
-        prevalence: share of pneumonia where the pictures come from; ``estimate`` finds it from their scores,
+        prevalence: share with the finding where the pictures come from; ``estimate`` finds it from their scores,
             ``None``: as among the labels.
         assured: lower the threshold until even the lower bound of the sensitivity is at the target.
         adapt: bring the scores of pictures of another source back to where held-out ones were
@@ -79,7 +78,7 @@ class HeldOut(NamedTuple):
     """Predictions on pictures that a network did not learn from, (M,) each.
 
     Attributes:
-        labels: 1 pneumonia, 0 not.
+        labels: 1 with the finding, 0 without.
         logits: log odds, rounded.
         patients: by number.
     """
@@ -134,8 +133,9 @@ def decide(model: PneumoniaModel, images: ImageSet, stated: Stated | None = None
 
     Columns: ``image_id``; ``probability`` (temperature-scaled), ``call`` and ``threshold`` (best balanced accuracy);
     ``calibrated`` with ``calibrated_low`` and ``calibrated_high`` (Venn-Abers); ``sensitive_call`` and
-    ``sensitive_threshold`` (the operating point at the stated sensitivity); ``decision`` (pneumonia, no pneumonia or
-    refer, at the stated error rate) and ``reason`` of a referral (uncertain, out of distribution); ``ood_p_value`` and
+    ``sensitive_threshold`` (the operating point at the stated sensitivity); ``decision`` (the finding, that it is not
+    there, or refer, at the stated error rate) and ``reason`` of a referral (uncertain, out of distribution);
+    ``ood_p_value`` and
     ``ood_flag`` (empty where the model cannot tell); ``probability_at_prevalence`` (empty where no prevalence was
     stated, or the estimated one is not to be believed).
 
@@ -168,14 +168,14 @@ def decide(model: PneumoniaModel, images: ImageSet, stated: Stated | None = None
         {
             "image_id": images.ids.astype(object),
             "probability": probability,
-            "call": _words(probability >= decision.threshold),
+            "call": _words(probability >= decision.threshold, model.finding),
             "threshold": decision.threshold,
             "calibrated": interval.value,
             "calibrated_low": interval.low,
             "calibrated_high": interval.high,
-            "sensitive_call": _words(probability >= point.threshold),
+            "sensitive_call": _words(probability >= point.threshold, model.finding),
             "sensitive_threshold": point.threshold,
-            "decision": [CALLED[int(c)] for c in called],
+            "decision": [{1: model.finding, 0: absent(model.finding), -1: REFER}[int(c)] for c in called],
             "reason": reason,
             "ood_p_value": np.nan if outlying is None else outlying.p_value,
             "ood_flag": pd.array([pd.NA] * len(images) if outlying is None else outlying.flagged, dtype="boolean"),
@@ -215,16 +215,17 @@ def abstention_of(held: HeldOut, rate: float) -> Abstention:
     return Abstention(labels=held.labels, scores=held.logits, groups=held.patients, rate=rate)
 
 
-def per_study(table: "pd.DataFrame", studies: ArrayLike) -> "pd.DataFrame":
+def per_study(table: "pd.DataFrame", studies: ArrayLike, *, finding: str = PNEUMONIA) -> "pd.DataFrame":
     """One row a study (in order of first appearance) from :func:`decide`'s rows of its pictures.
 
     ``probability``, ``calibrated`` and ``probability_at_prevalence`` are those of the mean log odds of its pictures,
-    the interval reaches from the lowest bound to the highest. ``call`` and ``sensitive_call`` are pneumonia where any
+    the interval reaches from the lowest bound to the highest. ``call`` and ``sensitive_call`` are the finding where any
     picture's is (so that no sensitivity is lost); ``decision`` is what all pictures agree on, else refer; a study is
     flagged where any of its pictures is, and has its lowest ``ood_p_value``.
 
     Args:
         studies: (N,) which study each row belongs to.
+        finding: the model's.
     """
     import pandas as pd
 
@@ -239,7 +240,10 @@ def per_study(table: "pd.DataFrame", studies: ArrayLike) -> "pd.DataFrame":
                 **{name: _mean_odds(part[name]) for name in ("probability", "calibrated", "probability_at_prevalence")},
                 "calibrated_low": part.calibrated_low.min(),
                 "calibrated_high": part.calibrated_high.max(),
-                **{name: PNEUMONIA if (part[name] == PNEUMONIA).any() else NONE for name in ("call", "sensitive_call")},
+                **{
+                    name: finding if (part[name] == finding).any() else absent(finding)
+                    for name in ("call", "sensitive_call")
+                },
                 "decision": part.decision.iloc[0] if agreed else REFER,
                 "reason": (reasons or ["" if agreed else "pictures disagree"])[0],
                 "ood_p_value": part.ood_p_value.min(),
@@ -284,8 +288,8 @@ def _prevalence_now(stated: Stated, estimated: Prevalence | None) -> float | Non
 
 def _notes(model: PneumoniaModel, abstention: Abstention) -> tuple[str, ...]:
     """What could not be promised, and why."""
-    notes, few = [], needed(abstention.rate)
-    for count, name, never in zip(abstention.available(), (NONE, PNEUMONIA), (PNEUMONIA, NONE), strict=True):
+    notes, few, words = [], needed(abstention.rate), (absent(model.finding), model.finding)
+    for count, name, never in zip(abstention.available(), words, words[::-1], strict=True):
         if count < few:
             notes.append(
                 f"an error rate of {abstention.rate:.1%} needs {few} held-out patients with {name}, there are {count}: "
@@ -302,8 +306,13 @@ def _notes(model: PneumoniaModel, abstention: Abstention) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _words(positive: NDArray[np.bool_]) -> list[str]:
-    return [PNEUMONIA if yes else NONE for yes in positive]
+def absent(finding: str) -> str:
+    """How it is called that a finding is not there."""
+    return f"no {finding}"
+
+
+def _words(positive: NDArray[np.bool_], finding: str) -> list[str]:
+    return [finding if yes else absent(finding) for yes in positive]
 
 
 def _rounded(logits: NDArray[np.float64]) -> NDArray[np.float64]:

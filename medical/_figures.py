@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def roc(labels: NDArray[np.int64], methods: Mapping[str, Scored]) -> "Figure":
+def roc(labels: NDArray[np.int64], methods: Mapping[str, Scored], finding: str) -> "Figure":
     """ROC curves, with a dot where each method's threshold sits."""
     from sklearn.metrics import roc_curve
 
@@ -25,47 +25,47 @@ def roc(labels: NDArray[np.int64], methods: Mapping[str, Scored]) -> "Figure":
         called = scored.probability >= scored.decision.threshold
         axis.plot(called[labels == 0].mean(), called[labels == 1].mean(), "o", color=colour)
     axis.plot([0, 1], [0, 1], ":", color="#999999", linewidth=1)
-    axis.set(xlabel="false alarms (1 - specificity)", ylabel="pneumonia found (sensitivity)")
+    axis.set(xlabel="false alarms (1 - specificity)", ylabel=f"{finding} found (sensitivity)")
     axis.legend(frameon=False, loc="lower right")
     return figure
 
 
-def calibration(labels: NDArray[np.int64], methods: Mapping[str, Scored]) -> "Figure":
-    """Stated probability against how often it was pneumonia, in five equal groups."""
+def calibration(labels: NDArray[np.int64], methods: Mapping[str, Scored], finding: str) -> "Figure":
+    """Stated probability against how often it was right, in five equal groups."""
     figure, axis = new_figure(width=7.4, height=4.0)
     for (name, scored), colour in zip(methods.items(), (OURS, *OTHERS), strict=False):
         groups = np.array_split(np.argsort(scored.probability, kind="stable"), 5)
         points = [(scored.probability[g].mean(), labels[g].mean()) for g in groups if len(g)]
         axis.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
     axis.plot([0, 1], [0, 1], ":", color="#999999", linewidth=1)
-    axis.set(xlabel="stated probability", ylabel="share with pneumonia", xlim=(0, 1), ylim=(0, 1))
+    axis.set(xlabel="stated probability", ylabel=f"share with {finding}", xlim=(0, 1), ylim=(0, 1))
     # Points may lie anywhere in the square, so the legend stands beside it.
     figure.legend(frameon=False, loc="outside right upper")
     return figure
 
 
-def histogram(labels: NDArray[np.int64], scored: Scored) -> "Figure":
-    """Where pictures with and without pneumonia fall on our scale."""
+def histogram(labels: NDArray[np.int64], scored: Scored, finding: str) -> "Figure":
+    """Where pictures with and without the finding fall on our scale."""
     figure, axis = new_figure(height=2.6)
     edges = np.linspace(0, 1, 31)
-    for value, name, colour in ((0, "no pneumonia", OTHERS[1]), (1, "pneumonia", OURS)):
+    for value, name, colour in ((0, f"no {finding}", OTHERS[1]), (1, finding, OURS)):
         axis.hist(scored.probability[labels == value], edges, alpha=0.65, label=name, color=colour)
-    _thresholds(axis, scored.decision)
+    _thresholds(axis, scored.decision, finding)
     return figure
 
 
-def scores(scored: Scored) -> "Figure":
+def scores(scored: Scored, finding: str) -> "Figure":
     """Where pictures fall on our scale, whatever they show."""
     figure, axis = new_figure(height=2.6)
     axis.hist(scored.probability, np.linspace(0, 1, 31), alpha=0.65, label="pictures", color=OURS)
-    _thresholds(axis, scored.decision)
+    _thresholds(axis, scored.decision, finding)
     return figure
 
 
-def _thresholds(axis: Any, decision: Decision) -> None:
+def _thresholds(axis: Any, decision: Decision, finding: str) -> None:
     axis.axvline(decision.threshold, color=ALARM, label="threshold")
     axis.axvline(decision.sensitive_threshold, color=ALARM, linestyle=":", label="threshold, 95 % sensitivity")
-    axis.set(xlabel="probability of pneumonia", ylabel="pictures")
+    axis.set(xlabel=f"probability of {finding}", ylabel="pictures")
     axis.legend(frameon=False)
 
 

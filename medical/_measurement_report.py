@@ -4,10 +4,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from unlabeled import __version__
+from unlabeled.core import fingerprint
 from unlabeled.medical._result import LIMITS, MAKER, PRODUCT, REPORT_SERIES, WARNING, Result
+from unlabeled.medical.images import PNEUMONIA
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.sr.coding import Code
 
 
 # Concepts that no standard scheme has; a designator that begins with 99 is private (PS3.16 8.2).
@@ -71,7 +74,7 @@ def build(
         series_number=REPORT_SERIES,
         sop_instance_uid=instance,
         instance_number=number,
-        series_description=f"{WARNING}: pneumonia",
+        series_description=f"{WARNING}: {result.finding}",
         manufacturer=MAKER,
         manufacturer_model_name=PRODUCT,
         software_versions=[f"unlabeled {__version__}", f"model {result.model}"],
@@ -82,18 +85,29 @@ def build(
     )
 
 
+def code_of(finding: str) -> "Code":
+    """The concept of a finding: SNOMED CT's where it is known here, else one of our own scheme."""
+    from pydicom.sr.coding import Code
+
+    meaning = finding.capitalize()[:64]
+    if finding.lower() == PNEUMONIA:
+        return Code("233604007", "SCT", meaning)
+    # A code has at most 16 characters (SH).
+    return Code("F" + fingerprint.of_names([finding.lower()])[:15].upper(), SCHEME, meaning)
+
+
 def _group(source: "Dataset", result: Result, *, tracking: str) -> "Dataset":
     """TID 1501: what was measured on this one radiograph."""
     import highdicom.sr as sr
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
-    pneumonia = Code("233604007", "SCT", "Pneumonia")
+    finding = code_of(result.finding)
     percent = f"{100 * result.sensitivity:g}"
     sensitive = Code(f"SENS{percent}", SCHEME, f"Threshold Value for {percent} % sensitivity")
     calls = {
-        "pneumonia": codes.SCT.Present,
-        "no pneumonia": codes.SCT.Absent,
+        result.finding: codes.SCT.Present,
+        f"no {result.finding}": codes.SCT.Absent,
         "no call": Code("373068000", "SCT", "Undetermined"),
     }
     numbers = (
@@ -102,9 +116,9 @@ def _group(source: "Dataset", result: Result, *, tracking: str) -> "Dataset":
         (sensitive, result.sensitive_threshold),
     )
     group = sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(uid=tracking, identifier="Pneumonia"),
+        tracking_identifier=sr.TrackingIdentifier(uid=tracking, identifier=finding.meaning),
         # A reader who looks at the finding alone must not take a negative answer for a positive one.
-        finding_type=pneumonia if result.call == "pneumonia" else None,
+        finding_type=finding if result.call == result.finding else None,
         finding_sites=[sr.FindingSite(anatomic_location=codes.SCT.Lung)],
         algorithm_id=sr.AlgorithmIdentification(
             name=PRODUCT,
@@ -117,7 +131,7 @@ def _group(source: "Dataset", result: Result, *, tracking: str) -> "Dataset":
         measurements=[
             sr.Measurement(name=name, value=round(float(value), 6), unit=codes.UCUM.NoUnits) for name, value in numbers
         ],
-        qualitative_evaluations=[sr.QualitativeEvaluation(name=pneumonia, value=calls[result.call])],
+        qualitative_evaluations=[sr.QualitativeEvaluation(name=finding, value=calls[result.call])],
         source_images=[sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)],
     )
     said = (LIMITS, result.abstained or result.rule or NO_ABSTENTION, result.interval)

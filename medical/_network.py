@@ -17,7 +17,7 @@ from unlabeled.core.heads import Classifier
 from unlabeled.core.pretext import Joint, MaskedReconstruction, Pretext, Pretraining
 from unlabeled.core.seeds import derive
 from unlabeled.core.tokens import GridPatches, take
-from unlabeled.medical.tasks import Masking, Task, build_task
+from unlabeled.medical.tasks import Masking, build_task
 from unlabeled.medical.transforms import standardise
 
 CHUNK = 256
@@ -46,7 +46,7 @@ def build_like(architecture: Architecture, *, seed: int) -> Backbone:
         return Backbone(GridPatches(**architecture.tokenizer), Encoder(**architecture.encoder))
 
 
-def build_pretraining(backbone: Backbone, *, task: Task, masking: Masking, seed: int, **settings: float) -> Pretraining:
+def build_pretraining(backbone: Backbone, *, task: str, masking: Masking, seed: int, **settings: float) -> Pretraining:
     """The backbone and its pretext task (:func:`~unlabeled.medical.tasks.build_task`)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "pretext"))

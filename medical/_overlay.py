@@ -24,13 +24,16 @@ ALARM = (255, 176, 0)
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
-def draw(picture: NDArray[np.floating[Any]], heat_map: NDArray[np.floating[Any]], lines: Sequence[str]) -> NDArray:
+def draw(
+    picture: NDArray[np.floating[Any]], heat_map: NDArray[np.floating[Any]], lines: Sequence[str], *, finding: str
+) -> NDArray:
     """The radiograph under its heat map, the warning above it, a colour bar and ``lines`` below it.
 
     Args:
         picture: (H, W) from 0 to 1, bone bright.
         heat_map: (rows, columns) of patches that cover the whole picture: by how much the log odds fall without each.
         lines: what stands below; what is too long for the width goes on in the next line.
+        finding: what the heat map speaks for.
 
     Returns:
         (H', W', 3) 8-bit RGB; the radiograph's longer side has 1024 pixels.
@@ -47,7 +50,7 @@ def draw(picture: NDArray[np.floating[Any]], heat_map: NDArray[np.floating[Any]]
     below = LINE + MARGIN + height + MARGIN
     largest = _largest(heat_map)
     canvas.paste(Image.fromarray(_bar(canvas.width - 2 * MARGIN)), (MARGIN, below + LINE))
-    pen.text((MARGIN, below + 4), "How much each region changes the log odds of pneumonia", fill=WHITE, font=font)
+    pen.text((MARGIN, below + 4), f"How much each region changes the log odds of {finding}", fill=WHITE, font=font)
     for x, text, anchor in (
         (MARGIN, f"{-largest:.2f} (speaks against)", "la"),
         (canvas.width / 2, "0", "ma"),

@@ -64,6 +64,7 @@ def check(model: "PneumoniaModel") -> None:
     ):
         if not fits:
             raise DataError(f"a {what} must be {said}, got {value:g}")
+    check_finding(model.finding)
     if model.image_size < model.patch or model.image_size % model.patch:
         below = model.image_size // model.patch * model.patch
         nearest = " or ".join(str(size) for size in (below, below + model.patch) if size)
@@ -77,6 +78,12 @@ def check(model: "PneumoniaModel") -> None:
     elif model.task in HIDING:
         tokens = (model.image_size // model.patch) ** 2
         count_hidden(max(2, round(tokens * SPARSE)) if model.masking.startswith("sparse") else tokens, model.mask_ratio)
+
+
+def check_finding(finding: str) -> None:
+    """Raises a DataError where calls could not be told from one another."""
+    if not finding.strip() or finding.lower() in ("refer", "no call") or finding.lower().startswith("no "):
+        raise DataError(f"a finding is called by a word or two, such as 'effusion'; got '{finding}'")
 
 
 def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], *, size: int) -> None:
@@ -177,7 +184,7 @@ def train(
             seed=model.random_state,
             state=state,
             describe={
-                "model": model.get_params(), "images": fingerprint.of_array(pixels), **start, **described(asked)
+                "model": _without_finding(model), "images": fingerprint.of_array(pixels), **start, **described(asked)
             },
             validate=None if judge is None else lambda: judge(module.backbone),
             validate_every=max(1, settings.steps // JUDGED),
@@ -192,6 +199,11 @@ def train(
     return module, history
 
 
+def _without_finding(model: "PneumoniaModel") -> dict[str, Any]:
+    """Settings that matter to a pretraining: what labels will say does not."""
+    return {name: value for name, value in model.get_params().items() if name != "finding"}
+
+
 def described(asked: Labelled | None) -> dict[str, str]:
     """What an interrupted pretraining must have looked at to go on: curves over two samples would say nothing."""
     return {} if asked is None else {"looked at": fingerprint.of_array(asked.images, asked.labels)}
@@ -199,10 +211,8 @@ def described(asked: Labelled | None) -> dict[str, str]:
 
 def watch(batches: Batches, asked: Labelled | None) -> Watch | None:
     """A watch over pictures that are trained on, or over the labelled ones whose labels are to be looked at."""
-    if asked is None:
-        return Watch.over(batches, view=VIEW)
-    sample = standardise(torch.from_numpy(asked.images))
-    return Watch.asking(sample, asked.labels, view=VIEW)
+    known = None if asked is None else (standardise(torch.from_numpy(asked.images)), asked.labels)
+    return Watch.over(batches, view=VIEW, asked=known)
 
 
 def finetuning(model: "PneumoniaModel", labels: int) -> TrainingSettings:

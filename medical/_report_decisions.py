@@ -12,19 +12,18 @@ from unlabeled.core.operating import clopper_pearson
 from unlabeled.core.report import Report, Section
 from unlabeled.medical import _decision_figures as figures
 from unlabeled.medical._decisions import (
-    NONE,
-    PNEUMONIA,
     REFER,
     STRANGE,
     UNCERTAIN,
     Decisions,
     Stated,
+    absent,
     abstention_of,
     held_out,
     operating_point_of,
 )
 from unlabeled.medical.evaluation import SAMPLES, Scored
-from unlabeled.medical.images import ImageSet
+from unlabeled.medical.images import PNEUMONIA, ImageSet
 from unlabeled.medical.model import PneumoniaModel
 
 SENSITIVITIES = (0.80, 0.90, 0.95, 0.99)
@@ -39,7 +38,7 @@ def add_prediction_sections(report: Report, model: PneumoniaModel, decisions: De
     found, spared = decisions.point.over_patients
     section.text(
         f"Resampling patients instead of pictures: sensitivity {found}, specificity {spared}. At this point "
-        f"{int((table.sensitive_call == PNEUMONIA).sum())} of {len(table)} pictures are called pneumonia."
+        f"{int((table.sensitive_call == model.finding).sum())} of {len(table)} pictures are called {model.finding}."
     )
     referred = table[table.decision == REFER]
     section.text(
@@ -120,7 +119,7 @@ def _prevalence(report: Report, model: PneumoniaModel, decisions: Decisions) -> 
         section.note("The column probability_at_prevalence is therefore left empty.")
         return
     section.text(
-        f"probability_at_prevalence holds where {decisions.now:.1%} have pneumonia, instead of "
+        f"probability_at_prevalence holds where {decisions.now:.1%} have {model.finding}, instead of "
         f"{model.decision_.prevalence:.1%} as among the labels, and pictures with and without it look as they did "
         "(Bayes' rule). Ranks, thresholds and referrals do not change."
     )
@@ -135,7 +134,8 @@ def add_evaluation_sections(
     section = report.section("What a stated sensitivity costs")
     _thresholds(section, model, unseen, ours)
     section.figure(
-        figures.precision_recall(unseen.labels, methods), "Precision against recall, on pictures of unseen patients"
+        figures.precision_recall(unseen.labels, methods, model.finding),
+        "Precision against recall, on pictures of unseen patients",
     )
     _calibration(report.section("Calibration, before and after"), model, unseen, ours)
     report.section("Is acting on it worth it?").figure(
@@ -178,7 +178,10 @@ def _calibration(section: Section, model: PneumoniaModel, unseen: ImageSet, ours
         "Venn-Abers": venn_abers(held.labels, held.logits, logits).value,
     }
     assert unseen.labels is not None
-    section.figure(figures.calibration_stages(unseen.labels, stages), "Stated probability against frequency, in fifths")
+    section.figure(
+        figures.calibration_stages(unseen.labels, stages, model.finding),
+        "Stated probability against frequency, in fifths",
+    )
     section.table(
         ["probability", "calibration error", "Brier score"],
         [
@@ -202,14 +205,17 @@ def _abstaining(section: Section, model: PneumoniaModel, unseen: ImageSet, ours:
     section.text(
         "Of either class, at most the stated share should be called wrongly; what can be called neither is referred."
     )
-    section.figure(figures.abstention(rows), "Share called wrongly and share referred, by stated error rate")
+    section.figure(
+        figures.abstention(rows, model.finding), "Share called wrongly and share referred, by stated error rate"
+    )
     section.table(
-        ["stated", "pneumonia called free of it", "free of it called pneumonia", "referred"],
+        ["stated", f"{model.finding} called free of it", f"free of it called {model.finding}", "referred"],
         [tuple(f"{value:.1%}" for value in row) for row in rows],
         note=f"On pictures of unseen patients, none referred for being out of distribution. {_exactness(model)}",
     )
     assert unseen.labels is not None
-    broken = exceeded(rows, sick=int((unseen.labels == 1).sum()), healthy=int((unseen.labels == 0).sum()))
+    sick, healthy = (int((unseen.labels == label).sum()) for label in (1, 0))
+    broken = exceeded(rows, sick=sick, healthy=healthy, finding=model.finding)
     if broken:
         section.note(
             f"More were called wrongly than stated ({', '.join(broken)}), and not by chance: the unseen pictures "
@@ -217,18 +223,20 @@ def _abstaining(section: Section, model: PneumoniaModel, unseen: ImageSet, ours:
         )
 
 
-def exceeded(rows: list[tuple[float, float, float, float]], *, sick: int, healthy: int) -> list[str]:
+def exceeded(
+    rows: list[tuple[float, float, float, float]], *, sick: int, healthy: int, finding: str = PNEUMONIA
+) -> list[str]:
     """Stated rates whose share of wrong calls has an exact 95 % interval above them, in words."""
     return [
         f"{share:.1%} of {name} at a stated {rate:.0%}"
         for rate, missed, alarmed, _ in rows
-        for share, count, name in ((missed, sick, PNEUMONIA), (alarmed, healthy, NONE))
+        for share, count, name in ((missed, sick, finding), (alarmed, healthy, absent(finding)))
         if clopper_pearson(round(share * count), count).low > rate
     ]
 
 
 def abstention_rows(model: PneumoniaModel, unseen: ImageSet, ours: Scored) -> list[tuple[float, float, float, float]]:
-    """(stated rate, share of pneumonia called free of it, of no pneumonia called ill, share referred)."""
+    """(stated rate, share of the ill called free of it, of the others called ill, share referred)."""
     assert unseen.labels is not None
     held = held_out(model)
     p = np.clip(ours.probability, 1e-12, 1 - 1e-12)

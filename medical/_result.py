@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-MAKER, PRODUCT = "The unlabeled developers", "unlabeled pneumonia model"
+from unlabeled.medical.images import PNEUMONIA
+
+MAKER, PRODUCT = "The unlabeled developers", "unlabeled radiograph model"
 WARNING, LIMITS = "RESEARCH ONLY - NOT FOR DIAGNOSIS", "For research only; not a medical device."
 # High, so that they stand behind whatever a study holds.
 CAPTURE_SERIES, REPORT_SERIES = 9901, 9902
@@ -13,13 +15,14 @@ class Result:
     """What a model says of one radiograph.
 
     Attributes:
-        probability: of pneumonia, 0 to 1.
-        threshold: at or above it the radiograph is called pneumonia.
+        probability: of the finding, 0 to 1.
+        threshold: at or above it the radiograph is called so.
         sensitive_threshold: the operating point for ``sensitivity``.
         sensitivity: that was asked for on held-out radiographs.
         model: fingerprint of the model.
         abstained: why the model gives no call (one sentence), or ``None``.
         calibrated: the calibrated probability with the two ends of its interval, or ``None``.
+        finding: what it looks for.
         rule: when the model gives no call (one sentence), or ``None`` where it always gives one.
     """
 
@@ -31,6 +34,7 @@ class Result:
     abstained: str | None = None
     calibrated: tuple[float, float, float] | None = None
     rule: str | None = None
+    finding: str = PNEUMONIA
 
     @property
     def interval(self) -> str | None:
@@ -44,4 +48,4 @@ class Result:
     def call(self) -> str:
         if self.abstained is not None:
             return "no call"
-        return "pneumonia" if self.probability >= self.threshold else "no pneumonia"
+        return self.finding if self.probability >= self.threshold else f"no {self.finding}"

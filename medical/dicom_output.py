@@ -71,7 +71,7 @@ def heat_map_capture(
     image.StudyInstanceUID = source.StudyInstanceUID
     image.SeriesInstanceUID = _uid("captures", result.model, source.StudyInstanceUID)
     image.SeriesNumber, image.InstanceNumber, image.Modality = CAPTURE_SERIES, _number(source), "OT"
-    image.SeriesDescription = f"{WARNING}: pneumonia heat map"
+    image.SeriesDescription = f"{WARNING}: {result.finding} heat map"
     image.Manufacturer, image.ManufacturerModelName = MAKER, PRODUCT
     image.SoftwareVersions = [f"unlabeled {__version__}", f"model {result.model}"]
     image.ConversionType = "WSD"
@@ -83,7 +83,7 @@ def heat_map_capture(
     image.BodyPartExamined = "CHEST"  # not a paired part, so that no laterality is asked for
     image.PatientOrientation = source.get("PatientOrientation") or ""
     image.DerivationDescription = (
-        f"Radiograph under its heat map: change of the log odds of pneumonia without each patch. {LIMITS}"
+        f"Radiograph under its heat map: change of the log odds of {result.finding} without each patch. {LIMITS}"
     )
     reference = Dataset()
     reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
@@ -91,14 +91,14 @@ def heat_map_capture(
     for name in ("BurnedInAnnotation", *_LOSSY):
         if name in source:
             image[name] = copy.deepcopy(source[name])
-    _put_pixels(image, _overlay.draw(picture, heat_map, _lines(result)))
+    _put_pixels(image, _overlay.draw(picture, heat_map, _lines(result), finding=result.finding))
     return image
 
 
 def measurement_report(source: "Dataset", result: Result, *, when: datetime | None = None) -> "Dataset":
     """A Comprehensive SR document by template TID 1500 (PS3.16) with one measurement group.
 
-    It holds the probability and both thresholds as numbers, the call as a code (pneumonia: present, absent or
+    It holds the probability and both thresholds as numbers, the call as a code (present, absent or
     undetermined), a finding only where that is present, and who observed: this software, its version and the model's
     fingerprint. It is marked preliminary and unverified.
 
@@ -172,7 +172,7 @@ def _put_pixels(image: "Dataset", pixels: NDArray[np.uint8]) -> None:
 def _lines(result: Result) -> list[str]:
     sensitive = "at or above" if result.probability >= result.sensitive_threshold else "below"
     lines = [
-        f"Probability of pneumonia {result.probability:.3f}, threshold {result.threshold:.3f}: {result.call}",
+        f"Probability of {result.finding} {result.probability:.3f}, threshold {result.threshold:.3f}: {result.call}",
         f"{sensitive.capitalize()} {result.sensitive_threshold:.3f}, the threshold for "
         f"{100 * result.sensitivity:g} % sensitivity",
     ]

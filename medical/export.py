@@ -111,7 +111,7 @@ def to_onnx(model: "PneumoniaModel", folder: str | Path) -> Exported:
     """Writes graphs of standardised pictures (B, 1, S, S), B free, each run in onnxruntime before it stays.
 
     ``encoder.onnx`` gives the embedding (B, D) as it was before labels changed the encoder, for a pretrained model;
-    ``classifier.onnx`` the probability of pneumonia (B,), all voting networks included, for a fine-tuned one.
+    ``classifier.onnx`` the probability of the finding (B,), all voting networks included, for a fine-tuned one.
 
     Args:
         model: pretrained, fine-tuned, or both.
@@ -129,7 +129,7 @@ def to_onnx(model: "PneumoniaModel", folder: str | Path) -> Exported:
         embedding = onnx.Embedding(model.module_.backbone.eval(), "mean")
         graphs.append((ENCODER, embedding, onnx.OUTPUT, f"embeddings of width {model.dim}"))
     if model.decision_ is not None:
-        graphs.append((CLASSIFIER, Scores(model), "probability", "probabilities of pneumonia"))
+        graphs.append((CLASSIFIER, Scores(model), "probability", f"probabilities of {model.finding}"))
     parts, checks = [], []
     with replacing(folder) as new:
         for name, module, output, gives in graphs:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from unlabeled.core import fingerprint
 from unlabeled.core.errors import DataError
 
+# What a model looks for where nothing else is said.
+PNEUMONIA = "pneumonia"
 UNLABELLED = -1
 
 
@@ -35,7 +37,7 @@ class ImageSet:
         ids: (N,) path below the folder that was read, or the table's own id.
         patients: (N,) who is on the picture: a pseudonym for DICOM, the user's own id where a table gives one,
             a digest of the pixels where nothing is known (identical pictures then count as one person's).
-        labels: (N,) 1 pneumonia, 0 not, -1 unknown; ``None`` when nothing is labelled.
+        labels: (N,) 1 with the finding, 0 without, -1 unknown; ``None`` when nothing is labelled.
         splits: (N,) name of the part that a table assigns, or ``None``.
         order: (N,) rank in which a table wants its labels used (-1: never), or ``None``.
         attributes: what is known of pictures and people, as text, (N,) each, empty where it is not known: any of

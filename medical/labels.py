@@ -9,8 +9,8 @@ import numpy as np
 from unlabeled.core import progress
 from unlabeled.core.errors import DataError
 from unlabeled.medical import attributes as attribute_columns
-from unlabeled.medical._tables import as_label, find
-from unlabeled.medical.images import UNLABELLED, ImageSet, Skip
+from unlabeled.medical._tables import find, find_labels
+from unlabeled.medical.images import PNEUMONIA, UNLABELLED, ImageSet, Skip
 
 SHOWN = 5
 
@@ -24,12 +24,13 @@ class Row:
     further: tuple[tuple[str, str], ...] = ()
 
 
-def read_labels(path: str | Path) -> dict[str, Row]:
+def read_labels(path: str | Path, *, finding: str = PNEUMONIA) -> dict[str, Row]:
     """Labels by picture id.
 
-    The id's column is called id, image_id, file (or the like), the label's label (or pneumonia, target); there
-    may be patient_id and split, and whatever :mod:`~unlabeled.medical.attributes` knows (age, sex, view, device,
-    site, the original width and height). Which was taken for what is printed.
+    The id's column is called id, image_id, file (or the like), the label's as the finding, or label; a column
+    ``finding_labels`` may list what is there (``Cardiomegaly|Effusion``). There may be patient_id and split, and
+    whatever :mod:`~unlabeled.medical.attributes` knows (age, sex, view, device, site, the original
+    width and height). Which was taken for what is printed.
 
     Raises:
         DataError: not a CSV, a column is missing, a label is neither 0 nor 1, or one id has two labels.
@@ -44,10 +45,13 @@ def read_labels(path: str | Path) -> dict[str, Row]:
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a readable CSV: {error}") from None
     columns = [str(column) for column in table.columns]
-    roles = {role: find(columns, role) for role in ("id", "label", "patient", "split")}
-    for role, examples in (("id", "image_id, id or file"), ("label", "label or pneumonia")):
+    labelling = find_labels(columns, finding)
+    roles = {role: find(columns, role) for role in ("id", "patient", "split")}
+    roles["label"] = None if labelling is None else labelling.column
+    for role, examples in (("id", "image_id, id or file"), ("label", f"{finding} or label")):
         if roles[role] is None:
             raise DataError(f"{path} has no {role} column ({examples}); its columns are {', '.join(columns)}")
+    assert labelling is not None
     progress.say("columns of the labels: " + ", ".join(f"{role} = {name}" for role, name in roles.items() if name))
     cells = {role: table[name].str.strip().tolist() if name else [""] * len(table) for role, name in roles.items()}
     further = attribute_columns.wanted(columns)
@@ -56,7 +60,8 @@ def read_labels(path: str | Path) -> dict[str, Row]:
         zip(cells["id"], cells["label"], cells["patient"], cells["split"], strict=True), start=2
     ):
         row = Row(
-            label=as_label(label, where=f"{path.name}, line {number}"), patient=patient or None, split=split or None,
+            label=labelling.of(label, where=f"{path.name}, line {number}"),
+            patient=patient or None, split=split or None,
             further=tuple((column, str(table[column].iloc[number - 2])) for column in further),
         )  # fmt: skip
         if found.setdefault(name, row) != row:

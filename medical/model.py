@@ -29,9 +29,9 @@ from unlabeled.medical._finetuning import Decision, Held, Labelled, Log
 from unlabeled.medical._network import Architecture, Member
 from unlabeled.medical._novelty import Outlying
 from unlabeled.medical._start import Start
-from unlabeled.medical.images import Framing, ImageSet
+from unlabeled.medical.images import PNEUMONIA, Framing, ImageSet
 from unlabeled.medical.splits import digests
-from unlabeled.medical.tasks import Masking, Task
+from unlabeled.medical.tasks import Masking
 
 # A pretraining with a judge is judged so often.
 
@@ -39,7 +39,8 @@ Pixels = TypeVar("Pixels", NDArray[np.uint8], Store)
 
 
 class PneumoniaModel(BaseEstimator):
-    """Pneumonia on frontal chest radiographs: a masked autoencoder, then a classifier on few labels.
+    """Pneumonia (or another finding) on frontal chest radiographs: a masked autoencoder, then a classifier on few
+    labels.
 
     Not a medical device: for research only.
 
@@ -63,6 +64,7 @@ class PneumoniaModel(BaseEstimator):
         self_training: let each fine-tuned network teach another one from pictures without labels, which then takes its
             place (:func:`~unlabeled.medical._finetuning.distil`).
         folds: networks that vote when no validation pictures are given; each leaves out one fold of the patients.
+        finding: what the labels say is there or not, in a word or two.
         random_state: seed of everything random.
 
     Attributes:
@@ -96,7 +98,7 @@ class PneumoniaModel(BaseEstimator):
         depth: int = 4,
         heads: int = 4,
         class_token: bool = False,
-        task: Task = "masked",
+        task: str = "masked",
         masking: Masking = "random",
         mask_ratio: float = 0.75,
         temperature: float = 0.2,
@@ -108,6 +110,7 @@ class PneumoniaModel(BaseEstimator):
         layer_decay: float = 1.0,
         self_training: bool = False,
         folds: int = 3,
+        finding: str = PNEUMONIA,
         random_state: int = 0,
     ) -> None:
         self.image_size, self.framing, self.patch = image_size, framing, patch
@@ -117,6 +120,7 @@ class PneumoniaModel(BaseEstimator):
         self.lr, self.pretrain_epochs = lr, pretrain_epochs
         self.finetune_steps, self.tuning, self.layer_decay = finetune_steps, tuning, layer_decay
         self.self_training, self.folds, self.random_state = self_training, folds, random_state
+        self.finding = finding
 
     def check(self) -> None:
         """What can be said before a picture is read.
@@ -216,7 +220,7 @@ class PneumoniaModel(BaseEstimator):
 
         Args:
             images: (N, S, S).
-            labels: (N,) 1 pneumonia, 0 not.
+            labels: (N,) 1 with the finding, 0 without.
             groups: (N,) patients; pictures of one patient never fall on both sides of a fold.
             validation: pictures and labels of other patients.
             unlabelled: more pictures of the same source, to learn what is usual (:meth:`out_of_distribution`), and for

@@ -21,9 +21,9 @@ from unlabeled.core.fingerprint import of_array
 from unlabeled.medical import _pictures
 from unlabeled.medical import attributes as attribute_columns
 from unlabeled.medical._pictures import Frame, Picture
-from unlabeled.medical._tables import as_label, find
+from unlabeled.medical._tables import Labelling, find, find_labels
 from unlabeled.medical.dicom import Refused
-from unlabeled.medical.images import UNLABELLED, Framing, ImageSet, Skip, skip_summary
+from unlabeled.medical.images import PNEUMONIA, UNLABELLED, Framing, ImageSet, Skip, skip_summary
 from unlabeled.medical.intake.store import is_store, read_store
 
 PIXELS = ("jpeg", "jpg", "png", "image", "image_bytes", "bytes")
@@ -31,7 +31,12 @@ PARTS = ("train", "val", "test")
 
 
 def read_images(
-    path: str | Path, *, size: int = 64, split_column: str | None = None, framing: Framing | None = None
+    path: str | Path,
+    *,
+    size: int = 64,
+    split_column: str | None = None,
+    framing: Framing | None = None,
+    finding: str = PNEUMONIA,
 ) -> ImageSet:
     """Reads whatever ``path`` is.
 
@@ -43,6 +48,7 @@ def read_images(
         split_column: the table's column of splits, where it is not called ``split``.
         framing: how pictures become squares (:data:`~unlabeled.medical.images.Framing`); by default ``stretched``, and
             a store's as it is, which is ``padded``.
+        finding: what a table's labels are to say, where it has several columns of them.
 
     Raises:
         DataError: there is nothing there, or nothing usable, or a store is asked for another framing.
@@ -64,9 +70,9 @@ def read_images(
         elif path.is_dir():
             found = _read_files(path, sorted(p for p in path.rglob("*") if p.is_file()), frame)
         elif path.suffix == ".parquet":
-            found = _read_parquet(path, frame, split_column)
+            found = _read_parquet(path, frame, split_column, finding)
         elif path.suffix == ".npz":
-            found = _read_npz(path, frame)
+            found = _read_npz(path, frame, finding)
         else:
             found = _read_files(path.parent, [path], frame)
     if not stored:
@@ -123,7 +129,7 @@ def _collect(results: Iterable[tuple[str, Picture | Refused]]) -> ImageSet:
     )
 
 
-def _read_parquet(path: Path, frame: Frame, split_column: str | None) -> ImageSet:
+def _read_parquet(path: Path, frame: Frame, split_column: str | None, finding: str) -> ImageSet:
     """Streams the table, so that the encoded pictures are never all in memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -139,7 +145,9 @@ def _read_parquet(path: Path, frame: Frame, split_column: str | None) -> ImageSe
         raise DataError(f"{path} has no column of encoded pictures; expected bytes in one of {', '.join(PIXELS)}")
     if split_column is not None and split_column not in names:
         raise DataError(f"{path} has no column {split_column!r}; its columns are {', '.join(names)}")
-    roles = {role: find(names, role) for role in ("id", "patient", "label", "split", "order")}
+    labelling = find_labels(names, finding)
+    roles = {role: find(names, role) for role in ("id", "patient", "split", "order")}
+    roles["label"] = None if labelling is None else labelling.column
     if split_column:
         roles["split"] = split_column
     progress.say(
@@ -166,7 +174,7 @@ def _read_parquet(path: Path, frame: Frame, split_column: str | None) -> ImageSe
         return [rows[role][i] for i in kept] if roles[role] else None
 
     found = attribute_columns.put(found, {name: [values[i] for i in kept] for name, values in known.items()})
-    return _with_columns(found, column("patient"), column("label"), column("split"), column("order"))
+    return _with_columns(found, labelling, column("patient"), column("label"), column("split"), column("order"))
 
 
 def _load_bytes(content: bytes | None, frame: Frame) -> Picture | Refused:
@@ -178,7 +186,7 @@ def _load_bytes(content: bytes | None, frame: Frame) -> Picture | Refused:
         return refused
 
 
-def _read_npz(path: Path, frame: Frame) -> ImageSet:
+def _read_npz(path: Path, frame: Frame, finding: str) -> ImageSet:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -196,7 +204,9 @@ def _read_npz(path: Path, frame: Frame) -> ImageSet:
     if images.dtype != np.uint8 and not (images.dtype.kind == "f" and _within_one(images)):
         raise DataError(f"{path}: 'images' must be 8-bit, or floats from 0 to 1; got {images.dtype}")
     names = list(arrays)
-    roles = {role: find(names, role) for role in ("id", "patient", "label", "split", "order")}
+    labelling = find_labels(names, finding)
+    roles = {role: find(names, role) for role in ("id", "patient", "split", "order")}
+    roles["label"] = None if labelling is None else labelling.column
     for name in roles.values():
         if name and len(arrays[name]) != len(images):
             raise DataError(f"{path}: {name!r} has {len(arrays[name])} entries for {len(images)} images")
@@ -211,7 +221,7 @@ def _read_npz(path: Path, frame: Frame) -> ImageSet:
 
     further = {name: arrays[name] for name in attribute_columns.wanted(names) if len(arrays[name]) == len(images)}
     found = attribute_columns.put(found, {name: values[kept].tolist() for name, values in further.items()})
-    return _with_columns(found, column("patient"), column("label"), column("split"), column("order"))
+    return _with_columns(found, labelling, column("patient"), column("label"), column("split"), column("order"))
 
 
 def _within_one(images: NDArray[np.generic]) -> bool:
@@ -246,6 +256,7 @@ def _from_medmnist(arrays: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[
 
 def _with_columns(
     found: ImageSet,
+    labelling: Labelling | None,
     patients: list[object] | None,
     labels: list[object] | None,
     splits: list[object] | None,
@@ -254,8 +265,9 @@ def _with_columns(
     if patients is not None:
         known = [str(p) if p is not None else u for p, u in zip(patients, found.patients, strict=True)]
         found = replace(found, patients=np.array(known, dtype=np.str_), notes=())
-    if labels is not None:
-        found = replace(found, labels=np.array([as_label(v, where=n) for v, n in zip(labels, found.ids, strict=True)]))
+    if labels is not None and labelling is not None:
+        values = [labelling.of(value, where=name) for value, name in zip(labels, found.ids, strict=True)]
+        found = replace(found, labels=np.array(values))
     if splits is not None:
         found = replace(found, splits=np.array(["" if s is None else str(s) for s in splits], dtype=np.str_))
     if order is not None:

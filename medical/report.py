@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from unlabeled.core.evaluation import Estimate
 from unlabeled.core.report import Report, Section, Tone, Verdict, losses, plot_curves, watch_figure
 from unlabeled.medical import _figures as figures
-from unlabeled.medical._decisions import Decisions
+from unlabeled.medical._decisions import Decisions, absent
 from unlabeled.medical._finetuning import Decision
 from unlabeled.medical._report_decisions import add_evaluation_sections, add_prediction_sections
 from unlabeled.medical._start import Start
@@ -25,12 +25,12 @@ LIMITS = (
     "Not a medical device. Nothing here was assessed for diagnosis, and no number here holds for another hospital.",
     "Pictures from another site, machine or age group score differently (a shift of the whole scale is common): "
     "ranking often carries over, thresholds and probabilities often do not. Choose them anew on local pictures.",
-    "Probabilities hold where pneumonia is as frequent as it was among the labels.",
+    "Probabilities hold where the finding is as frequent as it was among the labels.",
     "Heat maps show which patches moved the network, not where disease is; a finding outside them can be real.",
     "Pictures are read at low resolution: what is small at full resolution is not seen.",
 )
 READ_MAPS = (
-    "Red: without these patches the score falls (they speak for pneumonia); blue: without them it rises. Each map has "
+    "Red: without these patches the score falls (they speak for {finding}); blue: without them it rises. Each map has "
     "a scale of its own"
 )
 
@@ -100,7 +100,7 @@ def evaluation_report(
     compared = report.section("Beside the baselines" if len(methods) > 1 else "On unseen pictures")
     compared.text(
         f"{len(unseen)} pictures of {len(np.unique(unseen.patients))} patients, {int(unseen.labels.sum())} with "
-        "pneumonia; none of these patients' labels was used for training or for a choice. Brackets are 95 % "
+        f"{model.finding}; none of these patients' labels was used for training or for a choice. Brackets are 95 % "
         "bootstrap intervals over patients."
     )
     compared.table(
@@ -109,14 +109,20 @@ def evaluation_report(
         ours=[0],
         note="Every method had the same labels, and chose temperature and thresholds the same way on "
         f"{facts.get('decided_on', 'held-out pictures')} ({decision.chosen_on} pictures, "
-        f"{100 * decision.prevalence:.0f} % pneumonia). The network from scratch took the same number of steps "
+        f"{100 * decision.prevalence:.0f} % {model.finding}). The network from scratch took the same number of steps "
         f"({facts.get('steps', 0)}); without pretraining, more steps would bring it closer.",
     )
     _everybody_ill(compared, table, decision)
-    compared.figure(figures.roc(unseen.labels, methods), "ROC curves; dots mark the thresholds chosen beforehand")
+    compared.figure(
+        figures.roc(unseen.labels, methods, model.finding), "ROC curves; dots mark the thresholds chosen beforehand"
+    )
     honest = report.section("Do the probabilities mean what they say?")
-    honest.figure(figures.calibration(unseen.labels, methods), "Stated probability against frequency, in fifths")
-    honest.figure(figures.histogram(unseen.labels, methods[ours]), "Our probabilities by true label; thresholds")
+    honest.figure(
+        figures.calibration(unseen.labels, methods, model.finding), "Stated probability against frequency, in fifths"
+    )
+    honest.figure(
+        figures.histogram(unseen.labels, methods[ours], model.finding), "Our probabilities by true label; thresholds"
+    )
     add_evaluation_sections(report, model, unseen, methods)
     if decisions is not None:
         add_prediction_sections(report, model, decisions)
@@ -157,15 +163,15 @@ def prediction_report(
     p, decision = scored
     called, sensitive = int((p >= decision.threshold).sum()), int((p >= decisions.point.threshold).sum())
     report = Report(
-        title="Pneumonia: predictions without labels",
+        title=f"{model.finding.capitalize()}: predictions without labels",
         subtitle=f"{model.image_size} pixels, {preprocessing(model)}",
         verdict=Verdict(
-            f"{called} of {len(images)} pictures are called pneumonia ({len(images.skipped)} inputs skipped). How many "
-            "of these calls are right is not known here: no labels judged them."
+            f"{called} of {len(images)} pictures are called {model.finding} ({len(images.skipped)} inputs skipped). "
+            "How many of these calls are right is not known here: no labels judged them."
         ),
         facts={
             "pictures": len(images),
-            "called pneumonia": called,
+            f"called {model.finding}": called,
             f"called at the {decisions.point.target:.0%} point": sensitive,
             "threshold": decision.threshold,
             "labels learnt from": (model.finetuning_ or {}).get("images", 0),
@@ -174,9 +180,9 @@ def prediction_report(
         run_id=run_id,
     )
     report.section("Where the pictures fall").figure(
-        figures.scores(scored),
+        figures.scores(scored, model.finding),
         "Probabilities of all pictures, and the thresholds chosen at fine-tuning: the plain one makes the calls, the "
-        "dotted one was chosen to find 95 % of pneumonia",
+        f"dotted one was chosen to find 95 % of {model.finding}",
     )
     add_prediction_sections(report, model, decisions)
     _ends(report, model, images, scored)
@@ -291,7 +297,7 @@ def _examples(report: Report, model: PneumoniaModel, unseen: ImageSet, scored: S
         ("rightly passed", ~sick & ~called, p),
     )
     section = report.section("Pictures, and what moved the score")
-    for pair, caption in ((kinds[:2], "with pneumonia"), (kinds[2:], "without pneumonia")):
+    for pair, caption in ((kinds[:2], f"with {model.finding}"), (kinds[2:], f"without {model.finding}")):
         rows, titles = [], []
         for name, which, order in pair:
             candidates = np.flatnonzero(which)
@@ -302,7 +308,7 @@ def _examples(report: Report, model: PneumoniaModel, unseen: ImageSet, scored: S
             pictures = unseen.take(rows)
             section.figure(
                 figures.examples(pictures.images, model.explain(pictures), titles),
-                f"Clearest cases {caption}. {READ_MAPS}",
+                f"Clearest cases {caption}. {READ_MAPS.format(finding=model.finding)}",
             )
 
 
@@ -322,12 +328,13 @@ def _ends(report: Report, model: PneumoniaModel, images: ImageSet, scored: Score
             model.explain(shown),
             [f"{kind}, probability {p[row]:.2f}" for kind, row in zip(kinds, rows, strict=True)],
         ),
-        f"The pictures scored highest and lowest. {READ_MAPS}",
+        f"The pictures scored highest and lowest. {READ_MAPS.format(finding=model.finding)}",
     )
+    said = {True: model.finding, False: absent(model.finding)}
     section.table(
         ["", "picture", "probability", "call"],
         [
-            (kind, images.ids[row], float(p[row]), "pneumonia" if p[row] >= decision.threshold else "no pneumonia")
+            (kind, images.ids[row], float(p[row]), said[p[row] >= decision.threshold])
             for kind, row in zip(kinds, rows, strict=True)
         ],
         note="All pictures are in predictions.csv.",
@@ -359,7 +366,7 @@ def _of_thresholds(model: PneumoniaModel, decision: Decision) -> str:
     where = (model.finetuning_ or {}).get("decided_on", "held-out pictures")
     return (
         f"The thresholds come from {where} at fine-tuning ({decision.chosen_on} pictures, "
-        f"{100 * decision.prevalence:.0f} % pneumonia). They do not carry over to another hospital."
+        f"{100 * decision.prevalence:.0f} % {model.finding}). They do not carry over to another hospital."
     )
 
 

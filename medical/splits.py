@@ -30,7 +30,7 @@ def patient_folds(patients: ArrayLike, labels: ArrayLike, *, folds: int, seed: i
     pictures = np.bincount(patient_of, minlength=len(first))
     # A patient with both kinds counts as positive.
     positive = positives > 0
-    for kind, count in (("pneumonia", int(positive.sum())), ("no pneumonia", int((~positive).sum()))):
+    for kind, count in (("the finding", int(positive.sum())), ("no finding", int((~positive).sum()))):
         if count < folds:
             raise DataError(
                 f"{folds} parts by patient need at least {folds} labelled patients of each kind; "

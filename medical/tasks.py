@@ -6,14 +6,23 @@ from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
 from unlabeled.core.informed_masking import AdaptiveMask, SalientMask, around
 from unlabeled.core.masking import BlockMask, Mask, RandomMask, check_hides
-from unlabeled.core.pretext import Joint, MaskedReconstruction, NTXent, OrderPrediction, Pretext, Rotation, VICReg
+from unlabeled.core.pretext import (
+    OFFERED,
+    Joint,
+    MaskedReconstruction,
+    NTXent,
+    OrderPrediction,
+    Pretext,
+    Rotation,
+    VICReg,
+)
 from unlabeled.core.seeds import derive
 from unlabeled.core.tokens import GridPatches
 from unlabeled.core.views import PictureView
 from unlabeled.medical.lungs import LungFields
 
 Task = Literal["masked", "contrastive", "vicreg", "rotation", "order", "joint"]
-HIDING: tuple[Task, ...] = ("masked", "joint")  # the tasks that masking is for
+HIDING: tuple[str, ...] = ("masked", "joint")  # the tasks that masking is for
 SPARSE = 0.5  # share of the patches that take part in sparse masking
 Masking = Literal["random", "lungs", "blocks", "adaptive", "sparse", "sparse-random"]
 
@@ -21,7 +30,7 @@ Masking = Literal["random", "lungs", "blocks", "adaptive", "sparse", "sparse-ran
 def build_task(
     backbone: Backbone,
     *,
-    task: Task,
+    task: str,
     masking: Masking,
     mask_ratio: float,
     seed: int,
@@ -33,7 +42,7 @@ def build_task(
     Args:
         task: masked reconstruction; NT-Xent or VICReg on two crops; quarter turns; scrambled patches; or masked
             reconstruction with NT-Xent beside it at a tenth of the weight (0.03 and 0.3 were no better: settings.md
-            in benchmarks/results).
+            in benchmarks/results); or one of :data:`~unlabeled.core.pretext.OFFERED`.
         masking: for the tasks that hide patches: ``random`` ones; random ones, ``lungs`` first, where this picture has
             them (:class:`~unlabeled.medical.lungs.LungFields`); two ``blocks`` (inpainting); ``adaptive`` to what is
             hard at the moment; ``sparse``, where only half of the patches take part at all: those with most contrast,
@@ -45,7 +54,7 @@ def build_task(
     Raises:
         DataError: no such task or masking, or a masking for a task that hides nothing.
     """
-    for name, value, known in (("task", task, get_args(Task)), ("masking", masking, get_args(Masking))):
+    for name, value, known in (("task", task, (*get_args(Task), *OFFERED)), ("masking", masking, get_args(Masking))):
         if value not in known:
             raise DataError(f"there is no {name} '{value}': choose one of {', '.join(known)}")
     check_hides(task, masking, hiding=HIDING)
@@ -71,6 +80,8 @@ def build_task(
         case "joint":
             contrast = NTXent(dim, view=view, temperature=temperature, seed=views)
             return Joint({"masked": (masked(), 1.0), "contrastive": (contrast, 0.1)})
+        case _:
+            return OFFERED[task].make(backbone, seed=views)
 
 
 def build_mask(tokenizer: GridPatches, *, masking: Masking, ratio: float, seed: int) -> Mask:

@@ -18,7 +18,7 @@ MEASURES = {
     "watch.effective_rank": "effective rank",
     "watch.deviation": "deviation",
     "watch.nearest_neighbours": "neighbours' accuracy",
-    "watch.linear_probe": "probe's AUROC",
+    "watch.linear_probe": "linear probe",
 }
 
 
@@ -32,15 +32,16 @@ class Twin:
 
 
 def random_twin(masking: str) -> str:
-    """The masking that differs from ``masking`` by chance alone: as many patches take part, and they are random."""
-    return "sparse-random" if masking == "sparse" else "random"
+    """The masking that differs from ``masking`` by chance alone: as many patches of the same size take part, and they
+    are random."""
+    return f"{masking}-random" if masking in ("sparse", "time") else "random"
 
 
 def check(masking: str, *, hides: bool = True) -> None:
     """Raises a DataError where there is nothing to compare: the task hides nothing, or at random already."""
     if not hides:
         raise DataError("--beside-random compares masks, and this task hides nothing: choose another --task")
-    if masking in ("random", "sparse-random"):
+    if masking.endswith("random"):
         raise DataError("--beside-random compares with random masks: choose another --masking")
 
 

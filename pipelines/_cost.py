@@ -1,7 +1,7 @@
 """What a dry run hands back, and the options of the commands that pretrain."""
 
+import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +23,15 @@ Watts = Annotated[
     float | None, typer.Option(help="Power drawn while training (default: measured on NVIDIA, else assumed).", min=0)
 ]
 
+# As unlabeled.medical.images has it, which loads NumPy and so cannot be imported for --help.
+PNEUMONIA = "pneumonia"
+Finding = Annotated[
+    str,
+    typer.Option(
+        help="What the labels are about: the column of that name, or of a column 'finding_labels' those cells that "
+        "list it.",
+    ),
+]
 SelfTraining = Annotated[
     bool,
     typer.Option(
@@ -38,6 +47,9 @@ BesideRandom = Annotated[
         help="Pretrain once more with random masks, everything else alike, and show both side by side: twice the cost.",
     ),
 ]
+
+
+LEFT_OUT = "reading the pictures, linear probes, the PCA baseline, intervals and the report"
 
 
 def dry_run(budgets: Sequence["Budget"], *, rates: "Rates", reads: str, left_out: str) -> Outcome:
@@ -66,11 +78,22 @@ def medical_finetuning(
     model: "PneumoniaModel", train: "ImageSet", validation: "ImageSet | None", *, beside: str, rates: "Rates"
 ) -> Outcome:
     """The dry run of a fine-tuning, and of the same network from scratch that is trained to be compared with."""
-    assert train.labels is not None
-    one = model.finetuning_cost(train, train.labels, validation=validation is not None)
     return dry_run(
-        [one, replace(one, label=f"{beside}, for the comparison")],
+        finetunings(model, train, validation=validation is not None, beside=beside),
         rates=rates,
         reads=f"{len(train)} labels",
-        left_out="reading the pictures, linear probes, the PCA baseline, intervals and the report",
+        left_out=LEFT_OUT,
     )
+
+
+def finetunings(
+    model: "PneumoniaModel", train: "ImageSet", *, validation: bool = False, beside: str, times: int = 1, what: str = ""
+) -> list["Budget"]:
+    """The cost of learning from labels ``times`` over, with the same network from scratch ``beside``."""
+    assert train.labels is not None
+    ours = theirs = model.finetuning_cost(train, train.labels, validation=validation)
+    if model.self_training or model.tuning != "full":  # which a network without pretraining never is
+        scratch = copy.deepcopy(model).set_params(self_training=False, tuning="full")
+        theirs = scratch.finetuning_cost(train, train.labels, validation=validation)
+    named = ((ours, f"{ours.label}{what}"), (theirs, f"{beside}, for the comparison{what}"))
+    return [one.times(times, label) for one, label in named]

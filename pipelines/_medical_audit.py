@@ -52,7 +52,7 @@ def audit(
     trained = PneumoniaModel.load(model)
     trained.check_fine_tuned()
     drawn = None if boxes is None else read_boxes(boxes)
-    images = read(source, labels, size=trained.image_size, framing=framing_of(trained))
+    images = read(source, labels, size=trained.image_size, framing=framing_of(trained), finding=trained.finding)
     judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
     for note in judges.notes:
         say(note)
@@ -100,7 +100,8 @@ def audit_on(
         report = page.audit_report(
             found,
             items,
-            title="Audit of a pneumonia model",
+            title=f"Audit of a model of {model.finding}",
+            finding=model.finding,
             subtitle=f"{folder.name}, judged on {len(unseen):,} labelled pictures of "
             f"{len(np.unique(unseen.patients)):,} patients",
             skipped=skipped,

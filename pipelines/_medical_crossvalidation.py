@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from unlabeled import __version__
 from unlabeled.core import fingerprint, tracking
+from unlabeled.core.budget import AS_FOUND, Rates
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
@@ -18,12 +19,13 @@ from unlabeled.medical import _finetuning as finetuning
 from unlabeled.medical import baselines
 from unlabeled.medical._finetuning import Labelled
 from unlabeled.medical.evaluation import Scored
-from unlabeled.medical.images import UNLABELLED, ImageSet
+from unlabeled.medical.images import PNEUMONIA, UNLABELLED, ImageSet
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.splits import alike_across, check_no_leak, first_labels, patient_folds, site_folds
+from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines._medical_crossvalidation_page import Judged, measured, of_fold, page
 from unlabeled.pipelines._medical_exchange import pretrained, settings_of
-from unlabeled.pipelines._medical_input import framing_of, read
+from unlabeled.pipelines._medical_input import adjusted, framing_of, read
 from unlabeled.pipelines._medical_output import METHODS, key, write_csv, write_skips
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Comparison, Outcome
@@ -45,20 +47,25 @@ def crossvalidate(
     steps: int | None = None,
     size: int | None = None,
     self_training: bool = False,
+    finding: str = PNEUMONIA,
     seed: int = 0,
+    dry_run: bool = False,
+    rates: Rates = AS_FOUND,
 ) -> Outcome:
     """Fine-tunes once a fold, beside the baselines; each chooses its thresholds within what it learns from.
 
     ``by`` site, there is a fold for each site, whatever ``folds`` is. ``n_labels`` limits what each fold learns from.
+    With ``dry_run``, only says what all folds would cost.
 
     Raises:
         DataError: too few labelled patients, or sites that are not known.
         GateError: a patient was seen at two sites.
     """
-    base = pretrained(model, size=size)
-    given = {"finetune_steps": steps, "self_training": self_training or None}
-    base.set_params(random_state=seed, **{name: value for name, value in given.items() if value is not None})
-    images = read(source, labels, size=base.image_size, framing=framing_of(base))
+    base = adjusted(
+        pretrained(model, size=size), random_state=seed, finetune_steps=steps, self_training=self_training or None,
+        finding=finding,
+    )  # fmt: skip
+    images = read(source, labels, size=base.image_size, framing=framing_of(base), finding=finding)
     base.set_params(framing=images.framing)
     images, notes = _without_judges(images)
     judged = images.labelled()
@@ -69,6 +76,15 @@ def crossvalidate(
         fold = patient_folds(judged.patients, judged.labels, folds=folds, seed=seed)
         names = [f"fold {number}" for number in range(1, folds + 1)]
     taught = [_taught(judged, fold == f, name, n_labels, base) for f, name in enumerate(names)]
+    if dry_run:
+        return cost.dry_run(
+            cost.finetunings(
+                base, max(taught, key=len), beside=METHODS[1], times=len(names), what=f", {len(names)} folds"
+            ),
+            rates=rates,
+            reads=f"{len(judged):,} labelled pictures",
+            left_out=cost.LEFT_OUT,
+        )
     alike = alike_across({name: judged.take(fold == f) for f, name in enumerate(names)})
     for note in alike:
         say(note)

@@ -104,16 +104,17 @@ def add_dicom(
 
 def _results(model: PneumoniaModel, decisions: Decisions, print_: str) -> list[Result]:
     """What :func:`~unlabeled.medical._decisions.decide` says of each picture, as it is written into its study."""
-    return [_result(row, decisions.stated, print_) for row in decisions.table.to_dict("records")]
+    return [_result(row, decisions.stated, print_, model.finding) for row in decisions.table.to_dict("records")]
 
 
-def _result(row: Mapping[Any, Any], stated: Stated, print_: str) -> Result:
+def _result(row: Mapping[Any, Any], stated: Stated, print_: str, finding: str) -> Result:
     rate, abstained = f"{100 * stated.error_rate:g} %", None
     if row["decision"] != row["call"]:
         disagree = "the threshold and the stated error rate say different things"
         why = row["reason"] if row["decision"] == REFER else disagree
         abstained = f"Refer to a radiologist: {why}, at an error rate of {rate}."
     return Result(
+        finding=finding,
         probability=row["probability"],
         threshold=row["threshold"],
         sensitive_threshold=row["sensitive_threshold"],

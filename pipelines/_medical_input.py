@@ -1,7 +1,8 @@
 """What the medical jobs read, and who of it learns, chooses and judges."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,8 @@ from unlabeled.core.audit import watch
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.medical._finetuning import Labelled
-from unlabeled.medical.images import Framing, ImageSet, Skip, skip_summary
+from unlabeled.medical.images import PNEUMONIA, Framing, ImageSet, Skip, skip_summary
+from unlabeled.medical.intake.store import finding_of, is_store
 from unlabeled.medical.labels import Row, attach, read_labels
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.readers import read_images
@@ -65,17 +67,40 @@ def divide(images: ImageSet, *, n_labels: int | None, seed: int) -> Parts:
     return Parts(train=train, validation=validation, test=test, unlabelled=unlabelled)
 
 
-def read(source: Path, labels: Path | None, *, size: int, framing: Framing | None) -> ImageSet:
-    """Pictures and their labels; ``framing`` as the model takes them, ``None`` where it takes any."""
+def read(
+    source: Path,
+    labels: Path | None,
+    *,
+    size: int,
+    framing: Framing | None,
+    finding: str = PNEUMONIA,
+    needed: bool = True,
+) -> ImageSet:
+    """Pictures and their labels of a finding; ``framing`` as the model takes them, ``None`` where it takes any.
+
+    Raises:
+        DataError: a store's labels are about another finding and the labels are ``needed``; else those are left aside.
+    """
     # A wrong CSV is said at once, not after minutes of reading pictures.
-    given = None if labels is None else read_labels(labels)
-    images = read_images(source, size=size, framing=framing)
+    given = None if labels is None else read_labels(labels, finding=finding)
+    images = read_images(source, size=size, framing=framing, finding=finding)
+    if given is None and images.labels is not None and is_store(source) and finding_of(source) != finding:
+        about = f"the labels of {source} are about {finding_of(source)}, not {finding}"
+        if needed:
+            raise DataError(f"{about}: give --labels, or take the files in with --finding {finding}")
+        say(f"{about}, and are left aside")
+        images = replace(images, labels=None)
     if given is not None:
         images = attach(images, given)
     say_skips(images.skipped)
     for note in images.notes:
         say(note)
     return images
+
+
+def adjusted(model: PneumoniaModel, **given: Any) -> PneumoniaModel:
+    """The model with those settings that were given; the others stay as it was saved."""
+    return model.set_params(**{name: value for name, value in given.items() if value is not None})
 
 
 def framing_of(model: PneumoniaModel) -> Framing | None:
@@ -109,7 +134,7 @@ def looked_at(images: ImageSet, labels: dict[str, Row], *, seed: int) -> Labelle
         labelled = labelled.part("train")
     assert labelled.labels is not None
     known = np.ones(len(labelled), dtype=bool)
-    some = labelled.take(watch.looked_at(labelled.labels, known, rows="pictures", seed=seed))
+    some = labelled.take(watch.looked_at(labelled.labels, known, rows="pictures", units=labelled.patients, seed=seed))
     assert some.labels is not None
     say(f"the labels of {len(some)} pictures are looked at on the way, and not learnt from")
     return Labelled(some.images, some.labels)

@@ -7,6 +7,7 @@ from unlabeled.core import report, tracking
 from unlabeled.core.checkpoints import MANIFEST
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
+from unlabeled.medical.images import PNEUMONIA
 from unlabeled.medical.intake import Intake, take_in
 from unlabeled.medical.intake.reasons import FLAGS, REFUSALS
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
@@ -22,6 +23,7 @@ def intake(
     size: int = 128,
     site: str = "",
     labels: Path | None = None,
+    finding: str = PNEUMONIA,
     dicom: bool = False,
     workers: int | None = None,
 ) -> Outcome:
@@ -45,7 +47,7 @@ def intake(
         began = time.monotonic()
         done = take_in(
             folder, store=out, key=site_key or beside / "site.key", ledger=ledger or beside / f"{out.name}-ledger.csv",
-            size=size, site=site, labels=labels, dicom=dicom, workers=workers,
+            size=size, site=site, labels=labels, finding=finding, dicom=dicom, workers=workers,
         )  # fmt: skip
         seconds, told = time.monotonic() - began, done.manifest
         page = _report(done, run_id=run.run_id).write(out / "report.html")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unlabeled.core import evaluation, tracking
+from unlabeled.core.budget import AS_FOUND, Rates
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import DataError
 from unlabeled.core.evaluation import Estimate
@@ -29,12 +30,13 @@ from unlabeled.core.progress import say
 from unlabeled.core.report import OTHERS, OURS, Report, Verdict, new_figure
 from unlabeled.medical import baselines
 from unlabeled.medical._finetuning import Decision, Labelled
-from unlabeled.medical.images import ImageSet
+from unlabeled.medical.images import PNEUMONIA, ImageSet
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.report import LIMITS
 from unlabeled.medical.splits import check_no_leak, first_labels
+from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines._medical_exchange import pretrained, settings_of
-from unlabeled.pipelines._medical_input import Parts, divide, framing_of, read
+from unlabeled.pipelines._medical_input import Parts, adjusted, divide, framing_of, read
 from unlabeled.pipelines._medical_output import METHODS as NAMES
 from unlabeled.pipelines._medical_output import write_csv, write_skips
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
@@ -58,7 +60,10 @@ def labels_needed(
     seeds: int = 5,
     steps: int | None = None,
     self_training: bool = False,
+    finding: str = PNEUMONIA,
     seed: int = 0,
+    dry_run: bool = False,
+    rates: Rates = AS_FOUND,
 ) -> Outcome:
     """Fine-tunes on rising numbers of labels, several draws each, and carries the curve on.
 
@@ -69,20 +74,36 @@ def labels_needed(
         seeds: draws of labels for each.
         steps: optimiser steps of each network.
         self_training: let the networks of ours teach others from the pictures without labels.
+        finding: what the labels are about, where they are about several.
+        dry_run: only say what that would cost, at the user's own ``rates``.
 
     Raises:
         DataError: too few labels for a curve.
     """
-    base = pretrained(model, size=None)
-    given = {"finetune_steps": steps, "self_training": self_training or None}
-    base.set_params(**{name: value for name, value in given.items() if value is not None})
-    images = read(source, labels, size=base.image_size, framing=framing_of(base))
+    base = adjusted(
+        pretrained(model, size=None), finetune_steps=steps, self_training=self_training or None, finding=finding
+    )
+    images = read(source, labels, size=base.image_size, framing=framing_of(base), finding=finding)
     base.set_params(framing=images.framing)
     parts = divide(images, n_labels=None, seed=seed)
     check_no_leak({"train": parts.train, "test": parts.test})
     chosen = counts_for(len(parts.train), counts)
     if seeds < LEAST_SEEDS:
         raise DataError(f"the doubt of a curve needs at least {LEAST_SEEDS} draws, got {seeds}: 5 or more are better")
+    if dry_run:
+        found = [
+            cost.finetunings(
+                base, first_labels(parts.train, count, seed=seed), beside=NAMES[1], times=seeds,
+                what=f", {count} labels, {seeds} draws",
+            )
+            for count in chosen
+        ]  # fmt: skip
+        return cost.dry_run(
+            [one for both in found for one in both],
+            rates=rates,
+            reads=f"{len(parts.train):,} labelled pictures to draw from",
+            left_out=cost.LEFT_OUT,
+        )
     numbers = list(range(seed, seed + seeds))
     with tracking.run(
         EXPERIMENT,

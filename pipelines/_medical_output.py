@@ -53,18 +53,18 @@ def write_predictions(out: Path, table: "pd.DataFrame") -> dict[str, Path]:
     return files
 
 
-def write_studies(out: Path, table: "pd.DataFrame", studies: NDArray[np.str_]) -> dict[str, Path]:
+def write_studies(out: Path, table: "pd.DataFrame", studies: NDArray[np.str_], *, finding: str) -> dict[str, Path]:
     """What a model says of each study (:func:`~unlabeled.medical._decisions.per_study`)."""
     from unlabeled.medical._decisions import per_study
 
-    text = per_study(table, studies).to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    text = per_study(table, studies, finding=finding).to_csv(index=False, float_format="%.6f", lineterminator="\n")
     return {"studies": write_atomically(out / "studies.csv", text)}
 
 
 def write_heat_maps(out: Path, model: "PneumoniaModel", images: "ImageSet", table: "pd.DataFrame", count: int) -> Path:
     """Draws what moved the ``count`` highest scores as PNG, and points to each in the column ``heat_map``.
 
-    Red speaks for pneumonia, blue against; each map has a scale of its own. Files are named by the row's number, not
+    Red speaks for the finding, blue against; each map has a scale of its own. Files are named by the row's number, not
     by the picture's id. Maps of an earlier call in the same folder are removed.
     """
     folder = out / HEAT_MAPS

@@ -6,18 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from unlabeled.core import fingerprint, report
+from unlabeled.core.budget import AS_FOUND, Rates
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
+from unlabeled.medical.images import PNEUMONIA, Framing, ImageSet
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.readers import read_images
+from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _medical_audit as auditing
 from unlabeled.pipelines import _medical_intake as taking_in
 from unlabeled.pipelines import _medical_package as packaging
 from unlabeled.pipelines import _medical_pretraining as pretraining
 from unlabeled.pipelines import medical
-from unlabeled.pipelines._medical_input import Parts, divide
+from unlabeled.pipelines._medical_input import TEST_SHARE, Parts, divide
 from unlabeled.pipelines.jobs import Outcome
 
 RECORD = "run.json"
@@ -36,6 +41,7 @@ class Plan:
         site: what the column ``site`` says.
         register: name in MLflow's registry.
         seed: fixes everything random.
+        finding: what the labels are about, where they are about several.
         self_training: the networks teach others from the pictures without labels.
     """
 
@@ -44,9 +50,10 @@ class Plan:
     steps: int | None = None
     n_labels: int | None = None
     site: str = ""
-    register: str = "pneumonia"
+    register: str = PNEUMONIA
     seed: int = 0
     self_training: bool = False
+    finding: str = PNEUMONIA
 
 
 def run(
@@ -57,6 +64,8 @@ def run(
     private: Path | None = None,
     plan: Plan | None = None,
     synthetic: bool = False,
+    dry_run: bool = False,
+    rates: Rates = AS_FOUND,
 ) -> Outcome:
     """Intake, pretraining, fine-tuning, audit and package, each a tracked run of its own; what is done is not repeated.
 
@@ -69,6 +78,7 @@ def run(
         out: gets ``store``, ``pretrained``, ``model``, ``audit``, ``package`` and the report that leads to them.
         private: folder for the site key, the ledger and the list of file names (default: ``<out>-private`` beside
             ``out``), which only its owner can read.
+        dry_run: only say what the trainings would cost if every file and every line of labels could be used.
 
     Raises:
         DataError: ``out`` holds something else, or an interrupted run of another plan.
@@ -78,6 +88,8 @@ def run(
         raise DataError("the folder to take in does not exist, or is a file")
     if not labels.is_file():
         raise DataError(f"{labels} is not a file: a run needs a CSV of labels")
+    if dry_run:
+        return _dry_run(folder, labels, plan, rates)
     private = private or out.absolute().with_name(f"{out.name}-private")
     # Of where it came from a digest only: paths may hold names.
     source = fingerprint.of_names([str(folder.resolve()), str(labels.resolve())])
@@ -90,7 +102,7 @@ def run(
         "intake",
         lambda: taking_in.intake(
             folder, out=store, site_key=private / "site.key", ledger=private / "ledger.csv", size=plan.size,
-            site=plan.site, labels=labels,
+            site=plan.site, labels=labels, finding=plan.finding,
         ),
     )  # fmt: skip
     images = read_images(store, size=plan.size)
@@ -127,15 +139,43 @@ def run(
     )  # fmt: skip
 
 
-def _pretrain(parts: Parts, plan: Plan, out: Path, synthetic: bool) -> Outcome:
+def _model(plan: Plan, framing: Framing) -> PneumoniaModel:
     model = PneumoniaModel(
-        image_size=plan.size, framing=parts.unlabelled.framing, pretrain_epochs=plan.epochs, random_state=plan.seed
-    )
-    model.set_params(self_training=plan.self_training)
+        image_size=plan.size, framing=framing, pretrain_epochs=plan.epochs, random_state=plan.seed,
+        self_training=plan.self_training, finding=plan.finding,
+    )  # fmt: skip
     if plan.steps is not None:
         model.set_params(finetune_steps=plan.steps)
     model.check()
+    return model
+
+
+def _pretrain(parts: Parts, plan: Plan, out: Path, synthetic: bool) -> Outcome:
+    model = _model(plan, parts.unlabelled.framing)
     return pretraining.pretrain(model, parts.unlabelled, out=out, synthetic=synthetic)
+
+
+def _dry_run(folder: Path, labels: Path, plan: Plan, rates: Rates) -> Outcome:
+    """Trained on as many pictures of noise as there are files: what they show does not matter to the cost."""
+    files = sum(1 for path in folder.rglob("*") if path.is_file())
+    lines = sum(1 for line in labels.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()) - 1
+    learnt = round((1 - TEST_SHARE) * lines) if plan.n_labels is None else min(plan.n_labels, lines)
+    if files < 2 or learnt < 2:
+        raise DataError(f"there are {files} files and {lines} lines of labels: too few to train on")
+    model = _model(plan, "padded")
+    noise = np.random.default_rng(0).integers(0, 256, (1, plan.size, plan.size), dtype=np.uint8)
+    names = np.array([str(number) for number in range(learnt)])
+    taught = ImageSet(
+        images=np.broadcast_to(noise, (learnt, plan.size, plan.size)), ids=names, patients=names,
+        labels=np.arange(learnt) % 2, framing="padded",
+    )  # fmt: skip
+    pictures = np.broadcast_to(noise, (files, plan.size, plan.size))
+    return cost.dry_run(
+        [model.pretraining_cost(pictures), *cost.finetunings(model, taught, beside=medical.SCRATCH)],
+        rates=rates,
+        reads=f"{files:,} files and {lines:,} lines of labels, as if each could be used",
+        left_out="the intake, linear probes, the PCA baseline, the audit, the package and the reports",
+    )
 
 
 class _Record:

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from unlabeled.core import tracking
+from unlabeled.core.budget import AS_FOUND, Rates
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
@@ -18,10 +19,11 @@ from unlabeled.core.search import Report as Told
 from unlabeled.core.search import search as search_core
 from unlabeled.medical._finetuning import NUISANCE, Labelled, fit_probe
 from unlabeled.medical._network import embeddings
-from unlabeled.medical.images import ImageSet
+from unlabeled.medical.images import PNEUMONIA, ImageSet
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.splits import hold_out
-from unlabeled.medical.tasks import Masking, Task
+from unlabeled.medical.tasks import Masking
+from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines._medical_input import Parts, divide, read
 from unlabeled.pipelines.jobs import Outcome
 
@@ -44,16 +46,31 @@ def search(
     size: int = 64,
     epochs: int = 10,
     trials: int = 20,
-    task: Task = "masked",
+    task: str = "masked",
     masking: Masking = "random",
+    finding: str = PNEUMONIA,
     seed: int = 0,
+    dry_run: bool = False,
+    rates: Rates = AS_FOUND,
 ) -> Outcome:
-    """Tries settings of the pretraining, judged by a linear probe on labelled patients that the test leaves over."""
-    model = PneumoniaModel(image_size=size, pretrain_epochs=epochs, task=task, masking=masking, random_state=seed)
+    """Tries settings of the pretraining, judged by a linear probe on labelled patients that the test leaves over.
+
+    With ``dry_run``, only says what that would cost if no trial ended early.
+    """
+    model = PneumoniaModel(
+        image_size=size, pretrain_epochs=epochs, task=task, masking=masking, finding=finding, random_state=seed
+    )
     model.check()
-    images = read(source, labels, size=size, framing=None)
+    images = read(source, labels, size=size, framing=None, finding=finding)
     model.set_params(framing=images.framing)
     parts = divide(images, n_labels=None, seed=seed)
+    if dry_run:
+        return cost.dry_run(
+            [model.pretraining_cost(parts.unlabelled).times(trials, f"{trials} trials, none ended early")],
+            rates=rates,
+            reads=f"{len(parts.unlabelled):,} pictures",
+            left_out="reading the pictures, the probes that judge, and the report",
+        )
     return _search(model, parts, out=out, trials=trials, source=str(source))
 
 

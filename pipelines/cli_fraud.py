@@ -1,7 +1,7 @@
 """``unlabeled fraud <verb>``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
@@ -24,10 +24,11 @@ LearningRate = Annotated[
 TaskName = Literal["events", "events+contrastive", "events+vicreg", "events+order", "events+tokens"]
 MaskingName = Literal["random", "fields", "run"]
 PretextTask = Annotated[
-    TaskName,
+    str,
     typer.Option(
+        metavar="|".join(get_args(TaskName)),
         help="What teaches without labels: foretell payments, and beside it tell cards apart (two ways), find payments "
-        "out of order, or fill hidden fields in from both sides."
+        "out of order, fill hidden fields in from both sides, or one of your own (docs/new-task.md).",
     ),
 ]
 FieldMasking = Annotated[
@@ -125,8 +126,12 @@ def backtest(
     masking: FieldMasking = "random",
     learning_rate: LearningRate = None,
     seed: Seed = 0,
+    dry_run: DryRun = False,
+    price_per_hour: Price = None,
+    watts: Watts = None,
 ) -> Outcome:
     """How it would have gone: learn on the past, score what came after, compare with the baselines."""
+    from unlabeled.core.budget import Rates
     from unlabeled.pipelines import fraud as job
 
     return job.backtest(
@@ -142,6 +147,8 @@ def backtest(
         masking=masking,
         learning_rate=learning_rate,
         seed=seed,
+        dry_run=dry_run,
+        rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )
 
 

@@ -1,12 +1,12 @@
 """``unlabeled medical <verb>``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
 from unlabeled.pipelines import cli_medical_crossvalidation, cli_medical_intake, cli_medical_run
-from unlabeled.pipelines._cost import BesideRandom, DryRun, Price, SelfTraining, Watts
+from unlabeled.pipelines._cost import PNEUMONIA, BesideRandom, DryRun, Finding, Price, SelfTraining, Watts
 from unlabeled.pipelines.jobs import Outcome
 
 app = typer.Typer(
@@ -55,7 +55,12 @@ def pretrain(
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the pictures.", min=1)] = 50,
     task: Annotated[
-        TaskName, typer.Option(help="The question that teaches: fill in, tell two views apart, turns, order, or two.")
+        str,
+        typer.Option(
+            metavar="|".join(get_args(TaskName)),
+            help="The question that teaches: fill in, tell two views apart, turns, order, or two; or one of your own "
+            "(docs/new-task.md).",
+        ),
     ] = "masked",
     masking: Annotated[
         MaskingName, typer.Option(help="What a task that fills in hides; 'random' is the ablation of all others.")
@@ -76,6 +81,7 @@ def pretrain(
         Path | None,
         typer.Option(help="CSV of a few labels (as for 'finetune') to look at on the way: how good are the features?"),
     ] = None,
+    finding: Finding = PNEUMONIA,
     beside_random: BesideRandom = False,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
@@ -89,6 +95,7 @@ def pretrain(
         source, out=out, size=size, start_from=start_from, epochs=epochs, task=task, masking=masking,
         mask_ratio=mask_ratio, temperature=temperature, augmentation=augmentation, learning_rate=learning_rate,
         class_token=class_token, seed=seed, split_column=split_column, split=split, labels=labels,
+        finding=finding,
         beside_random=beside_random,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
@@ -132,6 +139,7 @@ def finetune(
         typer.Option(help="Factor on the learning rate for every layer that lies above (default 1).", min=0.1, max=1.0),
     ] = None,
     self_training: SelfTraining = False,
+    finding: Finding = PNEUMONIA,
     size: Annotated[
         int | None,
         typer.Option(help="Rows and columns of the pictures, with a Hugging Face folder (default: its own).", min=16),
@@ -150,7 +158,8 @@ def finetune(
 
     return job.finetune(
         source, model=model, labels=labels, out=out, n_labels=n_labels, steps=steps, tuning=tuning,
-        layer_decay=layer_decay, self_training=self_training, size=size, seed=seed,
+        layer_decay=layer_decay, self_training=self_training, finding=finding, size=size,
+        seed=seed,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
@@ -166,19 +175,25 @@ def search(
     size: Annotated[int, typer.Option(help="As for pretrain.", min=16)] = 64,
     epochs: Annotated[int, typer.Option(help="Passes over the pictures in each trial.", min=1)] = 10,
     trials: Annotated[int, typer.Option(help="Settings to try; the defaults are the first.", min=1)] = 20,
-    task: Annotated[TaskName, typer.Option(help="As for pretrain.")] = "masked",
+    task: Annotated[str, typer.Option(metavar="NAME", help="As for pretrain.")] = "masked",
     masking: Annotated[MaskingName, typer.Option(help="As for pretrain.")] = "random",
+    finding: Finding = PNEUMONIA,
     seed: Seed = 0,
+    dry_run: DryRun = False,
+    price_per_hour: Price = None,
+    watts: Watts = None,
 ) -> Outcome:
     """Try settings of the pretraining (mask ratio, temperature, augmentation), judged by a linear probe.
 
     Weak trials end early. Test patients are neither learnt from nor judged on. Needs pip install 'unlabeled[search]'.
     """
+    from unlabeled.core.budget import Rates
     from unlabeled.pipelines import _medical_search as job
 
     return job.search(
-        source, labels=labels, out=out, size=size, epochs=epochs, trials=trials, task=task, masking=masking, seed=seed
-    )
+        source, labels=labels, out=out, size=size, epochs=epochs, trials=trials, task=task, masking=masking,
+        finding=finding, seed=seed, dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
+    )  # fmt: skip
 
 
 @app.command()
@@ -295,14 +310,19 @@ def labels_needed(
     seeds: Annotated[int, typer.Option(help="Draws of labels for each number.", min=3)] = 5,
     steps: Annotated[int | None, typer.Option(help="As for finetune.", min=1)] = None,
     self_training: SelfTraining = False,
+    finding: Finding = PNEUMONIA,
     out: Annotated[Path, typer.Option(help="Folder for the report and the curve.")] = Path("medical-labels-needed"),
     seed: Seed = 0,
+    dry_run: DryRun = False,
+    price_per_hour: Price = None,
+    watts: Watts = None,
 ) -> Outcome:
     """What more labels would bring: a curve over label counts, where it leads, and what a point would cost.
 
     Trains ours and the network from scratch once for each number of labels and draw; measured points are kept, and the
     same command goes on where it was.
     """
+    from unlabeled.core.budget import Rates
     from unlabeled.core.errors import DataError
     from unlabeled.pipelines import _medical_label_need as job
 
@@ -314,7 +334,8 @@ def labels_needed(
         ) from None
     return job.labels_needed(
         source, model=model, labels=labels, out=out, price=price_per_label, counts=chosen, seeds=seeds, steps=steps,
-        self_training=self_training, seed=seed,
+        self_training=self_training, finding=finding, seed=seed,
+        dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from unlabeled.pipelines._cost import SelfTraining
+from unlabeled.pipelines._cost import PNEUMONIA, DryRun, Finding, Price, SelfTraining, Watts
 from unlabeled.pipelines.jobs import Outcome
 
 
@@ -31,16 +31,22 @@ def crossvalidate(
         "medical-crossvalidation"
     ),
     self_training: SelfTraining = False,
+    finding: Finding = PNEUMONIA,
     seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
+    dry_run: DryRun = False,
+    price_per_hour: Price = None,
+    watts: Watts = None,
 ) -> Outcome:
     """Judge every labelled picture by a model that saw no label of its patient, or of its site.
 
     Trains ours and the same network from scratch once a fold, which takes as many times as long as finetune. Finished
     folds are kept: interrupted, the same command goes on.
     """
+    from unlabeled.core.budget import Rates
     from unlabeled.pipelines import _medical_crossvalidation as job
 
     return job.crossvalidate(
         source, model=model, out=out, labels=labels, by=by, folds=folds, n_labels=n_labels, steps=steps, size=size,
-        self_training=self_training, seed=seed,
+        self_training=self_training, finding=finding, seed=seed,
+        dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from unlabeled.pipelines._cost import PNEUMONIA, Finding
 from unlabeled.pipelines.jobs import Outcome
 
 
@@ -34,10 +35,12 @@ def intake(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="CSV with a column label and one that names files, patients (patient_id), studies (StudyInstanceUID) "
-            "or accession numbers as the hospital knows them: translated into the store's labels.csv."
+            help="CSV with a column label (or of the finding) and one that names files, patients (patient_id), studies "
+            "(StudyInstanceUID) or accession numbers as the hospital knows them: translated into the store's "
+            "labels.csv."
         ),
     ] = None,
+    finding: Finding = PNEUMONIA,
     dicom: Annotated[bool, typer.Option("--dicom", help="Also write de-identified DICOM files to OUT/dicom.")] = False,
     workers: Annotated[
         int | None, typer.Option(help="Processes that read files (default: one a core, which is the most).", min=1)
@@ -51,6 +54,7 @@ def intake(
     from unlabeled.pipelines import _medical_intake as job
 
     return job.intake(
-        source, out=out, site_key=site_key, ledger=ledger, size=size, site=site, labels=labels, dicom=dicom,
+        source, out=out, site_key=site_key, ledger=ledger, size=size, site=site, labels=labels, finding=finding,
+        dicom=dicom,
         workers=workers,
     )  # fmt: skip

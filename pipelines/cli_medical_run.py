@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unlabeled.pipelines._cost import SelfTraining
+from unlabeled.pipelines._cost import PNEUMONIA, DryRun, Finding, Price, SelfTraining, Watts
 from unlabeled.pipelines.jobs import Outcome
 
 
@@ -27,19 +27,29 @@ def run(
     steps: Annotated[int | None, typer.Option(help="Fine-tuning steps of each network (default 300).", min=1)] = None,
     n_labels: Annotated[int | None, typer.Option(help="Learn from so many labels only.", min=1)] = None,
     site: Annotated[str, typer.Option(help="What the column 'site' is to say of these pictures.")] = "",
-    register: Annotated[str, typer.Option(metavar="NAME", help="Name in MLflow's registry.")] = "pneumonia",
+    register: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name in MLflow's registry (default: the finding).")
+    ] = None,
     self_training: SelfTraining = False,
+    finding: Finding = PNEUMONIA,
     seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
+    dry_run: DryRun = False,
+    price_per_hour: Price = None,
+    watts: Watts = None,
 ) -> Outcome:
     """From a hospital's folder to a registered model and a page for an ethics board, in one command.
 
     Takes the files in, pretrains without labels, fine-tunes, audits, packages and registers. A third of the labelled
     patients judges (or the test part that the labels name) and teaches nothing. Interrupted, the same command goes on.
     """
+    from unlabeled.core.budget import Rates
     from unlabeled.pipelines import _medical_run as job
 
     plan = job.Plan(
-        size=size, epochs=epochs, steps=steps, n_labels=n_labels, site=site, register=register, seed=seed,
-        self_training=self_training,
+        size=size, epochs=epochs, steps=steps, n_labels=n_labels, site=site, register=register or finding, seed=seed,
+        self_training=self_training, finding=finding,
     )  # fmt: skip
-    return job.run(source, labels=labels, out=out, private=private, plan=plan)
+    return job.run(
+        source, labels=labels, out=out, private=private, plan=plan,
+        dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
+    )  # fmt: skip

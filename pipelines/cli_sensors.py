@@ -1,7 +1,7 @@
 """``unlabeled sensors <verb>``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -36,16 +36,23 @@ Fleet = Annotated[
 Steps = Annotated[int, typer.Option(help="Pretraining steps.", min=1)]
 Seed = Annotated[int, typer.Option(help="Fixes initial weights, batches and masks.")]
 # As in unlabeled.sensors.tasks, which loads PyTorch and so cannot be imported for --help; a test holds them together.
-TaskName = Annotated[
-    Literal["masked", "next", "contrastive", "vicreg", "order", "joint"],
+TaskName = Literal["masked", "next", "contrastive", "vicreg", "order", "joint"]
+PretextTask = Annotated[
+    str,
     typer.Option(
         "--task",
-        help="The question that teaches the encoder: fill in, foretell, tell views apart (two ways), order, or two.",
+        metavar="|".join(get_args(TaskName)),
+        help="The question that teaches the encoder: fill in, foretell, tell views apart (two ways), order, or two; or "
+        "one of your own (docs/new-task.md).",
     ),
 ]
 MaskingName = Annotated[
-    Literal["random", "bearing", "time", "band", "adaptive", "sparse", "sparse-random"],
-    typer.Option("--masking", help="What a task that fills in hides; 'random' is the ablation of all others."),
+    Literal["random", "bearing", "time", "time-random", "band", "adaptive", "sparse", "sparse-random"],
+    typer.Option(
+        "--masking",
+        help="What a task that fills in hides; 'random' is the ablation of all others, 'time-random' and "
+        "'sparse-random' those of 'time' and 'sparse'.",
+    ),
 ]
 Ratio = Annotated[float, typer.Option(help="Share of the patches that is hidden.", min=0.05, max=0.95)]
 LearningRate = Annotated[
@@ -71,7 +78,7 @@ def fit(
         Path | None, typer.Option(help="Take the encoder that this folder holds instead of pretraining one.")
     ] = None,
     steps: Steps = 200,
-    task: TaskName = "masked",
+    task: PretextTask = "masked",
     masking: MaskingName = "random",
     mask_ratio: Ratio = 0.6,
     shaft_hz: Shaft = None,
@@ -136,14 +143,18 @@ def backtest(
     asset: Assets = None,
     pretrain_on: Fleet = None,
     steps: Steps = 200,
-    task: TaskName = "masked",
+    task: PretextTask = "masked",
     masking: MaskingName = "random",
     mask_ratio: Ratio = 0.6,
     shaft_hz: Shaft = None,
     learning_rate: LearningRate = 1e-3,
     seed: Seed = 0,
+    dry_run: DryRun = False,
+    price_per_hour: Price = None,
+    watts: Watts = None,
 ) -> Outcome:
     """Replay runs to failure and count lead time and false alarms, ours beside plain 3-sigma rules."""
+    from unlabeled.core.budget import Rates
     from unlabeled.pipelines import sensors as jobs
 
     return jobs.replay(
@@ -154,6 +165,7 @@ def backtest(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, shaft_hz=shaft_hz, lr=learning_rate,
             random_state=seed,
         ),
+        dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unlabeled.core import tracking
-from unlabeled.core.budget import AS_FOUND, Rates, compare, priced
+from unlabeled.core.budget import AS_FOUND, Rates, compare, priced, totals
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.core.report import training_report
@@ -20,7 +20,7 @@ from unlabeled.fraud.history_model import Size
 from unlabeled.fraud.labels import few, from_csv, known_by
 from unlabeled.fraud.readers import DAY, Transactions, joined, parse_time, transactions
 from unlabeled.fraud.simulate import simulate
-from unlabeled.fraud.tasks import Masking, Task, check_names
+from unlabeled.fraud.tasks import Masking, check_names
 from unlabeled.pipelines import _ablation as ablation
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _fraud_pretraining as pre
@@ -51,7 +51,7 @@ def pretrain(
     until: str | None = None,
     roles: Path | None = None,
     steps: int | None = None,
-    task: Task = "events",
+    task: str = "events",
     masking: Masking = "random",
     learning_rate: float | None = None,
     seed: int = 0,
@@ -212,12 +212,17 @@ def backtest(
     budget: int = 100,
     roles: Path | None = None,
     steps: int | None = None,
-    task: Task = "events",
+    task: str = "events",
     masking: Masking = "random",
     learning_rate: float | None = None,
     seed: int = 0,
+    dry_run: bool = False,
+    rates: Rates = AS_FOUND,
 ) -> Outcome:
-    """How it would have gone: learn before ``train_until``, score what came after, beside the baselines."""
+    """How it would have gone: learn before ``train_until``, score what came after, beside the baselines.
+
+    With ``dry_run``, only says what the pretraining would cost.
+    """
     check_names(task=task, masking=masking)
     payments = read_payments(table, roles=roles)
     cut = cut_of(payments, train_until)
@@ -225,6 +230,14 @@ def backtest(
         roles=payments.roles, size=_size(steps=steps, lr=learning_rate), task=task, masking=masking,
         label_delay_days=label_delay, random_state=seed,
     )  # fmt: skip
+    if dry_run:
+        past = payments.take(payments.time < cut)
+        return cost.dry_run(
+            pre.costs(detector, past, beside_random=False),
+            rates=rates,
+            reads=f"{len(past):,} payments before {payments.when(cut)}; {skip_words(payments)}",
+            left_out="reading the table, features, learning from labels (fraud finetune), scoring and the report",
+        )
     return _backtest(
         detector, payments, out=out, cut=cut, n_frauds=n_frauds, budget=budget, source=table.name, synthetic=False
     )
@@ -363,15 +376,20 @@ def _log_curve(detector: FraudDetector, run: tracking.Run) -> None:
 
 
 def _log_cost(detector: FraudDetector, run: tracking.Run, rates: Rates) -> None:
-    """What the trees were foretold to cost, and did."""
+    """What the trees were foretold to cost, and did: ours, and those of the comparison."""
     assert detector.fitted_ is not None
-    predicted, spent = detector.fitted_.predicted_, detector.fitted_.spent_
-    assert predicted is not None
-    assert spent is not None
-    compared = compare(predicted, spent)
-    priced(run.metrics, rates)({**predicted.metrics(), **spent.metrics(), "budget.error": compared.error}, spent.steps)
-    if spent.seconds >= WORTH_SAYING:
-        say(compared.line)
+    assert detector.baseline_ is not None
+    costs = {"": detector.fitted_.cost_, "comparison ": detector.baseline_.cost_}
+    log = priced(run.metrics, rates)
+    for front, cost_ in costs.items():
+        assert cost_ is not None
+        predicted, spent = cost_
+        compared = compare(predicted, spent)
+        numbers = {**predicted.metrics(), **spent.metrics(), "budget.error": compared.error}
+        log({f"{front}{name}": value for name, value in numbers.items()}, spent.steps)
+        if spent.seconds >= WORTH_SAYING:
+            say(compared.line)
+    log(totals(*zip(*filter(None, costs.values()), strict=True)), 0)
 
 
 def _sentence(text: str) -> str:

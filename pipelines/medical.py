@@ -17,20 +17,30 @@ from unlabeled.core.progress import say
 from unlabeled.medical import baselines, report, simulate
 from unlabeled.medical._decisions import REFER, Stated, decide
 from unlabeled.medical._finetuning import Labelled
+from unlabeled.medical._planning import check_finding
 from unlabeled.medical.baselines import PixelRegression
 from unlabeled.medical.evaluation import Scored, metrics
-from unlabeled.medical.images import ImageSet, Skip
+from unlabeled.medical.images import PNEUMONIA, ImageSet, Skip
 from unlabeled.medical.intake.store import is_store, studies_of
 from unlabeled.medical.labels import attach, read_labels
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.readers import read_images
 from unlabeled.medical.splits import alike_across, check_no_leak
-from unlabeled.medical.tasks import Masking, Task
+from unlabeled.medical.tasks import Masking
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _medical_pretraining as pretraining
 from unlabeled.pipelines._medical_dicom import add_dicom, check_dicom
 from unlabeled.pipelines._medical_exchange import begin, pretrained, settings_of
-from unlabeled.pipelines._medical_input import Parts, divide, framing_of, looked_at, read, read_unlabelled, say_skips
+from unlabeled.pipelines._medical_input import (
+    Parts,
+    adjusted,
+    divide,
+    framing_of,
+    looked_at,
+    read,
+    read_unlabelled,
+    say_skips,
+)
 from unlabeled.pipelines._medical_judges import Judges, by_pixels, judges_found, judges_given
 from unlabeled.pipelines._medical_output import (
     OURS,
@@ -57,7 +67,7 @@ def pretrain(
     epochs: int = 50,
     seed: int = 0,
     start_from: Path | None = None,
-    task: Task = "masked",
+    task: str = "masked",
     masking: Masking = "random",
     mask_ratio: float = 0.75,
     temperature: float = 0.2,
@@ -67,6 +77,7 @@ def pretrain(
     split_column: str | None = None,
     split: str | None = None,
     labels: Path | None = None,
+    finding: str = PNEUMONIA,
     beside_random: bool = False,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
@@ -82,9 +93,10 @@ def pretrain(
         temperature=temperature, augmentation=augmentation, lr=learning_rate, class_token=class_token,
         random_state=seed,
     )  # fmt: skip
+    check_finding(finding)
     if beside_random:
         pretraining.check_beside_random(model)
-    given = None if labels is None else read_labels(labels)
+    given = None if labels is None else read_labels(labels, finding=finding)
     images = read_unlabelled(source, size=model.image_size, split_column=split_column, split=split)
     model.set_params(framing=images.framing)
     asked = None if given is None else looked_at(images, given, seed=seed)
@@ -111,6 +123,7 @@ def finetune(
     tuning: Tuning | None = None,
     layer_decay: float | None = None,
     self_training: bool = False,
+    finding: str = PNEUMONIA,
     size: int | None = None,
     seed: int = 0,
     dry_run: bool = False,
@@ -124,11 +137,12 @@ def finetune(
     ``self_training`` the networks learn from the pictures without labels too, by what they said of them; with
     ``dry_run``, only says what that would cost.
     """
-    base = pretrained(model, size=size)
-    given = {"finetune_steps": steps, "tuning": tuning, "layer_decay": layer_decay}
-    given["self_training"] = self_training or None
-    base.set_params(random_state=seed, **{name: value for name, value in given.items() if value is not None})
-    images = read(source, labels, size=base.image_size, framing=framing_of(base))
+    base = adjusted(
+        pretrained(model, size=size), random_state=seed, finetune_steps=steps, tuning=tuning, layer_decay=layer_decay,
+        self_training=self_training or None, finding=finding,
+    )  # fmt: skip
+    base.check()
+    images = read(source, labels, size=base.image_size, framing=framing_of(base), finding=finding)
     base.set_params(framing=images.framing)
     parts = divide(images, n_labels=n_labels, seed=seed)
     if dry_run:
@@ -159,7 +173,9 @@ def predict(
         check_dicom(source)
     trained = PneumoniaModel.load(model)
     trained.check_fine_tuned()
-    images = read(source, labels, size=trained.image_size, framing=framing_of(trained))
+    images = read(
+        source, labels, size=trained.image_size, framing=framing_of(trained), finding=trained.finding, needed=False
+    )
     judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
     for note in judges.notes:
         say(note)
@@ -232,7 +248,7 @@ def finetune_on(
         table = {name: metrics(test.labels, scored, patients=test.patients) for name, scored in methods.items()}
         verdict = report.verdict(test.labels, methods, patients=test.patients)
         page = report.evaluation_report(
-            title=f"Pneumonia from {len(train)} labels",
+            title=f"{model.finding.capitalize()} from {len(train)} labels",
             subtitle=f"Fine-tuned {_after(model)}, {model.image_size} pixels",
             verdict=verdict,
             model=model,
@@ -297,9 +313,11 @@ def _predict(
         drawn = write_heat_maps(out, model, images, decisions.table, heat_maps)
         files = {**write_predictions(out, decisions.table), **({"heat_maps": drawn} if heat_maps else {})}
         if studies is not None:
-            files |= write_studies(out, decisions.table, studies)
+            files |= write_studies(out, decisions.table, studies, finding=model.finding)
         files |= write_skips(out, images.skipped)
-        headline = f"{called} of {len(images)} pictures are called pneumonia ({len(images.skipped)} inputs skipped)."
+        headline = (
+            f"{called} of {len(images)} pictures are called {model.finding} ({len(images.skipped)} inputs skipped)."
+        )
         counts = {
             "pictures": len(images), "called": called, "skipped": len(images.skipped),
             "referred": referred, "flagged": flagged,
@@ -326,7 +344,7 @@ def _predict(
                 else report.Verdict(f"AUROC {table[OURS]['AUROC']}; no baseline stands beside this model.")
             )
             page = report.evaluation_report(
-                title="Pneumonia: predictions beside labels",
+                title=f"{model.finding.capitalize()}: predictions beside labels",
                 subtitle=f"{len(unseen)} labelled pictures, none of a patient that the model learnt from",
                 verdict=verdict,
                 model=model,

@@ -1,6 +1,7 @@
 """The vibration jobs: files in; model, scores, alarms and a report out; every run tracked."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from unlabeled.core import fingerprint, tracking
@@ -235,11 +236,13 @@ def replay(
     assets: Sequence[str] = (),
     pretrain_on: Sequence[Path] = (),
     template: MachineMonitor | None = None,
+    dry_run: bool = False,
+    rates: Rates = AS_FOUND,
 ) -> Outcome:
     """Replays runs to failure: normal period first, then snapshot by snapshot, against plain 3-sigma rules.
 
     With several runs the encoder that judges one of them has learnt from the others' normal periods only; alone, from
-    the first two thirds of its own.
+    the first two thirds of its own. With ``dry_run``, only says what these pretrainings would cost.
     """
     template = template or MachineMonitor()
     skipped: list[tuple[str, str]] = []
@@ -252,6 +255,18 @@ def replay(
     if unknown:
         raise DataError(f"no machine {', '.join(unknown)} to be counted as healthy")
     extra = pre.fleet_of(pretrain_on, fs, every, skipped) if pretrain_on else []
+    if dry_run:
+        budgets = []
+        for recording in recordings:
+            fleet, normal = _teachers(recording, recordings, extra, normal_share, normal_until, template)
+            (one,) = pre.costs(template, files.first(fleet, normal), beside_random=False)
+            budgets.append(replace(one, label=f"pretraining for {recording.asset}"))
+        return cost.dry_run(
+            budgets,
+            rates=rates,
+            reads=f"{len(recordings)} run(s)",
+            left_out="reading the files, scoring every snapshot, and the report",
+        )
     return _replay(
         recordings,
         extra,
@@ -285,6 +300,23 @@ def demo(out: Path, *, seed: int) -> Outcome:
     )
 
 
+def _teachers(
+    judged: Recording,
+    recordings: Sequence[Recording],
+    extra: Sequence[Recording],
+    share: float,
+    until: str | None,
+    template: MachineMonitor,
+) -> tuple[list[Recording], list[int]]:
+    """What the encoder that judges a run learns from: the others' normal periods, or, alone, the first part of its
+    own, but for the calibration part; and how many rows of each."""
+    fleet = [r for r in (*recordings, *extra) if r is not judged and pre.alike(r, judged)]
+    normal = [r.normal_rows(share=share, until=summary.hours_of(until, r)) for r in fleet or [judged]]
+    if fleet:
+        return fleet, normal
+    return [judged], [template.teaching_rows(judged, normal_rows=normal[0])]
+
+
 def _replay(
     recordings: list[Recording],
     extra: list[Recording],
@@ -303,17 +335,13 @@ def _replay(
     alone = len(recordings) == 1 and not skipped
     runs: dict[str, str] = {}
     for recording in recordings:
-        others = [r for r in recordings if r is not recording and pre.alike(r, recording)] if not one_encoder else []
-        fleet = others + [r for r in extra if pre.alike(r, recording)]
         name = files.ENCODER if one_encoder else f"{files.ENCODER}-{files.folder_name(recording.asset)}"
         try:
             if one_encoder and runs:
                 runs[recording.asset] = next(iter(runs.values()))
             else:
-                normal = [r.normal_rows(share=share, until=summary.hours_of(until, r)) for r in fleet or [recording]]
-                if not fleet:  # it learns from its own normal period, but for the calibration part
-                    fleet = [recording]
-                    normal = [template.teaching_rows(recording, normal_rows=normal[0])]
+                others = [] if one_encoder else recordings
+                fleet, normal = _teachers(recording, others, extra, share, until, template)
                 encoder, runs[recording.asset] = pre.pretrain(
                     fleet, normal, template=template,
                     state=out / f".pretraining-{files.folder_name(recording.asset)}", keep=out / name,

@@ -32,7 +32,7 @@ from unlabeled.sensors.baselines import usual_rules
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
 from unlabeled.sensors.states import Asked
 from unlabeled.sensors.stream import Stream, fused
-from unlabeled.sensors.tasks import Masking, Task, bearing_prior, build_task, foretelling_error, foretells, time_steps
+from unlabeled.sensors.tasks import Masking, bearing_prior, build_task, foretelling_error, foretells, time_steps
 from unlabeled.sensors.views import MIN_REFERENCE, Scaling, departure, look, normal_pictures
 
 KIND = "sensors.MachineMonitor"
@@ -91,7 +91,7 @@ class MachineMonitor(BaseEstimator):
         dim: int = 64,
         depth: int = 3,
         heads: int = 4,
-        task: Task = "masked",
+        task: str = "masked",
         masking: Masking = "random",
         mask_ratio: float = 0.6,
         shaft_hz: float | None = None,
@@ -345,10 +345,10 @@ class MachineMonitor(BaseEstimator):
         module, batches, settings = self.planned(pictures, fs)
         named = ("dim", "depth", "task", "masking", "mask_ratio", "shaft_hz", "lr")
         describe = {"model": KIND, "data": fingerprint.of_array(pictures), **{n: getattr(self, n) for n in named}}
-        watch = Watch.over(batches, rows=64, view=SignalView())
+        known = None
         if asked is not None:
             _checks.grid(self, asked.pictures)
-            watch = Watch.asking(torch.from_numpy(asked.pictures), asked.labels, view=SignalView())
+            known = (torch.from_numpy(asked.pictures), asked.labels)
             describe["looked at"] = fingerprint.of_array(*asked)
         return fit(
             module,
@@ -357,7 +357,7 @@ class MachineMonitor(BaseEstimator):
             seed=self.random_state,
             state=state,
             describe=describe,
-            watch=watch,
+            watch=Watch.over(batches, rows=64, view=SignalView(), asked=known),
             log=log,
             label="pretraining",
         )

@@ -8,7 +8,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unlabeled.core.report import ALARM, OTHERS, OURS, Report, Section, Verdict, new_figure, plot_curves, watch_figure
+from unlabeled.core.report import (
+    ALARM,
+    OTHERS,
+    OURS,
+    Report,
+    Section,
+    Verdict,
+    losses,
+    new_figure,
+    plot_curves,
+    watch_figure,
+)
 from unlabeled.sensors import features
 from unlabeled.sensors.alarms import Episode, episodes
 from unlabeled.sensors.backtest import Result
@@ -277,8 +288,9 @@ def _making(section: Section, machines: Sequence[Machine]) -> None:
         return
     monitor = machines[0].monitor
     curves = monitor.history_.curves
-    losses = {name: points for name, points in without_twins(curves).items() if not name.startswith("watch.")}
-    section.figure(plot_curves(losses), f"Loss of the encoder's pretraining ({monitor.task_in_words}).")
+    section.figure(
+        plot_curves(losses(without_twins(curves))), f"Loss of the encoder's pretraining ({monitor.task_in_words})."
+    )
     watch_figure(section, curves)
     section.table(
         ["machine", "read", "encoder learnt from", "normal rows (last third calibrates)", "threshold"],

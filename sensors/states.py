@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from unlabeled.core.audit.watch import looked_at
 from unlabeled.core.errors import DataError
+from unlabeled.core.progress import say
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.views import MIN_REFERENCE, Scaling, look
 
@@ -35,7 +36,7 @@ def read_states(path: Path) -> pd.DataFrame:
         DataError: no such file, no table, or a column or a value is missing.
     """
     try:
-        table = pd.read_csv(path, dtype=str)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a state may be called None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as CSV ({str(error).splitlines()[0]})") from None
     missing = [name for name in COLUMNS if name not in table]
@@ -43,7 +44,7 @@ def read_states(path: Path) -> pd.DataFrame:
         wrong = f"has no column {', '.join(missing)}" if missing else "holds no line"
         raise DataError(f"{path} {wrong}: expected {', '.join(COLUMNS)}, a line for each stretch of a known state")
     table = table[list(COLUMNS)].apply(lambda column: column.str.strip())
-    gaps = table.isna() | (table == "")
+    gaps = table == ""
     if gaps.to_numpy().any():
         row, column = (int(found[0]) for found in np.nonzero(gaps.to_numpy()))
         raise DataError(f"{path}, line {row + 2}: nothing stands under '{COLUMNS[column]}'")
@@ -58,6 +59,7 @@ def states(recording: Recording, table: pd.DataFrame) -> NDArray[np.str_]:
         DataError: a stretch ends before it begins, two that differ overlap, or an end is neither hours nor a date.
     """
     found = np.full(len(recording), "", dtype=object)
+    empty: list[str] = []
     for line in table[table["asset"] == recording.asset].itertuples(index=False):
         _, since, until, label = line
         low, high = recording.hours_at(since), recording.hours_at(until)
@@ -69,6 +71,10 @@ def states(recording: Recording, table: pd.DataFrame) -> NDArray[np.str_]:
             row = int(np.flatnonzero(other)[0])
             raise DataError(f"{recording.asset} is both '{found[row]}' and '{label}' at {recording.when(row)}")
         found[inside] = label
+        if not inside.any():
+            empty.append(f"'{label}' from {since} to {until}")
+    if empty:
+        say(f"{recording.asset} has no snapshot in the stretch {', nor in '.join(empty)}")
     return found.astype(np.str_)
 
 
@@ -99,6 +105,10 @@ def asked_of(
         seen = look(recording, rows=max(rows, last), window=window)
         reference = seen.rows < rows
         if reference.sum() < MIN_REFERENCE:
+            say(
+                f"the states of {recording.asset} are not looked at: {int(reference.sum())} snapshots of its normal "
+                f"period can be judged, and {MIN_REFERENCE} are needed to take a scale from"
+            )
             continue
         scaling = Scaling.of(seen.pictures[reference], seen.indicators[reference])
         inside = known[seen.rows] != ""

@@ -12,14 +12,23 @@ from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
 from unlabeled.core.informed_masking import AdaptiveMask, SalientMask, around
 from unlabeled.core.masking import BlockMask, Mask, RandomMask, check_hides
-from unlabeled.core.pretext import Joint, MaskedReconstruction, NextPatch, NTXent, OrderPrediction, Pretext, VICReg
+from unlabeled.core.pretext import (
+    OFFERED,
+    Joint,
+    MaskedReconstruction,
+    NextPatch,
+    NTXent,
+    OrderPrediction,
+    Pretext,
+    VICReg,
+)
 from unlabeled.core.seeds import derive
 from unlabeled.core.tokens import GridPatches, take
 from unlabeled.core.views import SignalView
 
 Task = Literal["masked", "next", "contrastive", "vicreg", "order", "joint"]
-HIDING: tuple[Task, ...] = ("masked", "joint")  # the tasks that masking is for
-Masking = Literal["random", "bearing", "time", "band", "adaptive", "sparse", "sparse-random"]
+HIDING: tuple[str, ...] = ("masked", "joint")  # the tasks that masking is for
+Masking = Literal["random", "bearing", "time", "time-random", "band", "adaptive", "sparse", "sparse-random"]
 
 SHAFT_HZ = (10.0, 1000.0)  # where ISO 20816-1 measures the vibration that a shaft causes
 SHAFT_ORDERS = 20.0
@@ -27,7 +36,7 @@ BEARING_HZ = (2_000.0, 10_000.0)  # where strikes in a rolling bearing ring (Ran
 
 
 def build_task(
-    backbone: Backbone, *, task: Task, masking: Masking, mask_ratio: float, prior: Tensor | None, seed: int
+    backbone: Backbone, *, task: str, masking: Masking, mask_ratio: float, prior: Tensor | None, seed: int
 ) -> Pretext:
     """The pretext task of a backbone that reads time-frequency pictures or trends.
 
@@ -37,10 +46,11 @@ def build_task(
             scrambled (order: for trends; on steady vibration one segment is like another, and at no width of patches
             could an encoder tell more than half of the scrambled FEMTO snapshots: order.md); or masked reconstruction
             with VICReg beside it at a tenth of the weight (joint; 0.03 and 0.3 could not be told apart from it:
-            settings.md in benchmarks/results).
+            settings.md in benchmarks/results); or one of :data:`~unlabeled.core.pretext.OFFERED`.
         masking: for the tasks that hide patches: ``random`` ones; random ones with those of the ``bearing`` prior
-            first; a gap in ``time``; a gap in frequency (``band``; of a trend, whole indicators); ``adaptive`` to what
-            is hard at the moment; ``sparse``, where only half of the patches take part at all: those
+            first; a gap in ``time``; ``time-random``, random ones of the fine patches that this takes; a gap in
+            frequency (``band``; of a trend, whole indicators); ``adaptive`` to what is hard at the moment; ``sparse``,
+            where only half of the patches take part at all: those
             with most energy, and random ones; ``sparse-random``, where that half is random.
         mask_ratio: share of the patches that is hidden (of those that take part).
         prior: weights of the patches for ``bearing`` (:func:`bearing_prior`).
@@ -48,7 +58,7 @@ def build_task(
     Raises:
         DataError: no such task or masking, a masking for a task that hides nothing, or ``bearing`` without a prior.
     """
-    for name, value, known in (("task", task, get_args(Task)), ("masking", masking, get_args(Masking))):
+    for name, value, known in (("task", task, (*get_args(Task), *OFFERED)), ("masking", masking, get_args(Masking))):
         if value not in known:
             raise DataError(f"there is no {name} '{value}': choose one of {', '.join(known)}")
     check_hides(task, masking, hiding=HIDING)
@@ -74,12 +84,14 @@ def build_task(
             return OrderPrediction(dim, unit="segment", seed=views)
         case "joint":
             return Joint({"masked": (masked(), 1.0), "vicreg": (VICReg(dim, view=SignalView(), seed=views), 0.1)})
+        case _:
+            return OFFERED[task].make(backbone, seed=views)
 
 
-def time_steps(*, task: Task, masking: Masking) -> int:
+def time_steps(*, task: str, masking: Masking) -> int:
     """Columns of a picture, or rows of a trend, in one patch: what is about time is cut finely, so that there are many
     gaps to hide, orders to tell and steps to foretell; anything else coarsely, which costs a quarter."""
-    about_time = task in ("next", "order") or (task in HIDING and masking == "time")
+    about_time = task in ("next", "order") or (task in HIDING and masking.startswith("time"))
     return 1 if about_time else 4
 
 
@@ -87,7 +99,7 @@ def build_mask(tokenizer: GridPatches, *, masking: Masking, ratio: float, prior:
     """See :func:`build_task`."""
     grid = (tokenizer.rows, tokenizer.columns)
     match masking:
-        case "random":
+        case "random" | "time-random":
             return RandomMask(ratio, seed=seed)
         case "bearing":
             check_bearing(masking, waveform=prior is not None)

@@ -8,6 +8,7 @@ watched training goes through the very losses of an unwatched one.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ PROJECTED_RANK, PROJECTED_DEVIATION = f"{PREFIX}projected_rank", f"{PREFIX}proje
 _CHUNK = 64
 # Labels that a watch looks at: as many rows as it watches without any.
 LOOKED_AT = 128
+# What looking may cost of a training, and with labels to look at, whose user wants a curve.
+SHARE, ASKED_SHARE = 0.02, 0.1
 
 View = Callable[[Tensor, torch.Generator], Tensor]
 Curves = Mapping[str, Sequence[tuple[int, float]]]
@@ -54,7 +57,7 @@ class Watch:
     Curves: ``watch.effective_rank`` and ``watch.deviation`` of the embeddings always (see
     :mod:`~unlabeled.core.audit.collapse`), ``watch.projected_rank`` and ``watch.projected_deviation`` where the task
     compares projections of them, ``watch.alignment`` and ``watch.uniformity`` with a second view,
-    ``watch.nearest_neighbours`` and ``watch.linear_probe`` with labels.
+    ``watch.nearest_neighbours`` and ``watch.linear_probe`` of rows that are asked about.
 
     Ranks and deviations decide, by how much they exceed what a collapsed encoder has (rank 1, deviation 0). A look
     is low when any such excess is less than ``least`` of the best it has risen to, or ``least`` squared of the best
@@ -66,8 +69,10 @@ class Watch:
     Args:
         sample: what the backbone reads, (N, ...).
         view: the same rows, augmented otherwise.
-        labels: (N,), a few known ones; they are looked at, never learnt from.
-        every: steps between two looks; by default so many that looking costs about 2 % of the training.
+        asked: rows of which something is known, (M, ...), and what that is, (M,): for the probes alone. Nothing is
+            learnt from them, and they have no say in what a collapse is.
+        every: steps between two looks; by default so many that looking costs about 2 % of the training, or 10 % with
+            rows that are asked about.
         least: share under which a look is low.
         patience: low looks in a row that make a collapse.
         embed: ``embed(module, batch) -> (B, D)``; the task's embedding by default.
@@ -81,17 +86,19 @@ class Watch:
         sample: Tensor,
         *,
         view: Tensor | None = None,
-        labels: ArrayLike | None = None,
+        asked: tuple[Tensor, ArrayLike] | None = None,
         every: int | None = None,
         least: float = 0.1,
         patience: int = 2,
         embed: Callable[[nn.Module, Tensor], Tensor] | None = None,
     ) -> None:
-        self.labels = None if labels is None else np.asarray(labels)
+        self.asked: tuple[Tensor, NDArray[Any]] | None = None if asked is None else (asked[0], np.asarray(asked[1]))
         if len(sample) < 2:
             raise ValueError(f"a watch needs at least two rows to tell apart, got {len(sample)}")
-        if any(len(other) != len(sample) for other in (view, self.labels) if other is not None):
-            raise ValueError("the watch's sample, view and labels must have one length")
+        if view is not None and len(view) != len(sample):
+            raise ValueError("the watch's sample and view must have one length")
+        if self.asked is not None and len(self.asked[0]) != len(self.asked[1]):
+            raise ValueError("the rows that are asked about and what is known of them must have one length")
         if not 0 < least < 1 or patience < 1 or (every is not None and every < 1):
             raise ValueError(f"needs 0 < least < 1, patience >= 1, every >= 1; got {least}, {patience}, {every}")
         self.sample, self.view, self.every, self.least, self.patience = sample, view, every, least, patience
@@ -104,7 +111,7 @@ class Watch:
         *,
         rows: int = 128,
         view: View | None = None,
-        labels: ArrayLike | None = None,
+        asked: tuple[Tensor, ArrayLike] | None = None,
         seed: int = 0,
         every: int | None = None,
         least: float = 0.1,
@@ -116,7 +123,7 @@ class Watch:
 
         Args:
             view: makes another view of what is looked at (:mod:`unlabeled.core.views`), for alignment and uniformity.
-            labels: (N,) one for every row of the batches' arrays.
+            asked: as for the watch itself.
         """
         if batches.rows < 2:
             return None
@@ -126,36 +133,33 @@ class Watch:
         return cls(
             seen,
             view=None if view is None else view(seen, generator(seed, "watch", 1)),
-            labels=None if labels is None else np.asarray(labels)[chosen],
+            asked=asked,
             every=every,
             least=least,
             patience=patience,
         )
-
-    @classmethod
-    def asking(cls, sample: Tensor, labels: ArrayLike, *, view: View | None = None, seed: int = 0) -> "Watch":
-        """A watch over rows whose labels (N,) are known, such as those of :func:`looked_at`."""
-        return cls(sample, view=None if view is None else view(sample, generator(seed, "watch", 1)), labels=labels)
 
     def names(self, module: nn.Module) -> tuple[str, ...]:
         """The curves of ``module``, in the order of :meth:`look`."""
         names = [RANK, DEVIATION]
         names += [] if _projection(module) is None else [PROJECTED_RANK, PROJECTED_DEVIATION]
         names += [f"{PREFIX}alignment", f"{PREFIX}uniformity"] if self.view is not None else []
-        names += [f"{PREFIX}nearest_neighbours", f"{PREFIX}linear_probe"] if self.labels is not None else []
+        names += [f"{PREFIX}nearest_neighbours", f"{PREFIX}linear_probe"] if self.asked is not None else []
         return tuple(names)
 
-    def rhythm(self, *, steps: int, batch_size: int, checkpoint_every: int, share: float = 0.02) -> int:
+    def rhythm(self, *, steps: int, batch_size: int, checkpoint_every: int, share: float | None = None) -> int:
         """Steps between two looks of a training.
 
-        So many that the rows looked at are at most ``share`` of the rows trained on (one pass forwards costs less
+        So many that the rows looked at are at most ``share`` of the rows trained on (2 %, or 10 % with rows that are
+        asked about; one pass forwards costs less
         than a training step, masked encoders apart, where it costs about as much), and at most twelve looks a run;
         whole multiples of ``checkpoint_every``, because every healthy look keeps a training state.
         """
         if self.every is not None:
             return self.every
-        views = 1 if self.view is None else 2
-        least = max(views * len(self.sample) / (share * batch_size), steps / 12)
+        share = share or (SHARE if self.asked is None else ASKED_SHARE)
+        rows = len(self.sample) * (1 if self.view is None else 2) + (0 if self.asked is None else len(self.asked[0]))
+        least = max(rows / (share * batch_size), steps / 12)
         return checkpoint_every * math.ceil(least / checkpoint_every)
 
     @torch.no_grad()
@@ -178,8 +182,15 @@ class Watch:
             numbers += [collapse.effective_rank(projected), collapse.deviation(projected)]
         if self.view is not None:
             numbers += [collapse.alignment(x, _array(self._embeddings(module, self.view))), collapse.uniformity(x)]
-        if self.labels is not None:
-            numbers += [collapse.nearest_neighbours_accuracy(x, self.labels), collapse.linear_probe(x, self.labels)]
+        if self.asked is not None:
+            rows, labels = self.asked
+            known = _array(self._embeddings(module, rows))
+            if not np.isfinite(known).all():
+                module.train(training)
+                return dict.fromkeys(self.names(module), math.nan)
+            numbers += [
+                collapse.nearest_neighbours_accuracy(known, labels), collapse.linear_probe(known, labels),
+            ]  # fmt: skip
         module.train(training)
         return dict(zip(self.names(module), numbers, strict=True))
 
@@ -219,13 +230,23 @@ class Watch:
         return torch.cat([self.embed(module, sample[rows].to(device)) for rows in chunks(len(sample), _CHUNK)])
 
 
-def looked_at(labels: ArrayLike, known: ArrayLike, *, rows: str, seed: int, most: int = LOOKED_AT) -> NDArray[np.int64]:
+def looked_at(
+    labels: ArrayLike,
+    known: ArrayLike,
+    *,
+    rows: str,
+    seed: int,
+    units: ArrayLike | None = None,
+    most: int = LOOKED_AT,
+) -> NDArray[np.int64]:
     """Which labelled rows a watch looks at: at most ``most``, of every class as many as there are up to an even share.
 
     Args:
         labels: (N,).
         known: (N,) whether the label is known.
         rows: what a row is, in the plural, for the error.
+        units: (N,) of whom a row is: of each, one row with each label at most, so that no row is told from another of
+            the same patient.
         seed: fixes which are drawn.
 
     Returns:
@@ -234,8 +255,13 @@ def looked_at(labels: ArrayLike, known: ArrayLike, *, rows: str, seed: int, most
     Raises:
         DataError: fewer than two classes, or a class with fewer than two rows: no probe could be judged.
     """
-    y = np.asarray(labels)
+    y, rng = np.asarray(labels), np.random.default_rng(derive(seed, "looked at") % 2**32)
     at = np.flatnonzero(np.asarray(known, dtype=bool))
+    if units is not None and len(at):
+        at = rng.permutation(at)
+        _, unit = np.unique(np.asarray(units)[at], return_inverse=True)
+        _, label = np.unique(y[at], return_inverse=True)
+        at = np.sort(at[np.unique(np.stack([unit, label]), axis=1, return_index=True)[1]])
     classes, counts = np.unique(y[at], return_counts=True)
     if len(classes) < 2 or counts.min() < 2:
         got = " and ".join(f"{count} labelled {name}" for name, count in zip(classes, counts, strict=True)) or "none"
@@ -243,7 +269,6 @@ def looked_at(labels: ArrayLike, known: ArrayLike, *, rows: str, seed: int, most
             f"a probe on the way needs two classes with at least two labelled {rows} each among those that can be "
             f"looked at, got {got}"
         )
-    rng = np.random.default_rng(derive(seed, "looked at") % 2**32)
     chosen: list[NDArray[np.int64]] = []
     for number, i in enumerate(np.argsort(counts, kind="stable")):
         share = (most - sum(map(len, chosen))) // (len(classes) - number)

@@ -1,4 +1,4 @@
-"""Pretext tasks, one file each. A new task is a file here and a line below."""
+"""Pretext tasks, one file each. A new task is a file here and a line below (docs/new-task.md)."""
 
 from unlabeled.core.pretext.base import Loss as Loss
 from unlabeled.core.pretext.base import Pretext as Pretext
@@ -13,3 +13,10 @@ from unlabeled.core.pretext.masked_tokens import MaskedTokens as MaskedTokens
 from unlabeled.core.pretext.next_patch import NextPatch as NextPatch
 from unlabeled.core.pretext.order import OrderPrediction as OrderPrediction
 from unlabeled.core.pretext.rotation import Rotation as Rotation
+
+# Tasks beyond those that the rooms know themselves, by the name that ``--task`` and ``task=`` take.
+OFFERED: dict[str, type[Pretext]] = {
+    task.name: task
+    for task in list(globals().values())
+    if isinstance(task, type) and issubclass(task, Pretext) and task.name
+}

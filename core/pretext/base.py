@@ -24,11 +24,18 @@ class Pretext(nn.Module, ABC):
     of its randomness from ``step`` and a seed, so that a resumed run repeats what an uninterrupted one does.
 
     Attributes:
+        name: under which the rooms offer a task that they do not know themselves; empty for those that they do.
         remedies: the two settings to try when the embeddings collapse under this task, in words and by the names that
             they have in commands and in Python.
     """
 
+    name: str = ""
     remedies: tuple[str, str] = (LOWER_RATE, "another task (--task, task)")
+
+    @classmethod
+    def make(cls, backbone: Backbone, *, seed: int) -> "Pretext":
+        """The task with its defaults, as a room makes one that it knows by ``name`` alone."""
+        raise NotImplementedError(f"{cls.__name__} does not say how it is made: give it a class method make")
 
     @abstractmethod
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:

@@ -69,8 +69,9 @@ class NTXent(TwoViews):
     s is the cosine. A small temperature punishes the hardest negatives most; few rows a batch want a larger one.
 
     Args:
-        temperature: t, above 0. On radiographs and on vibration 0.1 and 0.2 were alike, and 0.5 was worse
-            (benchmarks/results/settings.md); beside event modelling of payments 0.1 to 0.5 were alike (fraud_tasks.md).
+        temperature: t, above 0. On radiographs and on vibration 0.1 and 0.2 were alike; 0.5 was lower, on radiographs
+            within chance (benchmarks/results/settings.md); beside event modelling of payments 0.1 to 0.5 were alike
+            (fraud_tasks.md).
         dim, view, projection, seed: see :class:`TwoViews`.
     """
 

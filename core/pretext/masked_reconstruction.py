@@ -28,7 +28,7 @@ class MaskedReconstruction(Pretext):
     Args:
         tokenizer: the backbone's own patch tokenizer (for targets and shapes).
         mask: which tokens to hide. On radiographs, random masks of 0.75 (the paper's share), 0.85 and 0.9 were alike,
-            less was worse; on vibration nothing from 0.4 to 0.85 was clearly better than 0.6
+            0.6 and 0.5 lower, within chance; on vibration nothing from 0.4 to 0.85 was clearly better than 0.6
             (benchmarks/results/settings.md).
         dim, depth, heads: the decoder's size. At equal compute, widths of 16, 32 and 64 for an encoder of 64 could not
             be told apart; on radiographs the narrower the better on average (benchmarks/results/settings.md).

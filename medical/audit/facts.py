@@ -21,7 +21,7 @@ USED = ("torch", "numpy", "scikit-learn", "pydicom", "monai")
 
 def known(model: PneumoniaModel, audit: Audit, skipped: Sequence[Skip]) -> dict[str, str]:
     """Sentences by what they are about; an absent one is not known."""
-    return {**_of_model(model), **_of_data(audit, skipped), **_of_results(audit)}
+    return {**_of_model(model), **_of_data(audit, skipped, model.finding), **_of_results(audit, model.finding)}
 
 
 def _of_model(model: PneumoniaModel) -> dict[str, str]:
@@ -40,8 +40,8 @@ def _of_model(model: PneumoniaModel) -> dict[str, str]:
         )
     voters = f"{len(model.members_)} network(s)" + (" and as many linear probes" if model.has_learnt else "")
     return {
-        "kind": "A vision transformer that gives a frontal chest radiograph a probability of pneumonia: computer-aided "
-        "reading by machine learning. For research only; not a medical device.",
+        "kind": f"A vision transformer that gives a frontal chest radiograph a probability of {model.finding}: "
+        "computer-aided reading by machine learning. For research only; not a medical device.",
         "architecture": f"Vision transformer: {grid} patches of {model.patch} x {model.patch} pixels, width "
         f"{model.dim}, {model.depth} blocks, {model.heads} heads, {weights:,} parameters; a linear layer on the mean "
         f"token. {model.image_size} x {model.image_size} pixels in, one probability out.",
@@ -51,19 +51,20 @@ def _of_model(model: PneumoniaModel) -> dict[str, str]:
         "start": _sentence("; ".join(begun)) + ".",
         "preparation": f"{_sentence(preprocessing(model))}.",
         "training": f"Fine-tuned on {taught.get('images', 0):,} labelled pictures of {taught.get('patients', 0):,} "
-        f"patients, {taught.get('positives', 0):,} with pneumonia (data fingerprint {taught.get('fingerprint')}), "
-        f"{taught.get('steps', 0)} optimiser steps a network, tuning '{model.tuning}', random crops, turns and "
+        f"patients, {taught.get('positives', 0):,} with {model.finding} (data fingerprint "
+        f"{taught.get('fingerprint')}), {taught.get('steps', 0)} optimiser "
+        f"steps a network, tuning '{model.tuning}', random crops, turns and "
         f"contrasts, classes weighted alike; seed {model.random_state}.{_of_students(taught)}",
         "predictors": "The pixels of one frontal picture and nothing else: no other finding and nobody's judgement "
         "goes into a prediction.",
         "updates": "Weights, temperature and thresholds were not changed on the audited pictures.",
         "selection": "A fixed number of steps; no version was chosen by its results on the audited pictures.",
         "ensemble": f"{voters}; their mean log odds count.",
-        "imbalance": f"Both classes weigh the same in the loss; the share of pneumonia among the labels "
+        "imbalance": f"Both classes weigh the same in the loss; the share of {model.finding} among the labels "
         f"({100 * decision.prevalence:.0f} % where thresholds were chosen) is put back before probabilities are given.",
         "output": f"A probability (temperature {decision.temperature:.3f}); a call at {decision.threshold:.4f} (best "
         f"balanced accuracy) and a second one at {decision.sensitive_threshold:.4f} ({100 * SENSITIVITY:.0f} % of "
-        f"pneumonia found), both chosen on {taught.get('decided_on', 'held-out pictures')} ({decision.chosen_on} "
+        f"{model.finding} found), both chosen on {taught.get('decided_on', 'held-out pictures')} ({decision.chosen_on} "
         "pictures).",
         "partition": f"By patient: pictures of one patient are never on two sides, and the audit refuses patients "
         f"that the model learnt from. Thresholds come from {taught.get('decided_on', 'held-out pictures')}.",
@@ -81,7 +82,7 @@ def _of_students(taught: Mapping[str, Any]) -> str:
     )
 
 
-def _of_data(audit: Audit, skipped: Sequence[Skip]) -> dict[str, str]:
+def _of_data(audit: Audit, skipped: Sequence[Skip], finding: str) -> dict[str, str]:
     unseen = audit.unseen
     assert unseen.labels is not None
     people, ill = len(np.unique(unseen.patients)), int(unseen.labels.sum())
@@ -92,7 +93,7 @@ def _of_data(audit: Audit, skipped: Sequence[Skip]) -> dict[str, str]:
     ]
     who = "; ".join(f"{name.replace('_', ' ')} ({_counted(values)})" for name, values in unseen.attributes.items())
     return {
-        "data": f"{len(unseen):,} audited pictures of {people:,} patients, {ill:,} with pneumonia "
+        "data": f"{len(unseen):,} audited pictures of {people:,} patients, {ill:,} with {finding} "
         f"({100 * ill / len(unseen):.0f} %); data fingerprint {unseen.fingerprint()}.",
         "left out": f"{len(skipped)} inputs left out, each with its reason: {left_out}."
         if skipped
@@ -105,7 +106,7 @@ def _of_data(audit: Audit, skipped: Sequence[Skip]) -> dict[str, str]:
     }
 
 
-def _of_results(audit: Audit) -> dict[str, str]:
+def _of_results(audit: Audit, finding: str) -> dict[str, str]:
     overall, maps = audit.overall, audit.maps
     names = ("AUROC", "sensitivity", "specificity", "calibration error")
     missed = overall["sensitivity"].value
@@ -129,7 +130,7 @@ def _of_results(audit: Audit) -> dict[str, str]:
         "explanation": f"Heat maps by leaving patches out; tested on {maps.pictures} pictures: deletion gain "
         f"{maps.faithful.deletion_gain}, insertion gain {maps.faithful.insertion_gain}, rank correlation with maps of "
         f"a randomised model {maps.randomised}.",
-        "failures": f"{100 * (1 - missed):.0f} % of pneumonia is missed at the plain threshold; groups in which more "
+        "failures": f"{100 * (1 - missed):.0f} % of {finding} is missed at the plain threshold; groups in which more "
         "is missed are in the table of groups.",
         "limits": " ".join(LIMITS),
     }

@@ -67,7 +67,7 @@ class Agreement:
     Attributes:
         pictures: with a box.
         pointing: share of pictures whose strongest patch lies in a box (Zhang et al., 2018).
-        mass: share of what speaks for pneumonia that lies inside boxes.
+        mass: share of what speaks for the finding that lies inside boxes.
         by_chance: what both would be for a map without any idea: the share of the picture that boxes cover.
     """
 

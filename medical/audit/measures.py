@@ -99,7 +99,7 @@ def measure(
     decision = model.decision_
     assert decision is not None
     if unseen.labels is None or len(np.unique(unseen.labels)) < 2:
-        raise DataError("an audit needs labelled pictures with pneumonia and without")
+        raise DataError("an audit needs labelled pictures with the finding and without")
     say("audit: scores and groups")
     whole = log_odds(model, unseen.images)
     scored = Scored(decision.probability(whole + model.prior_), decision)

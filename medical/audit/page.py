@@ -55,6 +55,7 @@ def audit_report(
     *,
     title: str,
     subtitle: str,
+    finding: str,
     skipped: Sequence[Skip] = (),
     notes: Sequence[str] = (),
     synthetic: bool = False,
@@ -64,6 +65,7 @@ def audit_report(
 
     Args:
         items: of :func:`checked`.
+        finding: what the model looks for.
         notes: what a reader should know of how the pictures came together.
     """
     filled = [checklists.count(one) for one in items.values()]
@@ -82,7 +84,7 @@ def audit_report(
         synthetic=synthetic,
         run_id=run_id,
     )
-    _overall(report, audit)
+    _overall(report, audit, finding)
     _groups(report, audit)
     _intersections(report, audit)
     _shortcuts(report, audit)
@@ -142,14 +144,15 @@ def _told(found: Sequence[str], one: str, several: str) -> str:
     return f"{len(found)} {several}, the first: {found[0]}"
 
 
-def _overall(report: Report, audit: Audit) -> None:
+def _overall(report: Report, audit: Audit, finding: str) -> None:
     assert audit.unseen.labels is not None
     section = report.section("Everybody")
     section.table(
         ["metric", "value [95 % interval]"], list(audit.overall.items()), note="Bootstrap intervals over patients."
     )
     section.figure(
-        _figures.histogram(audit.unseen.labels, audit.scored), "Probabilities by true label, and the thresholds"
+        _figures.histogram(audit.unseen.labels, audit.scored, finding),
+        "Probabilities by true label, and the thresholds",
     )
 
 
@@ -177,7 +180,7 @@ def _groups(report: Report, audit: Audit) -> None:
         ours=[0],
         note="The underdiagnosis rate is the share of the ill that is called healthy: these go home untreated. "
         f"Sensitivity and specificity are 1 minus the two rates. A group needs {found.least} patients with and "
-        f"{found.least} without pneumonia.",
+        f"{found.least} without the finding.",
     )
     calibrated = [g for g in (found.overall, *single) if g.estimates]
     section.table(
@@ -187,7 +190,7 @@ def _groups(report: Report, audit: Audit) -> None:
              g.positives / g.rows, *(g.estimates[m] for m in CALIBRATED)]
             for g in calibrated
         ],
-        note="Calibration in the large is the stated minus the counted share of pneumonia: above 0 the risk is "
+        note="Calibration in the large is the stated minus the counted share of the ill: above 0 the risk is "
         "overstated. Chance alone raises the calibration error of small groups: they are not compared by it.",
     )  # fmt: skip
     if found.gaps:

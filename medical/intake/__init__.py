@@ -16,6 +16,7 @@ from unlabeled.core import progress
 from unlabeled.core.errors import DataError
 from unlabeled.medical._ledger import Ledger, site_key
 from unlabeled.medical._pseudonyms import Pseudonyms
+from unlabeled.medical.images import PNEUMONIA
 
 if TYPE_CHECKING:
     from unlabeled.medical.intake._parts import Parts
@@ -49,6 +50,7 @@ def take_in(
     size: int = 128,
     site: str = "",
     labels: str | Path | None = None,
+    finding: str = PNEUMONIA,
     dicom: bool = False,
     workers: int | None = None,
 ) -> Intake:
@@ -63,6 +65,7 @@ def take_in(
         site: what the column ``site`` says of all of them.
         labels: CSV of labels that name files, patients, studies or accession numbers of the hospital: translated into
             the store's ``labels.csv``.
+        finding: what of these labels is translated, where they are about several.
         dicom: also write de-identified DICOM files.
         workers: processes; one a core, or fewer.
 
@@ -83,7 +86,7 @@ def take_in(
         raise DataError(f"--size is from 16 to 2048 pixels, got {size}")
     work = store.absolute().with_name(f".{store.name}.intake")
     secret = site_key(key)
-    asked = None if labels is None else Labels(Path(labels), secret)
+    asked = None if labels is None else Labels(Path(labels), secret, finding=finding)
     files = _walk.walk(folder, Pseudonyms(secret))
     if not files:
         raise DataError("the folder is empty: expected DICOM files in it or below it")
@@ -105,7 +108,7 @@ def take_in(
     new.mkdir()
     told = _finish.finish(parts, new, names=names, site=site, labels=asked, dicom=work / "dicom" if dicom else None)
     manifest = {
-        "format": FORMAT, "kind": KIND, **settings, "site": site, **told, "source": source,
+        "format": FORMAT, "kind": KIND, **settings, "site": site, **told, "finding": finding, "source": source,
     }  # fmt: skip
     (new / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     os.replace(new, store)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from unlabeled.core.errors import DataError
 from unlabeled.medical._pseudonyms import Pseudonyms
-from unlabeled.medical._tables import NAMES, as_label
-from unlabeled.medical.images import UNLABELLED
+from unlabeled.medical._tables import NAMES, find_labels
+from unlabeled.medical.images import PNEUMONIA, UNLABELLED
 from unlabeled.medical.intake._film import Finding
 from unlabeled.medical.intake.reasons import REFUSED
 
@@ -60,7 +60,7 @@ class Labels:
         DataError: no CSV, no column that names pictures or none of labels, a label that is neither 0 nor 1.
     """
 
-    def __init__(self, path: Path, key: bytes) -> None:
+    def __init__(self, path: Path, key: bytes, *, finding: str = PNEUMONIA) -> None:
         import pandas as pd
 
         try:
@@ -73,25 +73,27 @@ class Labels:
         lowered = {str(column).strip().lower(): str(column) for column in table.columns}
         column_of = {role: next((lowered[n] for n in names if n in lowered), None) for role, names in COLUMNS.items()}
         by = [(role, column) for role, column in column_of.items() if column]
-        label = next((lowered[name] for name in NAMES["label"] if name in lowered), None)
+        labelling = find_labels(list(lowered.values()), finding)
         split = next((lowered[name] for name in NAMES["split"] if name in lowered), None)
-        if not by or label is None:
+        if not by or labelling is None:
             raise DataError(
-                f"{path}: expected a column 'label' and one of file, sop_instance_uid, accession_number, "
-                "study_instance_uid or patient_id"
+                f"{path}: expected a column '{finding}' or 'label' and one of file, sop_instance_uid, "
+                "accession_number, study_instance_uid or patient_id"
             )
         self.named_by = [role for role, _ in by]
-        self.digest = stand_in.digest("labels", table.to_csv())
+        self.digest = stand_in.digest(
+            "labels", table.to_csv() if finding == PNEUMONIA else f"{finding}\n{table.to_csv()}"
+        )
         self._rows: list[_Row] = []
         self._index: dict[tuple[str, str], list[int]] = defaultdict(list)
         for number, cells in enumerate(table.to_dict("records")):
             line = number + 2
             role, cell = next(((role, cells[c].strip()) for role, c in by if cells[c].strip()), ("file", ""))
             try:
-                value = as_label(cells[label], where="")
+                value = labelling.of(cells[labelling.column], where="")
             except DataError:
                 raise DataError(
-                    f"{path}, line {line}: the label is none of 1/0, true/false, yes/no or pneumonia/normal"
+                    f"{path}, line {line}: the label is none of 1/0, true/false, yes/no or {finding}/normal"
                 ) from None
             said = cells[split].strip().lower() if split else ""
             row = _Row(line, value, said if said in _SPLITS else "", _KEYS[role] if cell else ())

@@ -12,7 +12,7 @@ from unlabeled.core.checkpoints import MANIFEST, read_manifest
 from unlabeled.core.errors import DataError
 from unlabeled.core.store import Store
 from unlabeled.medical import _pictures, attributes
-from unlabeled.medical.images import UNLABELLED, ImageSet
+from unlabeled.medical.images import PNEUMONIA, UNLABELLED, ImageSet
 
 KIND = "medical.IntakeStore"
 PICTURES, STUDIES, GATE, LABELS = "pictures.npy", "studies.parquet", "gate.parquet", "labels.csv"
@@ -26,6 +26,12 @@ def is_store(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(manifest, dict) and manifest.get("kind") == KIND
+
+
+def finding_of(folder: Path) -> str:
+    """What a store's labels are about."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return str(manifest.get("finding", PNEUMONIA))
 
 
 def read_store(folder: Path, *, size: int) -> ImageSet:

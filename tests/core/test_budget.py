@@ -57,12 +57,13 @@ def batches() -> Batches:
 
 
 def test_rounds_by_hand() -> None:
-    """The first lap has a start-up in it and is paid once; the slow quarter at the start is not taken for the rest."""
-    foretold = meter.predict_rounds(
-        [9.0, 3.0, 2.0, 1.0, 2.0, 4.0, 2.0, 2.0], label="trees", rounds=108, learning_bytes=7
-    )
-    assert foretold.step_seconds == 2.0
-    assert foretold.seconds == 25.0 + 100 * 2.0
+    """The first laps are paid once, and the quarter of them at the start is not taken for the rest."""
+    laps = [9.0, 8.0, 1.0, 1.0, 1.0, 1.0, 3.0, 3.0]  # the median of all is 2
+    foretold = meter.predict_rounds(laps, label="trees", rounds=108, learning_bytes=7, threads=3)
+    assert foretold.step_seconds == 1.0
+    assert foretold.seconds == 27.0 + 100 * 1.0
+    assert foretold.watts == 30.0
+    assert "each of 3 cores" in foretold.watts_from
     assert (foretold.steps, foretold.learning_bytes, foretold.save_seconds) == (108, 7, 0.0)
     assert (foretold.flops, foretold.tokens) == (None, None)
 

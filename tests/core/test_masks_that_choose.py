@@ -50,6 +50,24 @@ def test_one_block_is_one_piece_and_much_less_ragged_than_chance() -> None:
         assert reached == hidden
 
 
+def test_several_blocks_lie_apart_and_share_what_is_hidden() -> None:
+    prior = torch.full((64,), 1e-6)
+    prior[[9, 54]] = 1.0  # second row and column, and the seventh
+    masked = BlockMask((8, 8), ratio=0.28, blocks=2, prior=prior)(tokens_of(100, 64), 0).masked
+    for corner in (9, 54):
+        assert (masked == corner).any(dim=1).all()
+    upper = ((masked // 8 + masked % 8) < 7).sum(dim=1)
+    assert ((upper >= 4) & (upper <= 14)).all()  # of 18
+
+
+def test_blocks_are_of_random_proportions() -> None:
+    masked = BlockMask((24, 24), ratio=0.1, blocks=1)(tokens_of(100, 576), 0).masked
+    rows, columns = masked // 24, masked % 24
+    height, width = (x.amax(dim=1) - x.amin(dim=1) + 1.0 for x in (rows, columns))
+    assert ((height / width) > 1.5).any()
+    assert ((width / height) > 1.5).any()
+
+
 def test_a_time_gap_hides_whole_columns_and_a_band_whole_rows() -> None:
     for shape, axis in (("time", 0), ("band", 1)):
         masked = BlockMask((4, 8), ratio=0.5, blocks=1, shape=shape)(tokens_of(20, 32), 5).masked  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,15 +91,39 @@ def test_what_a_watch_saw_is_shown_apart_from_the_losses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("curve", "measures", "label"),
+    ("curve", "beside", "label"),
     [
-        ("watch.linear_probe", ("nearest_neighbours", "linear_probe"), "linear probe"),
-        ("cards: watch.linear_probe", ("nearest_neighbours", "linear_probe"), "cards, linear probe"),
-        ("machines.watch.effective_rank", ("effective_rank",), "machines"),
-        ("watch.effective_rank", ("effective_rank",), "effective rank"),
+        ("watch.linear_probe", ["watch.nearest_neighbours", "watch.linear_probe"], "linear probe"),
+        (
+            "cards: watch.linear_probe",
+            ["cards: watch.nearest_neighbours", "cards: watch.linear_probe"],
+            "cards, linear probe",
+        ),
+        ("machines.watch.effective_rank", ["films.watch.effective_rank", "machines.watch.effective_rank"], "machines"),
+        ("cards: watch.projected_rank", ["cards: watch.effective_rank", "cards: watch.projected_rank"],
+         "cards, projected rank"),
+        ("watch.effective_rank", ["watch.effective_rank"], "effective rank"),
     ],
-)
+)  # fmt: skip
 def test_a_watched_curve_is_called_by_what_tells_it_from_its_neighbours(
-    curve: str, measures: tuple[str, ...], label: str
+    curve: str, beside: list[str], label: str
 ) -> None:
-    assert _of_watch(curve, measures) == label
+    assert _of_watch(curve, beside) == label
+
+
+def test_every_curve_of_a_figure_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    measures = ("effective_rank", "projected_rank", "deviation", "projected_deviation", "alignment", "linear_probe")
+    curves = {f"{kind}: watch.{name}": [(0, 1.0), (9, 2.0)] for kind in ("cards", "merchants") for name in measures}
+    drawn: list[list[str]] = []
+
+    def keep(**options: Any) -> Any:
+        figure, axes = new_figure(**options)
+        drawn.append(axes)
+        return figure, axes
+
+    monkeypatch.setattr("unlabeled.core.report.new_figure", keep)
+    section = a_report().section("Watched")
+    watch_figure(section, curves)
+    names = [[line.get_label() for line in axis.lines] for axis in drawn[-1]]
+    assert [len(panel) for panel in names] == [4, 4, 2]  # alignment has no panel
+    assert all(len(set(panel)) == len(panel) for panel in names)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from unlabeled.core import meter
 from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.masking import RandomMask
@@ -112,6 +113,11 @@ def test_an_interrupted_joint_training_ends_as_an_undisturbed_one(tmp_path: Path
     assert history.curves == curves
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_the_tokens_of_a_step_are_those_of_all_kinds() -> None:
+    """32 pictures of 16 patches, 16 spectra of 4, 24 histories of 8 payments and a start token."""
+    assert meter.tokens_of(three_kinds(), data().at(0)) == 32 * 16 + 16 * 4 + 24 * 9
 
 
 def test_fine_tuning_one_kind_leaves_the_trunk_alone() -> None:

@@ -143,16 +143,18 @@ def test_nt_xent_of_indistinguishable_views_is_the_log_of_their_number() -> None
 
 def test_vicreg_by_hand() -> None:
     task = VICReg(4, view=same)
-    one = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
-    other = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    one = torch.tensor([[0.5, 0.5], [-0.5, -0.5], [0.0, 0.0]])
+    other = torch.tensor([[1.0, 0.3], [-1.0, 0.0], [0.0, 0.6]])
     found = task.compare(one, other)
-    root2 = math.sqrt(2 + 1e-4)  # the variance of 1 and -1 is 2, so nothing is missing
-    spread = (0 + (0 + (1 - math.sqrt(1e-4))) / 2) / 2
-    assert root2 > 1
-    assert found.parts["invariance"].item() == pytest.approx(0.5)
-    assert found.parts["variance"].item() == pytest.approx(spread, abs=1e-5)
-    assert found.parts["covariance"].item() == pytest.approx((2**2 + 2**2) / 2)
-    assert found.total.item() == pytest.approx(25 * 0.5 + 25 * spread + 4.0, rel=1e-5)
+    alike = (0.5**2 + 0.2**2 + 0.5**2 + 0.5**2 + 0.0 + 0.6**2) / 6
+    # Variances over the three rows, by n - 1: 0.25 twice; 1, of which nothing is missing, and 0.09.
+    first, second = 1 - math.sqrt(0.2501), (0 + 1 - math.sqrt(0.0901)) / 2
+    # Covariances: 0.25, and (0 + 0.3 + 0) / 2; squared, both ways, over two dimensions.
+    shared = 0.25**2 + 0.15**2
+    assert found.parts["invariance"].item() == pytest.approx(alike)
+    assert found.parts["variance"].item() == pytest.approx((first + second) / 2, abs=1e-5)
+    assert found.parts["covariance"].item() == pytest.approx(shared)
+    assert found.total.item() == pytest.approx(25 * alike + 25 * (first + second) / 2 + shared, rel=1e-5)
 
 
 def test_vicreg_is_dear_where_everything_collapsed() -> None:
@@ -170,6 +172,23 @@ def test_a_quarter_turn_is_a_quarter_turn() -> None:
         assert turned(picture, torch.tensor([turns])).flatten().tolist() == numbers
     with pytest.raises(ValueError, match="only square pictures"):
         turned(torch.zeros(1, 1, 2, 4), torch.tensor([1]))
+
+
+def test_turns_are_all_alike_and_knowing_nothing_of_them_costs_log_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, seen = Rotation(32), []
+
+    def counted(batch: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+        seen.append(turns)
+        return turned(batch, turns)
+
+    monkeypatch.setattr("unlabeled.core.pretext.rotation.turned", counted)
+    with torch.no_grad():
+        task.head[1].weight.zero_()  # type: ignore[union-attr, operator]
+        task.head[1].bias.zero_()  # type: ignore[union-attr, operator]
+        found = [task.loss(grid(), torch.zeros(200, 1, 16, 16), step).total.item() for step in range(4)]
+    assert found == pytest.approx([math.log(4)] * 4)
+    counts = torch.cat(seen).bincount(minlength=4)
+    assert ((counts > 160) & (counts < 240)).all()  # 200 each, give or take three deviations
 
 
 def test_scrambling_moves_the_stated_share_and_loses_nothing() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unlabeled.core import checkpoints
 from unlabeled.core.audit import Watch, alignment, deviation, effective_rank, uniformity
+from unlabeled.core.audit.collapse import linear_probe, nearest_neighbours_accuracy
 from unlabeled.core.audit.watch import DEVIATION, PROJECTED_DEVIATION, PROJECTED_RANK, RANK, looked_at
 from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
@@ -126,35 +127,54 @@ def test_what_never_falls_to_a_tenth_of_its_height_is_healthy_at_every_look(rank
         assert health(ranks[:end]) == (0, False, 10 * (end - 1))
 
 
-@given(st.integers(1, 5000), st.integers(2, 512), st.integers(2, 300), st.sampled_from([1, 7, 100]), st.integers(1, 2))
+@given(
+    st.integers(1, 5000), st.integers(2, 512), st.integers(2, 300), st.sampled_from([1, 7, 100]), st.integers(1, 2),
+    st.integers(0, 128),
+)  # fmt: skip
 def test_looking_keeps_to_its_share_of_the_rows_trained_on(
-    steps: int, batch: int, rows: int, checkpoint_every: int, views: int
+    steps: int, batch: int, rows: int, checkpoint_every: int, views: int, asked: int
 ) -> None:
     sample = torch.zeros(rows, 1)
-    watch = Watch(sample, view=sample if views == 2 else None)
+    known = (torch.zeros(asked, 1), np.zeros(asked)) if asked else None
+    watch = Watch(sample, view=sample if views == 2 else None, asked=known)
     every = watch.rhythm(steps=steps, batch_size=batch, checkpoint_every=checkpoint_every)
     assert every % checkpoint_every == 0
-    assert views * rows <= 0.02 * every * batch * (1 + 1e-9)
+    share = 0.1 if asked else 0.02
+    assert views * rows + asked <= share * every * batch * (1 + 1e-9)
     assert steps / every <= 12
+    # No rarer than that asks for, or a saved state does.
+    least = max((views * rows + asked) / (share * batch), steps / 12)
+    assert every < least + checkpoint_every
+
+
+def test_rows_that_are_asked_about_have_no_say_in_what_a_collapse_is() -> None:
+    module, x = two_views(negatives=True), torch.from_numpy(waves(70))
+    alone = Watch(x).look(module)
+    same = torch.zeros_like(x[:10])  # of which no encoder could tell anything
+    asked = Watch(x, asked=(same, np.arange(10) % 2)).look(module)
+    assert {name: asked[name] for name in alone} == alone
 
 
 def test_a_look_is_the_measures_of_the_sample_s_embeddings_and_leaves_the_module_as_it_was() -> None:
     module, x = two_views(negatives=True), torch.from_numpy(waves(70))
-    labels, state = np.arange(70) % 2, torch.get_rng_state()
-    seen = Watch(x, view=x.flip(0), labels=labels).look(module.train())
+    labels, state = np.arange(30) % 2, torch.get_rng_state()
+    seen = Watch(x, view=x.flip(0), asked=(x[:30] + 0.1, labels)).look(module.train())
     assert module.training
     assert torch.equal(torch.get_rng_state(), state)
     with torch.no_grad():
         embedding = module.backbone.embed(x)
         other = module.backbone.embed(x.flip(0))
         projected = module.pretext.project(embedding)
+        known = module.backbone.embed(x[:30] + 0.1).numpy()
     assert seen[RANK] == pytest.approx(effective_rank(embedding), rel=1e-5)
     assert seen[DEVIATION] == pytest.approx(deviation(embedding), rel=1e-5)
     assert seen[PROJECTED_RANK] == pytest.approx(effective_rank(projected), rel=1e-5)
     assert seen["watch.alignment"] == pytest.approx(alignment(embedding, other), rel=1e-5)
     assert seen["watch.alignment"] > 0.01  # the other view is of other rows
     assert seen["watch.uniformity"] == pytest.approx(uniformity(embedding), rel=1e-5)
-    assert 0.3 < seen["watch.linear_probe"] < 0.7
+    assert seen["watch.linear_probe"] == pytest.approx(linear_probe(known, labels), abs=1e-6)
+    assert seen["watch.nearest_neighbours"] == nearest_neighbours_accuracy(known, labels)
+    assert 0 < seen["watch.nearest_neighbours"] < 1
     assert list(seen)[4:] == [f"watch.{n}" for n in ("alignment", "uniformity", "nearest_neighbours", "linear_probe")]
 
 
@@ -187,24 +207,23 @@ def test_the_sample_is_the_same_rows_in_two_views() -> None:
         return batch + 0.25 * torch.rand(batch.shape, generator=draw)
 
     batches = Batches(np.arange(50.0), batch_size=5, transform=jitter)
-    watch, again = (Watch.over(batches, rows=20, view=view, labels=np.arange(50)) for _ in range(2))
+    watch, again = (Watch.over(batches, rows=20, view=view) for _ in range(2))
     assert watch is not None
     assert again is not None
     assert watch.view is not None
     assert again.view is not None
-    assert watch.labels is not None
     assert torch.equal(watch.sample, again.sample)
     assert torch.equal(watch.view, again.view)
     assert not torch.equal(watch.sample, watch.view)
-    np.testing.assert_array_equal(watch.sample.floor(), watch.labels)
-    np.testing.assert_array_equal(watch.view.floor(), watch.labels)
-    assert len(set(watch.labels)) == 20
+    assert torch.equal(watch.sample.floor(), watch.view.floor())
+    assert len(set(watch.sample.floor().tolist())) == 20
     assert Watch.over(Batches(np.zeros(1), batch_size=1)) is None
-    with pytest.raises(ValueError, match="one length"):
-        Watch(torch.zeros(3, 1), labels=[0, 1])
+    with pytest.raises(ValueError, match="sample and view must have one length"):
+        Watch(torch.zeros(3, 1), view=torch.zeros(2, 1))
+    with pytest.raises(ValueError, match="asked about and what is known of them must have one length"):
+        Watch(torch.zeros(3, 1), asked=(torch.zeros(3, 1), [0, 1]))
 
 
-@pytest.mark.integration
 @given(
     counts=st.lists(st.integers(2, 60), min_size=2, max_size=4),
     unknown=st.integers(0, 5),
@@ -239,6 +258,15 @@ def test_a_probe_needs_two_rows_of_two_classes(labels: list[int], got: str) -> N
         looked_at(labels, np.asarray(labels) >= 0, rows="rows", seed=0)
 
 
+def test_of_one_unit_a_label_is_looked_at_once() -> None:
+    labels, units = np.array([0, 0, 0, 1, 1, 1, 1, -1]), np.array(["a", "a", "b", "a", "c", "c", "d", "e"])
+    rows = looked_at(labels, labels >= 0, rows="films", units=units, seed=0)
+    assert sorted(zip(units[rows], labels[rows], strict=True)) == [("a", 0), ("a", 1), ("b", 0), ("c", 1), ("d", 1)]
+    drawn = {tuple(looked_at(labels, labels >= 0, rows="films", units=units, seed=seed)) for seed in range(20)}
+    assert len(drawn) == 4  # either film of a without it, either of c
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("data", "lr", "ratio"),
     [(waves, 1e-4, 0.75), (waves, 1e-3, 0.75), (waves, 1e-2, 0.75), (waves, 3e-3, 0.9), (noise, 1e-3, 0.75)],

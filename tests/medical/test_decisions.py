@@ -11,8 +11,6 @@ from unlabeled.core import checkpoints
 from unlabeled.core.errors import DataError
 from unlabeled.medical import ImageSet, PneumoniaModel, simulate
 from unlabeled.medical._decisions import (
-    NONE,
-    PNEUMONIA,
     REFER,
     STRANGE,
     UNCERTAIN,
@@ -24,6 +22,7 @@ from unlabeled.medical._decisions import (
 from unlabeled.pipelines import medical as jobs
 from unlabeled.pipelines.cli import main
 
+PNEUMONIA, NONE = "pneumonia", "no pneumonia"
 SMALL: dict[str, Any] = {
     "image_size": 32, "dim": 16, "depth": 1, "heads": 2, "pretrain_epochs": 2, "finetune_steps": 40, "folds": 2,
 }  # fmt: skip

@@ -58,7 +58,7 @@ def test_a_specificity_of_nought_is_explained(lowest: float) -> None:
 def test_the_legend_of_the_calibration_hides_no_point() -> None:
     labels, p = np.arange(20) % 2, np.linspace(0, 1, 20)
     names = ("ours", "same network from scratch", "PCA + logistic regression")
-    figure = _figures.calibration(labels, {name: Scored(p, HALF) for name in names})
+    figure = _figures.calibration(labels, {name: Scored(p, HALF) for name in names}, "pneumonia")
     figure.draw_without_rendering()
     legends = [*figure.legends, *(a.get_legend() for a in figure.axes if a.get_legend())]
     assert len(legends) == 1

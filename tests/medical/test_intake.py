@@ -399,7 +399,7 @@ def test_labels_that_name_several_files_or_contradict_each_other(asked: Path, ta
     ("content", "reason"),
     [
         ("file,label\nMustermann,pneumonic\n", "line 2: the label is none of 1/0"),
-        ("file,diagnosis\nMustermann,1\n", "expected a column 'label' and one of file"),
+        ("file,diagnosis\nMustermann,1\n", "expected a column 'pneumonia' or 'label' and one of file"),
         ('file,label\n"Mustermann,1\n', "no readable CSV|is not a readable CSV"),
     ],
 )

@@ -56,7 +56,7 @@ def test_folds_do_not_depend_on_what_patients_are_called() -> None:
 
 
 def test_too_few_patients_of_a_kind_are_refused_with_the_count() -> None:
-    with pytest.raises(DataError, match="at least 3 labelled patients of each kind; there are 1 with pneumonia"):
+    with pytest.raises(DataError, match="at least 3 labelled patients of each kind; there are 1 with the finding"):
         patient_folds(["a", "b", "c", "d", "a"], [1, 0, 0, 0, 1], folds=3, seed=0)
 
 

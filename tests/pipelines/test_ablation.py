@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,15 +12,20 @@ import torch
 from safetensors.torch import load_file
 
 from unlabeled.core.errors import CheckpointError, DataError
+from unlabeled.core.masking import Mask
+from unlabeled.core.tokens import GridPatches
 from unlabeled.fraud.simulate import simulate as payments
 from unlabeled.medical import read_images
 from unlabeled.medical import simulate as radiographs
+from unlabeled.medical import tasks as radiograph_tasks
 from unlabeled.medical.labels import attach, read_labels
 from unlabeled.pipelines import fraud, medical, sensors
+from unlabeled.pipelines._ablation import random_twin
 from unlabeled.pipelines._medical_input import looked_at
 from unlabeled.pipelines.cli import main
 from unlabeled.sensors import MachineMonitor
 from unlabeled.sensors import simulate as plant
+from unlabeled.sensors import tasks as machine_tasks
 
 pytestmark = [
     pytest.mark.integration,
@@ -210,3 +215,45 @@ def test_labels_of_one_class_cannot_be_looked_at(films: radiographs.Simulated, i
     (in_tmp / "healthy.csv").write_text("\n".join([head, *healthy]) + "\n")
     with pytest.raises(DataError, match=r"at least two labelled pictures each.*got [0-9]+ labelled 0$"):
         medical.pretrain(films.images, out=Path("m"), size=32, labels=Path("healthy.csv"))
+
+
+@pytest.mark.parametrize("masking", [m for m in get_args(radiograph_tasks.Masking) if not m.endswith("random")])
+def test_the_twin_of_a_masking_of_films_differs_by_chance_alone(masking: radiograph_tasks.Masking) -> None:
+    tokenizer = GridPatches(grid=(32, 32), patch=(4, 4), dim=16)
+
+    def build(name: str) -> Mask:
+        return radiograph_tasks.build_mask(tokenizer, masking=name, ratio=0.5, seed=0)  # type: ignore[arg-type]
+
+    check_twin(tokenizer, build(masking), build(random_twin(masking)), counts=masking != "adaptive")
+
+
+@pytest.mark.parametrize("masking", [m for m in get_args(machine_tasks.Masking) if not m.endswith("random")])
+def test_the_twin_of_a_masking_of_machines_differs_by_chance_alone(masking: machine_tasks.Masking) -> None:
+    twin = random_twin(masking)
+    columns = {machine_tasks.time_steps(task="masked", masking=name) for name in (masking, twin)}  # type: ignore[arg-type]
+    assert len(columns) == 1, "patches of another size are another task"
+    tokenizer = GridPatches(grid=(32, 16), patch=(8, columns.pop()), dim=16)
+    prior = torch.linspace(1, 3, tokenizer.tokens)
+
+    def build(name: str) -> Mask:
+        return machine_tasks.build_mask(tokenizer, masking=name, ratio=0.5, prior=prior, seed=0)  # type: ignore[arg-type]
+
+    check_twin(tokenizer, build(masking), build(twin), counts=masking != "adaptive")
+
+
+def check_twin(tokenizer: GridPatches, mask: Mask, twin: Mask, *, counts: bool) -> None:
+    """As many patches take part and are hidden; which ones has nothing to do with what they hold, nor with where they
+    are, and over many draws every one is hidden alike."""
+    draw = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(400, 1, *tokenizer.grid, generator=draw) * (1 + 9 * n) for n in range(2))
+    tokens = tokenizer(one)
+    hidden, again = (twin(tokens, 3, tokenizer.patches(x)) for x in (one, other))
+    assert torch.equal(hidden.masked, again.masked)
+    assert torch.equal(hidden.kept, again.kept)
+    if counts:
+        asked = mask(tokens, 3, tokenizer.patches(one))
+        assert asked.masked.shape == hidden.masked.shape
+        assert asked.kept.shape == hidden.kept.shape
+    share = torch.bincount(hidden.masked.flatten(), minlength=tokenizer.tokens) / len(one)
+    expected = hidden.masked.shape[1] / tokenizer.tokens
+    assert (share - expected).abs().max() < 5 * (expected * (1 - expected) / len(one)) ** 0.5

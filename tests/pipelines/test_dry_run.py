@@ -1,14 +1,16 @@
 """A dry run says what a training would cost and leaves no trace; a real run keeps both, predicted and spent."""
 
+import itertools
 import json
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from unlabeled.core import meter
-from unlabeled.fraud import FraudDetector, Size, simulate
+from unlabeled.fraud import FraudDetector, Size, boosting, simulate
 from unlabeled.medical import PneumoniaModel, read_images
 from unlabeled.medical import simulate as radiographs
 from unlabeled.pipelines import cli
@@ -110,6 +112,50 @@ def test_fine_tuning_has_a_budget_of_its_own(at_data: Path, tmp_path: Path, caps
     assert scratch["seconds"] == ours["seconds"]
 
 
+FILMS = ["xray/images", "--labels", "xray/labels.csv"]
+
+
+@pytest.mark.parametrize(
+    ("command", "steps"),
+    [
+        # Ours and the network from scratch: two networks a fold of 30 steps, in each of three folds.
+        (["medical", "crossvalidate", *FILMS, "--model", "base", "--folds", "3"], [180, 180]),
+        (
+            ["medical", "labels-needed", *FILMS, "--model", "base", "--counts", "8,10,12", "--seeds", "3"],
+            [180, 180, 180, 180, 180, 180],
+        ),
+        # At most 38 films in batches of no more than these, two epochs, in each of three trials.
+        (["medical", "search", *FILMS, "--size", "32", "--epochs", "2", "--trials", "3"], None),
+        (["medical", "run", *FILMS, "--size", "32", "--epochs", "2", "--steps", "7"], [None, 21, 21]),
+        (["sensors", "backtest", "plant", "--steps", "20"], [20, 20]),
+        (["fraud", "backtest", "payments.csv", "--steps", "20"], [20, 20]),
+    ],
+)
+def test_what_trains_several_times_counts_them_all_and_writes_nothing(
+    command: list[str],
+    steps: list[int | None] | None,
+    at_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = contents(at_data)
+    found = result(capsys, *command, "--dry-run", "--price-per-hour", "2")
+    assert contents(at_data) == before
+    assert not list(tmp_path.iterdir())
+    parts = found["budgets"]
+    if steps is None:
+        (one,) = parts
+        assert one["steps"] % 3 == 0
+        single = result(capsys, *command[:-1], "1", "--dry-run")["budgets"][0]["steps"]
+        assert one["steps"] == 3 * single
+    else:
+        assert [wanted or part["steps"] for wanted, part in zip(steps, parts, strict=True)] == [
+            part["steps"] for part in parts
+        ]
+    assert found["budget"]["seconds"] == pytest.approx(sum(part["seconds"] for part in parts))
+    assert found["budget"]["money"] == pytest.approx(2 * found["budget"]["hours"])
+
+
 def test_learning_fraud_from_labels_has_one_too_and_keeps_to_it(
     at_data: Path, in_tmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,12 +163,14 @@ def test_learning_fraud_from_labels_has_one_too_and_keeps_to_it(
 
     monkeypatch.chdir(at_data)
     before = contents(at_data)
+    monkeypatch.setattr(boosting, "time", SimpleNamespace(monotonic=itertools.count().__next__))
     given = ["fraud", "finetune", str(at_data / "payments.csv"), "--model", str(at_data / "payments-base")]
     dry = result(capsys, *given, "--dry-run", "--price-per-hour", "3600")
     ours, plain = dry["budgets"]
     assert contents(at_data) == before
     assert (ours["steps"], plain["steps"]) == (300, 300)
-    assert ours["money"] == pytest.approx(ours["seconds"])
+    assert ours["seconds"] == plain["seconds"] == ours["money"] == 300
+    assert ours["watts"] == 10  # one core, whatever PyTorch may use
     monkeypatch.chdir(in_tmp)
     done = result(capsys, *given, "--price-per-hour", "3600")
     model = FraudDetector.load(in_tmp / "fraud-model")
@@ -130,10 +178,12 @@ def test_learning_fraud_from_labels_has_one_too_and_keeps_to_it(
     # One byte a value, of every label: what is measured in the dry run has the size of what is trained on.
     assert ours["learning_bytes"] == labels * len(model.feature_names_) > plain["learning_bytes"]
     stored = MlflowClient(f"sqlite:///{in_tmp}/mlflow.db").get_run(done["run_id"]).data.metrics
-    predicted, spent = stored["budget.predicted_seconds"], stored["budget.spent_seconds"]
-    assert predicted > 0
-    assert stored["budget.error"] == pytest.approx(predicted / spent - 1)
-    assert stored["budget.spent_money"] == pytest.approx(spent)
+    # A clock that moves on by a second whenever it is read: each of 300 trees takes one.
+    for front in ("", "comparison "):
+        assert stored[f"{front}budget.predicted_seconds"] == stored[f"{front}budget.spent_seconds"] == 300
+        assert stored[f"{front}budget.error"] == 0
+        assert stored[f"{front}budget.spent_money"] == pytest.approx(300)
+    assert stored["budget.total_spent_seconds"] == 600
 
 
 def test_the_terminal_says_what_is_assumed_and_what_is_left_out(

@@ -134,7 +134,7 @@ def test_the_command_shows_the_probe_and_says_what_it_cannot_do(
         main([*command, "--labels", "known.csv"])
     assert ended.value.code == 0
     page = (in_tmp / "machine-model" / "encoder" / "report.html").read_text()
-    assert "area under the ROC curve of a linear model" in page
+    assert "of a linear model the area under the ROC curve" in page
     run = complete(in_tmp, "sensors")["pretrain encoder"]
     assert 0 <= run.data.metrics[LEARNT] <= 1
     with pytest.raises(SystemExit) as ended:

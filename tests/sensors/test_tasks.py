@@ -129,7 +129,7 @@ def test_an_interrupted_pretraining_is_not_taken_up_under_another_task(tmp_path:
 
 
 def test_the_command_line_names_what_there_is_and_hands_it_on(in_tmp: Path) -> None:
-    task, masking = (name.__origin__ for name in (cli_sensors.TaskName, cli_sensors.MaskingName))
+    task, masking = cli_sensors.TaskName, cli_sensors.MaskingName.__origin__
     assert (get_args(task), get_args(masking)) == (get_args(Task), get_args(Masking))
     recording = machine("waveform")
     np.savez(in_tmp / "m.npz", acc=recording.values, t_s=recording.hours * 3600, fs=np.float64(12_800))
