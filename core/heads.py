@@ -1,5 +1,8 @@
 """What replaces the pretext head once labels are at hand."""
 
+import copy
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,3 +53,45 @@ class Classifier(nn.Module):
             label_smoothing=self.label_smoothing,
         )
         return Loss(total, {"cross_entropy": total.detach()})
+
+
+class SeveralLabels(nn.Module):
+    """A :class:`Classifier` for each of several labels, on one backbone that all of them teach.
+
+    Trainable as it stands: ``forward((inputs, labels), step) -> Loss`` with labels (B, K) is the mean over labels of
+    each one's cross-entropy over the rows on which it is known (-1: it is not); a label that is known on no row of the
+    batch is left out.
+
+    Args:
+        backbone: pretrained, or fresh.
+        class_weights: (classes,) for each label.
+    """
+
+    def __init__(self, backbone: Backbone, *, class_weights: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.classifiers = nn.ModuleList(
+            [Classifier(backbone, classes=len(weights), class_weights=weights) for weights in class_weights]
+        )
+
+    def forward(self, batch: tuple[Tensor, ...], step: int) -> Loss:
+        inputs, labels_bk = batch
+        embedding = self.backbone.embed(inputs)
+        losses = {}
+        for number, one in enumerate(self.classifiers):
+            assert isinstance(one, Classifier)
+            known = labels_bk[:, number] >= 0
+            if known.any():
+                losses[f"cross_entropy.{number}"] = F.cross_entropy(
+                    one.linear(one.norm(embedding[known])),
+                    labels_bk[known, number],
+                    weight=one.get_buffer("class_weights"),
+                )
+        total = torch.stack(list(losses.values())).mean() if losses else 0.0 * embedding.sum()
+        return Loss(total, {"cross_entropy": total.detach(), **{name: x.detach() for name, x in losses.items()}})
+
+    def alone(self, number: int) -> Classifier:
+        """One of them with a backbone of its own."""
+        one = self.classifiers[number]
+        assert isinstance(one, Classifier)
+        return copy.deepcopy(one)

@@ -120,13 +120,17 @@ def prepare(
     augment: Augment = LABELLED,
 ) -> tuple[Classifier, Batches]:
     """A copy of ``backbone`` with a fresh linear layer, and the batches that it will be trained on."""
-    counts = np.bincount(data.labels, minlength=2)
-    weights = torch.tensor(len(data.labels) / (2 * counts), dtype=torch.float32)
+    weights = class_weights(data.labels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "head"))
         classifier = Classifier(copy.deepcopy(backbone), class_weights=weights)
         open_weights(classifier.backbone, tuning)
-    return classifier, Batches(*_filled(data, batch_size), batch_size=batch_size, seed=seed, transform=augment)
+    return classifier, Batches(*filled(data, batch_size), batch_size=batch_size, seed=seed, transform=augment)
+
+
+def class_weights(labels: NDArray[np.int64]) -> torch.Tensor:
+    """Both classes weigh the same in total, (2,)."""
+    return torch.tensor(len(labels) / (2 * np.bincount(labels, minlength=2)), dtype=torch.float32)
 
 
 def distil(
@@ -266,8 +270,8 @@ def prior_logit(labels: NDArray[np.int64]) -> float:
     return float(np.log(share / (1 - share)))
 
 
-def _filled(data: Labelled, batch_size: int) -> tuple[NDArray[np.uint8], torch.Tensor]:
+def filled(data: Labelled, batch_size: int) -> tuple[NDArray[np.uint8], torch.Tensor]:
     """Fewer labels than a batch are repeated to fill it: each copy gets an augmentation of its own."""
     times = -(-batch_size // len(data.labels))
     images = np.concatenate([data.images] * times) if times > 1 else data.images
-    return images, torch.from_numpy(np.tile(data.labels, times).astype(np.int64))
+    return images, torch.from_numpy(np.concatenate([data.labels] * times).astype(np.int64))

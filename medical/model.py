@@ -260,13 +260,28 @@ class PneumoniaModel(BaseEstimator):
             histories += taken
             self.members_.append(member)
             logits.append(network.log_odds(member, self.module_.backbone, held.images) + self.prior_)
+        return self.conclude(data, patients, parts, logits, histories, chosen_on, unlabelled, log)
+
+    def conclude(
+        self,
+        data: Labelled,
+        patients: NDArray[np.generic],
+        parts: Sequence[tuple[Labelled, Held]],
+        logits: list[NDArray[np.float64]],
+        histories: Sequence[History],
+        chosen_on: Held | None,
+        unlabelled: ImageSet | None,
+        log: Log | None,
+    ) -> "PneumoniaModel":
+        """Ends a fine-tuning whose networks are ``members_`` already: decides by what each said (``logits``) of the
+        pictures that it did not learn from (the second of its ``parts``), and keeps what there is to know."""
         if log is not None:
             log(budget.totals([h.predicted for h in histories], [h.spent for h in histories]), histories[0].steps)
         kept = finetuning.held_out([held for _, held in parts], logits)
         self.decision_ = finetuning.decide(np.array(kept["label"]), np.array(kept["logit"]))
         self.finetuning_ = {
             **finetuning.facts(data, patients),
-            "decided_on": "validation pictures" if validation is not None else "left-out folds of the patients",
+            "decided_on": "left-out folds of the patients" if chosen_on is None else "validation pictures",
             "held_out": kept,
             **planning.facts(histories[0]),
             **({"students": finetuning.pictures(unlabelled)} if self.self_training and unlabelled is not None else {}),

@@ -139,7 +139,13 @@ def finetune(
         typer.Option(help="Factor on the learning rate for every layer that lies above (default 1).", min=0.1, max=1.0),
     ] = None,
     self_training: SelfTraining = False,
-    finding: Finding = PNEUMONIA,
+    finding: Annotated[
+        list[str],
+        typer.Option(
+            help="What the labels are about: the column of that name, or of a column 'finding_labels' those cells that "
+            "list it. Named several times, one network learns all of them, and each gets a model in OUT."
+        ),
+    ] = [PNEUMONIA],  # noqa: B006 - never changed
     size: Annotated[
         int | None,
         typer.Option(help="Rows and columns of the pictures, with a Hugging Face folder (default: its own).", min=16),
@@ -156,11 +162,22 @@ def finetune(
     from unlabeled.core.budget import Rates
     from unlabeled.pipelines import medical as job
 
+    rates = Rates(watts=watts, price_per_hour=price_per_hour)
+    if len(finding) > 1:
+        from unlabeled.core.errors import DataError
+        from unlabeled.pipelines import _medical_several as together
+
+        if self_training:
+            raise DataError("--self-training knows one finding at a time: leave it out, or name one")
+        return together.finetune(
+            source, model=model, labels=labels, out=out, findings=finding, n_labels=n_labels, steps=steps,
+            tuning=tuning, layer_decay=layer_decay, size=size, seed=seed, dry_run=dry_run, rates=rates,
+        )  # fmt: skip
     return job.finetune(
         source, model=model, labels=labels, out=out, n_labels=n_labels, steps=steps, tuning=tuning,
-        layer_decay=layer_decay, self_training=self_training, finding=finding, size=size,
+        layer_decay=layer_decay, self_training=self_training, finding=finding[0], size=size,
         seed=seed,
-        dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
+        dry_run=dry_run, rates=rates,
     )  # fmt: skip
 
 

@@ -208,8 +208,10 @@ def finetune_on(
     notes: tuple[str, ...],
     synthetic: bool,
     rates: Rates = AS_FOUND,
+    inside: str | None = None,
 ) -> Outcome:
-    """:func:`finetune` on parts at hand, beside the baselines."""
+    """:func:`finetune` on parts at hand, beside the baselines; ``inside`` the run of several findings that the model
+    was fine-tuned on together before, it is only judged."""
     train, test = parts.train, parts.test
     assert train.labels is not None
     assert test.labels is not None
@@ -230,11 +232,15 @@ def finetune_on(
         params={**settings_of(model), "labels": len(train)},
         tags={"data.fingerprint": train.fingerprint(), "split.fingerprint": split},
         parent=model.provenance_.get("pretraining_run"),
+        inside=inside,
     ) as run:
-        log = priced(run.metrics, rates)
-        model.finetune(
-            train, train.labels, groups=train.patients, validation=chosen_on, unlabelled=parts.unlabelled, log=log
-        )
+        if inside is None:
+            log = priced(run.metrics, rates)
+            model.finetune(
+                train, train.labels, groups=train.patients, validation=chosen_on, unlabelled=parts.unlabelled, log=log
+            )
+        else:
+            run.curve("loss", [value for _, value in (model.finetuning_ or {})["curves"]["loss"]])
         model.provenance_["finetuning_run"] = run.run_id
         for part in (train, parts.validation):
             if part is not None:

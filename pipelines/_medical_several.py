@@ -1,0 +1,158 @@
+"""``unlabeled medical finetune`` with several findings: one training, a model and a report for each, one page above."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlabeled.core import report, tracking
+from unlabeled.core.budget import AS_FOUND, Rates, priced
+from unlabeled.core.errors import DataError
+from unlabeled.core.finetuning import Tuning
+from unlabeled.core.progress import say
+from unlabeled.medical.images import UNLABELLED, ImageSet
+from unlabeled.medical.labels import attach, read_labels
+from unlabeled.medical.several import finetune_together
+from unlabeled.pipelines import _cost as cost
+from unlabeled.pipelines import medical
+from unlabeled.pipelines._medical_exchange import pretrained, settings_of
+from unlabeled.pipelines._medical_input import Parts, adjusted, divide, framing_of, read
+from unlabeled.pipelines._medical_pretraining import EXPERIMENT
+from unlabeled.pipelines.jobs import Outcome
+
+
+def finetune(
+    source: Path,
+    *,
+    model: Path,
+    out: Path,
+    findings: Sequence[str],
+    labels: Path | None,
+    n_labels: int | None = None,
+    steps: int | None = None,
+    tuning: Tuning | None = None,
+    layer_decay: float | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    dry_run: bool = False,
+    rates: Rates = AS_FOUND,
+) -> Outcome:
+    """Learns several findings at once (:func:`~unlabeled.medical.several.finetune_together`).
+
+    Pictures are divided once, by whether any of the findings is there; each finding is judged, beside baselines of its
+    own, where it is known. ``out`` gets a folder for each, by its name.
+
+    Raises:
+        DataError: no CSV of labels, a finding twice or of one class only among those who learn or those who judge.
+    """
+    names = [name.strip() for name in findings]
+    folders = {name: name.lower().replace(" ", "-").replace("/", "-") for name in names}
+    if len(set(folders.values())) < len(names):
+        raise DataError(f"each finding is named once; got {', '.join(names)}")
+    if labels is None:
+        raise DataError(
+            "several findings need a CSV of labels with a column for each, or one that lists them: --labels"
+        )
+    base = adjusted(
+        pretrained(model, size=size), random_state=seed, finetune_steps=steps, tuning=tuning, layer_decay=layer_decay
+    )
+    images = read(source, labels, size=base.image_size, framing=framing_of(base), finding=names[0])
+    base.set_params(framing=images.framing)
+    told = {name: attach(images, read_labels(labels, finding=name)).labels for name in names}
+    table = np.stack([values for values in told.values() if values is not None], axis=1)
+    parts = divide(replace(images, labels=_any(table)), n_labels=n_labels, seed=seed)
+    row_of = {str(name): row for row, name in enumerate(images.ids)}
+
+    def of(part: ImageSet, k: int) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = table[[row_of[str(name)] for name in part.ids], k]
+        return found
+
+    each = {name: _parts_of(parts, name, partial(of, k=k)) for k, name in enumerate(names)}
+    if dry_run:
+        scratch = [
+            cost.finetunings(base, own.train, beside=f"{medical.SCRATCH}, {name}")[1] for name, own in each.items()
+        ]
+        ours = cost.finetunings(base, parts.train, validation=parts.validation is not None, beside="")[0]
+        return cost.dry_run([ours, *scratch], rates=rates, reads=f"{len(parts.train)} labels", left_out=cost.LEFT_OUT)
+    validation = None
+    if parts.validation is not None:
+        validation = (parts.validation, {name: of(parts.validation, k) for k, name in enumerate(names)})
+    with tracking.run(
+        EXPERIMENT,
+        f"finetune {out.name}",
+        params={**settings_of(base), "finding": ", ".join(names), "labels": len(parts.train)},
+        tags={"data.fingerprint": parts.train.fingerprint()},
+        parent=base.provenance_.get("pretraining_run"),
+    ) as run:
+        models = finetune_together(
+            base, parts.train, {name: of(parts.train, k) for k, name in enumerate(names)},
+            groups=parts.train.patients, validation=validation, unlabelled=parts.unlabelled,
+            log=priced(run.metrics, rates),
+        )  # fmt: skip
+        done = {}
+        for name, own in models.items():
+            say(f"judging {name}")
+            done[name] = medical.finetune_on(
+                own, each[name], out=out / folders[name], skipped=images.skipped, notes=images.notes,
+                synthetic=False, inside=run.run_id,
+            )  # fmt: skip
+        page = _page(done, folders, parts, run_id=run.run_id).write(out / "report.html")
+        run.artifact(page)
+        for name in names:
+            run.artifact(out / folders[name], f"model/{folders[name]}")
+    return Outcome(
+        headline=f"{len(names)} findings learnt together from {len(parts.train)} pictures.",
+        lines=[f"{name}: {one.headline}" for name, one in done.items()],
+        files={"report": page, **{f"model {name}": out / folders[name] for name in names}},
+        run_id=run.run_id,
+        details={"findings": {name: one.to_json() for name, one in done.items()}},
+    )
+
+
+def _any(table_nk: NDArray[np.int64]) -> NDArray[np.int64]:
+    """1 where any finding is there, 0 where at least one is known and none is there, else unknown."""
+    known, there = (table_nk != UNLABELLED).any(axis=1), (table_nk == 1).any(axis=1)
+    return np.where(there, 1, np.where(known, 0, UNLABELLED))
+
+
+def _parts_of(parts: Parts, name: str, labels_of: Callable[[ImageSet], NDArray[np.int64]]) -> Parts:
+    """The parts with the labels of one finding, where it is known."""
+
+    def own(part: ImageSet, what: str) -> ImageSet:
+        labels = labels_of(part)
+        known = labels != UNLABELLED
+        if not {0, 1} <= set(labels):
+            raise DataError(f"{name}: the pictures that {what} hold one class of it only, or none: give more labels")
+        return replace(part, labels=labels).take(known)
+
+    return Parts(
+        train=own(parts.train, "teach"),
+        validation=None if parts.validation is None else own(parts.validation, "choose"),
+        test=own(parts.test, "judge"),
+        unlabelled=parts.unlabelled,
+    )
+
+
+def _page(done: dict[str, Outcome], folders: dict[str, str], parts: Parts, *, run_id: str) -> report.Report:
+    """What came of each finding, and where its own page is."""
+    page = report.Report(
+        title="Several findings, learnt together",
+        subtitle=f"{len(parts.train)} pictures that teach, {len(parts.test)} that judge",
+        verdict=report.Verdict("Each finding has a model of its own; all of their networks learnt from all labels."),
+        facts={"findings": len(done)},
+        run_id=run_id,
+    )
+    section, rows, others = page.section("Each finding"), [], list(next(iter(done.values())).comparisons[0].baselines)
+    for name, one in done.items():
+        auroc = next(c for c in one.comparisons if c.metric == "AUROC")
+        rows.append([name, one.details["labels"], one.details["unseen"], auroc.ours, *auroc.baselines.values()])
+    note = "Brackets are 95 % bootstrap intervals over patients."
+    section.table(["finding", "labels", "unseen pictures", "AUROC", *others], rows, note=note)
+    for name, one in done.items():
+        own = page.section(name.capitalize())
+        own.text(one.headline)
+        own.note(f"Its own page: {folders[name]}/report.html; its run: {one.run_id}")
+    return page
