@@ -82,14 +82,14 @@ def test_lightgbm_beside_ours_learns_from_the_very_same_labelled_payments(
     given: dict[str, Any] = {}
 
     def spied(name: str, fit: Any) -> Any:
-        def spy(x: Any, y: Any, *, seed: int) -> Any:
+        def spy(x: Any, y: Any, **options: Any) -> Any:
             given[name] = (x[:, 0].copy(), np.asarray(y).copy())  # the first feature is the amount
-            return fit(x, y, seed=seed)
+            return fit(x, y, **options)
 
         return spy
 
     for name, module in (("ours", blend), ("theirs", baselines)):
-        monkeypatch.setattr(module, "fit_lightgbm", spied(name, module.fit_lightgbm))
+        monkeypatch.setattr(module, "timed", spied(name, module.timed))
     forest = baselines.IsolationForest.fit
 
     def spy_forest(self: Any, x: Any) -> Any:
