@@ -135,12 +135,13 @@ def watch_figure(section: Section, curves: Mapping[str, Sequence[tuple[int, floa
         return
     found = {title: some for title, some in found.items() if some}
     lines = max(map(len, found.values()))
-    figure, axes = new_figure(height=2.6 + 0.2 * (lines if lines > 1 else 0), columns=len(found))
+    figure, axes = new_figure(height=2.8 + 0.2 * (lines if lines > 1 else 0), columns=len(found))
     for axis, (title, some) in zip(axes, found.items(), strict=True):
         for name, points in some.items():
             label = _of_watch(name, some)
             axis.plot([step for step, _ in points], [value for _, value in points], marker=".", label=label)
-        axis.set(xlabel="step", ylabel=title, ylim=(None if title == "probes" else 0, None))
+        axis.set_title(title, fontsize=10, loc="left")
+        axis.set(xlabel="step", ylim=(None if title == "probes" else 0, None))
         if len(some) > 1:  # below, where it hides no point
             axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.22))
     says = (
