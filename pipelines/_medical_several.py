@@ -21,7 +21,7 @@ from unlabeled.pipelines import medical
 from unlabeled.pipelines._medical_exchange import pretrained, settings_of
 from unlabeled.pipelines._medical_input import Parts, adjusted, divide, framing_of, read
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
-from unlabeled.pipelines.jobs import Outcome
+from unlabeled.pipelines.jobs import Outcome, plain_folder
 
 
 def finetune(
@@ -49,7 +49,7 @@ def finetune(
         DataError: no CSV of labels, a finding twice or of one class only among those who learn or those who judge.
     """
     names = [name.strip() for name in findings]
-    folders = {name: name.lower().replace(" ", "-").replace("/", "-") for name in names}
+    folders = {name: plain_folder(name.lower().replace(" ", "-"), kind="finding", reserved="report") for name in names}
     if len(set(folders.values())) < len(names):
         raise DataError(f"each finding is named once; got {', '.join(names)}")
     if labels is None:

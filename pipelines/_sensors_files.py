@@ -1,7 +1,6 @@
 """What the vibration jobs write, each file replaced whole, and where a machine's model lies."""
 
 import dataclasses
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import pandas as pd
 
 from unlabeled.core.checkpoints import MANIFEST, write_atomically
 from unlabeled.core.errors import DataError
+from unlabeled.pipelines.jobs import plain_folder
 from unlabeled.sensors.backtest import Result
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.report import Machine, alarm_episodes
@@ -21,13 +21,8 @@ ENCODER = "encoder"
 
 
 def folder_name(asset: str) -> str:
-    """A machine's name as a plain folder name; a name that had to be changed ends in a few letters of its digest,
-    so that two machines never share a folder, nor one an encoder's."""
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", asset).strip(".")
-    reserved = plain.startswith(ENCODER)
-    if plain == asset and plain and not reserved:
-        return plain
-    return f"{'machine-' if reserved else ''}{plain or 'machine'}-{hashlib.sha256(asset.encode()).hexdigest()[:6]}"
+    """A machine's name as a plain folder name; two machines never share a folder, nor one an encoder's."""
+    return plain_folder(asset, kind="machine", reserved=ENCODER)
 
 
 def metric_name(text: str) -> str:

@@ -1,5 +1,7 @@
 """What every job hands back: one sentence, the comparison with its baselines, and where to look."""
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,3 +103,18 @@ def _plain(value: Estimate | float) -> Any:
     if isinstance(value, Estimate):
         return {"value": finite(value.value), "low": finite(value.low), "high": finite(value.high)}
     return finite(float(value))
+
+
+def plain_folder(name: str, *, kind: str, reserved: str) -> str:
+    """A name that a user gave as a plain folder name, which cannot lead out of the folder that it is put in; one that
+    had to be changed ends in a few letters of its digest, so that no two share a folder.
+
+    Args:
+        kind: what bears the name, for one of which nothing is left.
+        reserved: how no name may begin.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name).strip(".")
+    taken = plain.startswith(reserved)
+    if plain == name and plain and not taken:
+        return plain
+    return f"{f'{kind}-' if taken else ''}{plain or kind}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"

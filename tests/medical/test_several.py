@@ -16,6 +16,7 @@ from unlabeled.core.tokens import GridPatches
 from unlabeled.medical import ImageSet, PneumoniaModel, read_images, simulate
 from unlabeled.medical.several import finetune_together
 from unlabeled.pipelines.cli import main
+from unlabeled.pipelines.jobs import plain_folder
 
 SMALL: dict[str, Any] = {
     "image_size": 32, "dim": 16, "depth": 1, "heads": 2, "pretrain_epochs": 2, "finetune_steps": 30, "folds": 2,
@@ -97,6 +98,15 @@ def test_what_cannot_be_learnt_together(phantoms: ImageSet) -> None:
         finetune_together(base, phantoms, {"effusion": ill, "nodule": ill[:-1]})
     with pytest.raises(DataError, match="one finding at a time"):
         finetune_together(base.set_params(self_training=True), phantoms, {"effusion": ill})
+
+
+def test_a_finding_s_folder_lies_in_the_one_that_was_given_and_is_nobody_else_s(tmp_path: Path) -> None:
+    names = ["..", ".", "", "../x", "/etc", "a/b", "a_b", "report.html", "nodule"]
+    folders = [plain_folder(name, kind="finding", reserved="report") for name in names]
+    assert len(set(folders)) == len(names)
+    assert all((tmp_path / folder).resolve().parent == tmp_path.resolve() for folder in folders)
+    assert folders[-1] == "nodule"
+    assert not folders[-2].startswith("report")
 
 
 @pytest.mark.integration
