@@ -31,7 +31,6 @@ from unlabeled.core.hardware import describe_hardware
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "shared/data"
 XRAYS = str(DATA / "xray/kermany224/kermany_cxr_224.parquet")
-MACHINES = str(DATA / "vibration/femto")
 PAYMENTS = str(DATA / "transactions/sparkov-sample/tx_200cust_2022.parquet")
 BEARINGS = [str(DATA / f"vibration/femto/Bearing{name}.npz") for name in ("1_1", "1_2", "2_1", "2_2")]
 PREDICTIONS = {"dry_run": "the dry run", "own_first_steps": "the run's own first steps"}

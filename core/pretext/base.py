@@ -34,8 +34,9 @@ class Pretext(nn.Module, ABC):
 
     @classmethod
     def make(cls, backbone: Backbone, *, seed: int) -> "Pretext":
-        """The task with its defaults, as a room makes one that it knows by ``name`` alone."""
-        raise NotImplementedError(f"{cls.__name__} does not say how it is made: give it a class method make")
+        """The task with its defaults, as a room makes one that it knows by ``name`` alone; a task that takes something
+        else than the encoder's width and a seed overrides this."""
+        return cls(backbone.encoder.dim, seed=seed)
 
     @abstractmethod
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
