@@ -17,16 +17,19 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tables import interval
 
 from unlabeled.core.budget import LARGE_ERROR, LONG_SECONDS
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.hardware import describe_hardware
+from unlabeled.core.meter import ENOUGH_SECONDS
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "shared/data"
@@ -74,9 +77,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results")
     parser.add_argument("--seconds", type=float, default=140.0, help="how long a training should take")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument(
+        "--steady", type=float, default=0.0, help="first measure the machine itself for so many seconds"
+    )
     parser.add_argument("--only", nargs="*", choices=list(COMMANDS), help="run these and stop")
     given = parser.parse_args()
     given.cache.mkdir(parents=True, exist_ok=True)
+    if given.steady:
+        write_atomically(given.cache / "steady.json", json.dumps(steadiness(given.steady)))
     for number in range(given.runs):
         for name in given.only or ():
             path = given.cache / f"{name}-{number}.json"
@@ -86,6 +94,21 @@ def main() -> None:
             print(name, number, path.read_text(), flush=True)
     if not given.only:
         write(given)
+
+
+def steadiness(seconds: float) -> dict[str, float]:
+    """How far the speed of the machine strays over a while of always the same work: means over as long as a training
+    is measured for (3 s), as shares of the mean over all of it."""
+    torch.set_num_threads(1)
+    draw = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(4096, 192, generator=draw), torch.randn(192, 768, generator=draw)
+    began, counts = time.monotonic(), [0] * (int(seconds // ENOUGH_SECONDS) + 1)
+    while (now := time.monotonic() - began) < seconds:
+        for _ in range(10):
+            torch.nn.functional.gelu(x @ weight) @ weight.T
+        counts[int(now // ENOUGH_SECONDS)] += 1
+    share = np.array(counts[:-1]) / np.mean(counts[:-1])
+    return {"seconds": seconds, "slowest": float(share.min()), "fastest": float(share.max()), "sd": float(share.std())}
 
 
 def measured(name: str, number: int, seconds: float) -> dict[str, Any]:
@@ -137,6 +160,17 @@ def total(stored: dict[str, float], what: str) -> float:
     return float(stored[f"budget.{what}"] if whole is None else whole)
 
 
+def _steady(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    return [
+        f"- The machine itself, doing the same for {found['seconds']:.0f} seconds and nothing else: in "
+        f"{ENOUGH_SECONDS:g} seconds, for which a training is measured, {found['slowest']:.0%} to "
+        f"{found['fastest']:.0%} of what it did on average (standard deviation {found['sd']:.0%})."
+    ]
+
+
 def write(given: argparse.Namespace) -> None:
     runs = {
         name: [json.loads(path.read_text()) for path in sorted(given.cache.glob(f"{name}-*.json"))] for name in COMMANDS
@@ -169,13 +203,14 @@ def write(given: argparse.Namespace) -> None:
         " ".join(__doc__.split("\n\n")[2].split()),
         "",
         f"{hardware['hardware.processor']}, {hardware['hardware.threads']} of {hardware['hardware.cores']} cores; "
-        "beside most trainings another one ran (a load of 2).",
+        "beside most trainings another one ran (a load of 2); at a load of 1 nothing else did.",
         "",
         "| training | seconds spent | error of the dry run | of its own first steps | load before, at the end |",
         "|---|---|---|---|---|",
         *rows,
         "",
         *says,
+        *_steady(given.cache / "steady.json"),
         "",
         "Intervals: Student's, 95 %, over runs.",
     ]

@@ -278,25 +278,35 @@ def markdown(plan: Plan, content: dict[str, Any]) -> str:
 
 
 def _table(plan: Plan, rows: list[dict[str, Any]]) -> list[str]:
-    """Kept is the mean gain as a share of the mean gain of the longest training with random masks."""
+    """Kept is the mean gain as a share of the mean gain of the longest training with random masks, where that gained
+    anything."""
     lines = [
-        "| masks | compute, all | compute, encoder | quality | minus random's 100 % | gain over untrained | kept |",
-        "|" + "---|" * 7,
+        "| masks | compute, all | compute, encoder | quality | minus random's 100 % | "
+        "minus random's at the same budget | gain over untrained | kept |",
+        "|" + "---|" * 8,
     ]
     first = [r for r in rows if (r["way"], r["share"]) == ("random", FULL)]
     full = np.mean([r["quality"] - r["untrained"] for r in first])
-    lines.append(f"| untrained | 0 | 0 | {interval([r['untrained'] for r in first])} | | | |")
+    lines.append(f"| untrained | 0 | 0 | {interval([r['untrained'] for r in first])} | | | | |")
     for way, shares in plan.ways.items():
         for share in shares:
             own = [r for r in rows if (r["way"], r["share"]) == (way, share)]
             whole, encoder = (np.mean([r[n] / r[m] for r in own]) for n, m in _COSTS)
             less = [r["quality"] - end["quality"] for r, end in zip(own, first, strict=True)]
+            like = [r for r in rows if (r["way"], r["share"]) == ("random", share)]
+            beside = [r["quality"] - other["quality"] for r, other in zip(own, like, strict=False)]
             gains = [r["quality"] - r["untrained"] for r in own]
             lines.append(
                 f"| {way} | {whole:.0%} | {encoder:.0%} | {interval([r['quality'] for r in own])} | "
                 f"{'' if own == first else interval(less, sign='+')} | "
-                f"{interval(gains, sign='+')} | {np.mean(gains) / full:.0%} |"
+                f"{interval(beside, sign='+') if like and own != like else ''} | "
+                f"{interval(gains, sign='+')} | {f'{np.mean(gains) / full:.0%}' if full > 0 else ''} |"
             )
+    if full <= 0:
+        lines += [
+            "",
+            "The longest training with random masks ended below no training at all: to reach it says nothing.",
+        ]
     return lines
 
 

@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import kinds
 import torch
@@ -27,7 +27,7 @@ from unlabeled.core.batches import Batches
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.hardware import describe_hardware
-from unlabeled.core.informed_masking import AdaptiveMask
+from unlabeled.core.informed_masking import AdaptiveMask, Salience, SalientMask
 from unlabeled.core.masking import BlockMask, RandomMask
 from unlabeled.core.pretext import (
     Joint,
@@ -49,6 +49,7 @@ HERE = Path(__file__).parent
 DIM, DEPTH, HEADS, DECODER = 64, 3, 4, {"dim": 32, "depth": 1, "heads": 4}
 Make = Callable[[GridPatches, float, int], Pretext]
 View = Callable[[Tensor, torch.Generator], Tensor]
+SALIENCE: tuple[str, ...] = get_args(Salience)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +62,14 @@ class Setting:
     steps: int = 240  # with the default
     patch: tuple[int, int] | None = None  # where it is not the kind's own
     causal: bool = False
+    words: tuple[str, ...] = ()  # what the values stand for, where they are numbers of choices
 
 
-def masked(tokenizer: GridPatches, ratio: float, seed: int, *, raw: bool = False) -> MaskedReconstruction:
-    return MaskedReconstruction(tokenizer, mask=RandomMask(ratio, seed=seed), normalise=not raw, **DECODER)
+def masked(
+    tokenizer: GridPatches, ratio: float, seed: int, *, raw: bool = False, predicted: float = 1.0
+) -> MaskedReconstruction:
+    mask = RandomMask(ratio, seed=seed)
+    return MaskedReconstruction(tokenizer, mask=mask, normalise=not raw, predicted=predicted, **DECODER)
 
 
 def gap(shape: Any, blocks: int, *, raw: bool) -> Make:
@@ -80,12 +85,20 @@ def decoder(width: float, tokenizer: GridPatches, ratio: float, seed: int, *, ra
     return MaskedReconstruction(tokenizer, mask=RandomMask(ratio, seed=seed), normalise=not raw, **size)
 
 
-def adaptive(ratio: float, *, raw: bool) -> Make:
-    """By how much the draw follows what is hard."""
+def adaptive(ratio: float, what: str, *, raw: bool) -> Make:
+    """``strength``: by how much the draw follows what is hard; ``spread``: how much less of a hard item is hidden."""
 
-    def make(tokenizer: GridPatches, strength: float, seed: int) -> Pretext:
+    def make(tokenizer: GridPatches, value: float, seed: int) -> Pretext:
         around = (ratio - 0.1, ratio + 0.1)
-        mask = AdaptiveMask(tokenizer.tokens, ratio=around, strength=strength, seed=seed)
+        mask = AdaptiveMask(tokenizer.tokens, ratio=around, seed=seed, **{what: value})
+        return MaskedReconstruction(tokenizer, mask=mask, normalise=not raw, **DECODER)
+
+    return make
+
+
+def sparse(ratio: float, given: Callable[[float], dict[str, Any]], *, raw: bool) -> Make:
+    def make(tokenizer: GridPatches, value: float, seed: int) -> Pretext:
+        mask = SalientMask(ratio=ratio, seed=seed, **given(value))
         return MaskedReconstruction(tokenizer, mask=mask, normalise=not raw, **DECODER)
 
     return make
@@ -104,7 +117,22 @@ def of_both(view: Callable[[float], View], ratio: float, *, raw: bool, unit: Any
         "masked: width of the decoder": Setting(
             values=(16, 32, 64), default=32, make=lambda t, width, seed: decoder(width, t, ratio, seed, raw=raw)
         ),
-        "adaptive: strength": Setting(values=(0.0, 0.5, 1.0), default=0.5, make=adaptive(ratio, raw=raw)),
+        "masked: share of the hidden patches that is predicted": Setting(
+            values=(0.25, 0.5, 1.0),
+            default=1.0,
+            make=lambda t, share, seed: masked(t, ratio, seed, raw=raw, predicted=share),
+        ),
+        "adaptive: strength": Setting(values=(0.0, 0.5, 1.0), default=0.5, make=adaptive(ratio, "strength", raw=raw)),
+        "adaptive: spread": Setting(values=(0.0, 0.1, 0.3), default=0.1, make=adaptive(ratio, "spread", raw=raw)),
+        "sparse: share that takes part": Setting(
+            values=(0.25, 0.5, 0.75), default=0.5, make=sparse(ratio, lambda share: {"active": share}, raw=raw)
+        ),
+        "sparse: salience": Setting(
+            values=tuple(range(len(SALIENCE))),
+            default=0,
+            make=sparse(ratio, lambda number: {"salience": SALIENCE[int(number)]}, raw=raw),
+            words=SALIENCE,
+        ),
         "VICReg: invariance and variance to 1 of covariance": Setting(
             values=(5.0, 25.0, 100.0), default=25.0, make=lambda _, weight, seed: vicreg(weight, seed), steps=100
         ),
@@ -116,11 +144,6 @@ def of_both(view: Callable[[float], View], ratio: float, *, raw: bool, unit: Any
             patch=(8, 1) if unit == "segment" else None,
         ),
     }
-
-
-def signal_view(strength: float) -> SignalView:
-    usual = SignalView()
-    return SignalView(gain=usual.gain * strength, noise=usual.noise * strength, band=usual.band * strength)
 
 
 def two_views(view: Callable[[float], View], strengths: tuple[float, ...]) -> dict[str, Setting]:
@@ -175,11 +198,17 @@ VIBRATION = {
         values=(0.2, 0.4, 0.6), default=0.6, make=gap("time", 1, raw=True), patch=(8, 1)
     ),
     "gap in frequency: share hidden": Setting(values=(0.2, 0.4, 0.6), default=0.6, make=gap("band", 1, raw=True)),
-    **two_views(signal_view, (0.5, 1.0, 2.0)),
+    **two_views(SignalView.of_strength, (0.5, 1.0, 2.0)),
+    "NT-Xent: largest shift in time": Setting(
+        values=(0.0, 0.25, 0.5),
+        default=0.5,
+        make=lambda _, shift, seed: NTXent(DIM, view=SignalView(shift=shift), temperature=0.2, seed=seed),
+        steps=100,
+    ),
     "masked and VICReg: weight of the second": beside(
         "vicreg", 0.6, lambda seed: VICReg(DIM, view=SignalView(), seed=seed), raw=True
     ),
-    **of_both(signal_view, 0.6, raw=True, unit="segment"),
+    **of_both(SignalView.of_strength, 0.6, raw=True, unit="segment"),
     "next patch: target standardised": Setting(
         values=(0.0, 1.0),
         default=0.0,
@@ -290,7 +319,8 @@ def write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
                 usual = [row["quality"] for row in found[setting.default]]
                 better = [q - u for q, u in zip(quality, usual, strict=True)]
                 shown = "default" if value == setting.default else interval(better, sign="+")
-                lines.append(f"| {name} | {value:g} | {runs[0]['steps']} | {interval(quality)} | {shown} |")
+                named = setting.words[int(value)] if setting.words else f"{value:g}"
+                lines.append(f"| {name} | {named} | {runs[0]['steps']} | {interval(quality)} | {shown} |")
         lines.append("")
     given.out.mkdir(parents=True, exist_ok=True)
     write_atomically(given.out / "settings.json", json.dumps(content, indent=1) + "\n")

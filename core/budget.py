@@ -112,9 +112,11 @@ class Budget(_Cost):
         """For the terminal."""
         steps = f"{self.steps:,} steps of {_seconds(self.step_seconds)}"
         saves = f", {_seconds(self.save_seconds)} of it for saved states" if self.save_seconds >= 0.05 else ""
+        each = "" if self.flops is None else f", {_short(self.flops / self.steps)}FLOP a step"
+        tokens = "unknown" if self.tokens is None else f"{self.tokens:,.0f}"
         return [
             f"{self.label}: {_seconds(self.seconds)} ({self.hours:.3g} h): {steps}{saves}",
-            f"  work: {'unknown' if self.tokens is None else f'{self.tokens:,.0f}'} tokens, {_short(self.flops)}FLOP",
+            f"  work: {tokens} tokens, {_short(self.flops)}FLOP{each}",
             f"  memory: {_short(self.peak_bytes)}B at its peak; {_short(self.learning_bytes)}B of it for weights, "
             "gradients and optimiser",
             f"  energy: {self.kwh:.2g} kWh at {self.watts:.0f} W ({self.watts_from})",
@@ -129,6 +131,7 @@ class Budget(_Cost):
             {
                 "predicted_seconds": self.seconds,
                 "predicted_flops": self.flops,
+                "flops_per_step": None if self.flops is None else self.flops / self.steps,
                 "predicted_tokens": self.tokens,
                 "predicted_kwh": self.kwh,
                 "predicted_money": self.money,

@@ -1,12 +1,13 @@
 """Models on disk: a folder with safetensors weights, a JSON manifest, and nothing that can run code."""
 
+import glob
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def save(
     manifest: Mapping[str, Any],
     files: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes a model folder so that a reader sees the old one or the new one, never half of either.
+    """Writes a model folder so that a reader sees the old one or the new one, never half of either, after a kill or a
+    power cut as well.
 
     Args:
         folder: where; replaced when it exists.
@@ -79,6 +81,7 @@ def save(
 
 def read_manifest(folder: str | Path, *, kind: str | None = None) -> dict[str, Any]:
     """The manifest alone, checked for format and kind."""
+    put_back(Path(folder))
     path = Path(folder) / MANIFEST
     if not path.is_file():
         raise CheckpointError(f"{folder} holds no model ({MANIFEST} is missing): give the folder that was saved to")
@@ -165,18 +168,25 @@ def _shown(value: object) -> str:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder that takes the place of ``folder`` if the block ends well, and vanishes if not."""
+    """Yields an empty folder that takes the place of ``folder`` if the block ends well, and vanishes if not.
+
+    A process that is killed between the two renames leaves nothing under the name; :func:`put_back` mends that.
+    """
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
+    put_back(folder)
     new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
     old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     try:
         yield new
+        for path in (*new.rglob("*"), new):
+            _onto_the_disk(path)
         if folder.exists():
             os.replace(folder, old)
         os.replace(new, folder)
+        _onto_the_disk(folder.parent)
     finally:
         shutil.rmtree(new, ignore_errors=True)
         if old.exists() and folder.exists():
@@ -185,14 +195,50 @@ def replacing(folder: Path) -> Iterator[Path]:
             os.replace(old, folder)
 
 
+def put_back(folder: Path) -> None:
+    """Gives a folder its name again that a process, killed while it was replacing it, had moved aside; removes what
+    such processes left beside one that is there."""
+    folder = folder.absolute()
+    with suppress(OSError):  # a folder that cannot be read or written stays as it is
+        left = [p for p in folder.parent.glob(f".{glob.escape(folder.name)}.old-*") if not _alive(p.name)]
+        for aside in sorted(left, key=lambda path: path.stat().st_mtime, reverse=True):
+            if folder.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                os.replace(aside, folder)
+
+
 def write_atomically(path: str | Path, text: str) -> Path:
     """Writes a text file so that a reader sees all of it or the one before."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new-{os.getpid()}")
     new.write_text(text, encoding="utf-8")
+    _onto_the_disk(new)
     os.replace(new, path)
     return path
+
+
+def _onto_the_disk(path: Path) -> None:
+    """Waits until a file, or the names in a folder, would survive a power cut, where the system can tell."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _alive(name: str) -> bool:
+    """Whether the process is at work whose number a name ends in."""
+    try:
+        os.kill(int(name.rpartition("-")[2]), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _as_of_the_system(error: Exception, path: Path) -> OSError:

@@ -24,7 +24,7 @@ def prepare(backbone: Backbone, tuning: Tuning, *, rank: int = RANK) -> None:
         backbone: pretrained; a copy of its own for each fine-tuning.
         tuning: ``full``, every weight; ``adapters``, a low-rank change of the blocks' linear maps
             (:class:`LowRank`), the rest frozen; ``head``, nothing of the backbone (a linear probe).
-        rank: of an adapter.
+        rank: of an adapter; 8 was measured beside no other (benchmarks/results/finetuning.md).
 
     Raises:
         DataError: no such tuning, or a rank below 1.

@@ -8,15 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core.batches import chunks
-from unlabeled.core.store import Store
+from unlabeled.core.store import Store, unmapped
 
 _AT_ONCE = 64 << 20
 
 
 def of_array(*arrays: NDArray | Store) -> str:
-    """16 hex digits over dtype, shape and content of the arrays, in order; of rows on disk, a part at a time."""
+    """16 hex digits over dtype, shape and content of the arrays, in order; rows on disk, mapped ones too, are read
+    a part at a time."""
     digest = hashlib.blake2b(digest_size=8)
-    for array in arrays:
+    for array in map(unmapped, arrays):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         if not math.prod(array.shape):
             continue

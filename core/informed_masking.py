@@ -178,7 +178,7 @@ class SalientMask(Mask):
             that take part were not measured.
         ratio: share of those that is hidden.
         salience: what counts as holding something.
-        prior, seed: see :class:`Mask`; multiplies the salience.
+        prior, seed: see :class:`Mask`; multiplies the salience, and weighs the tokens that are drawn at random.
     """
 
     def __init__(

@@ -107,7 +107,8 @@ class RandomMask(Mask):
     """Hides a fixed share of the tokens, uniformly, or weighted by a prior (He et al., 2022).
 
     Args:
-        ratio: share of the tokens to hide, strictly between 0 and 1.
+        ratio: share of the tokens to hide, strictly between 0 and 1. The paper's 0.75, which holds on radiographs; the
+            vibration room takes 0.6 (benchmarks/results/settings.md).
         prior, seed: see :class:`Mask`.
     """
 
@@ -128,7 +129,7 @@ class BlockMask(Mask):
 
     Args:
         grid: rows and columns of the tokens.
-        ratio: share of the tokens to hide.
+        ratio: share of the tokens to hide (what was measured: :class:`~unlabeled.core.pretext.Inpainting`).
         blocks: how many blocks share it; on radiographs two were measured (benchmarks/results/settings.md), beside no
             other number.
         shape: ``block`` for rectangles of random proportions, ``time`` for whole columns (a gap in time of a

@@ -195,17 +195,33 @@ def _if_possible(count: Callable[[], T]) -> T | None:
 
 
 def measure(
-    label: str, *, steps: int, seconds: float, predicted: Budget | None, device: torch.device, world: int = 1
+    label: str,
+    *,
+    steps: int,
+    seconds: float,
+    predicted: Budget | None,
+    device: torch.device,
+    world: int = 1,
+    last: tuple[nn.Module, tuple[Tensor, ...]] | None = None,
 ) -> Spent:
-    """What was spent on ``steps`` steps in ``seconds``; work and power are those of the prediction, where there is
-    one."""
+    """What was spent on ``steps`` steps in ``seconds``; tokens and power are those of the prediction, where there is
+    one.
+
+    Args:
+        last: the module at the end and a batch of this process. FLOPs are then counted once more, and a step took what
+            it took on average at both ends: masks that adapt hide more and more.
+    """
     share = 0.0 if predicted is None else steps / predicted.steps
+    flops = None if predicted is None or predicted.flops is None else predicted.flops * share
+    again = None if flops is None or last is None else _if_possible(lambda: flops_of(*last))
+    if flops is not None and again is not None:
+        flops = (flops + float(again) * steps * world) / 2
     watts, source = power(device, world, ask=False) if predicted is None else (predicted.watts, predicted.watts_from)
     return Spent(
         label=label,
         steps=steps,
         tokens=None if predicted is None or predicted.tokens is None else predicted.tokens * share,
-        flops=None if predicted is None or predicted.flops is None else predicted.flops * share,
+        flops=flops,
         seconds=seconds,
         peak_bytes=peak_bytes(device),
         watts=watts,

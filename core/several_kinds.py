@@ -114,7 +114,7 @@ class SeveralKinds(nn.Module):
 
     Args:
         tasks: by kind, in the order of the batches; their encoders come from :func:`sharing` one encoder.
-        momentum: of the levels.
+        momentum: of the levels; not measured.
     """
 
     def __init__(self, tasks: Mapping[str, Pretraining], *, momentum: float = 0.98) -> None:

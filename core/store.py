@@ -11,13 +11,15 @@ import weakref
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import DTypeLike, NDArray
 
 from unlabeled.core.errors import CheckpointError, DataError
+
+Rows = TypeVar("Rows")
 
 
 class Store:
@@ -116,6 +118,18 @@ class Store:
         finally:
             new.unlink(missing_ok=True)
         return cls(path)
+
+
+def unmapped(array: Rows) -> Rows | Store:
+    """The rows on disk that a whole mapped ``.npy`` file shows, to be read rather than mapped (see above); any other
+    array as it is."""
+    if not isinstance(array, np.memmap) or not array.filename or not array.flags.c_contiguous:
+        return array
+    try:
+        store = Store(array.filename)
+    except (DataError, CheckpointError):  # mapped by other means
+        return array
+    return store if (store.shape, store.dtype) == (array.shape, array.dtype) else array
 
 
 def _write_header(stream: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> int:

@@ -301,7 +301,8 @@ class _Training:
         if self.window:
             self._flush()
         self.history.steps, self.history.seconds = self.step, time.monotonic() - self.began
-        _account(self.history, self.label, self.processes, self.log)
+        batch = self.batches.at(max(0, self.step - 1), rank=self.processes.rank, world=self.processes.world)
+        _account(self.history, self.label, self.processes, self.log, last=(self.module, batch))
         if self.judge is not None and self.judge.best:
             self.module.load_state_dict(self.judge.best)
         self.module.eval()
@@ -348,7 +349,9 @@ class _Training:
         return BadBatchError(message, step=step, rows=rows)
 
 
-def _account(history: History, label: str, processes: Processes, log: Log) -> None:
+def _account(
+    history: History, label: str, processes: Processes, log: Log, *, last: tuple[nn.Module, tuple[Tensor, ...]]
+) -> None:
     """What was spent, into the history and the record, beside what was predicted."""
     history.spent = measure(
         label,
@@ -357,6 +360,7 @@ def _account(history: History, label: str, processes: Processes, log: Log) -> No
         predicted=history.predicted,
         device=processes.device,
         world=processes.world,
+        last=last,
     )
     numbers = history.spent.metrics()
     if history.predicted is not None:

@@ -24,6 +24,8 @@ class PictureView:
         contrast: largest change of the contrast, as a share.
         brightness: largest shift, in the batch's own units (standard deviations for standardised pictures).
         noise: standard deviation of added noise.
+
+    All four were measured together only (:meth:`of_strength`).
     """
 
     smallest: float = 0.6
@@ -75,6 +77,11 @@ class SignalView:
     noise: float = 0.1
     shift: float = 0.5
     band: float = 0.2
+
+    @classmethod
+    def of_strength(cls, strength: float) -> "SignalView":
+        """The defaults at 1, no gain, noise or band at 0, twice as much at 2; the shift stays."""
+        return cls(gain=0.5 * strength, noise=0.1 * strength, band=0.2 * strength)
 
     def __call__(self, batch: Tensor, draw: torch.Generator) -> Tensor:
         b, _, h, w = batch.shape

@@ -21,7 +21,7 @@ from unlabeled.core.informed_masking import around
 from unlabeled.core.masking import check_hides, count_hidden
 from unlabeled.core.pretext import Pretraining
 from unlabeled.core.seeds import derive
-from unlabeled.core.store import Store
+from unlabeled.core.store import Store, unmapped
 from unlabeled.core.training import History, Log, TrainingSettings, fit
 from unlabeled.core.views import PictureView
 from unlabeled.medical import _network as network
@@ -154,7 +154,7 @@ def pretraining(model: "PneumoniaModel", pixels: NDArray[np.uint8] | Store) -> t
     """How pictures (N, S, S) are pretrained on."""
     largest = MASKED_BATCH if model.task == "masked" else PRETRAIN_BATCH
     batches = Batches(
-        pixels,
+        unmapped(pixels),
         batch_size=min(largest, max(8, len(pixels) // STEPS_AN_EPOCH)),
         seed=derive(model.random_state, "pretrain"),
         transform=Augment.of_strength(model.augmentation),

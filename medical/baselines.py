@@ -13,6 +13,7 @@ from sklearn.base import clone
 from unlabeled.core import checkpoints
 from unlabeled.core.errors import DataError
 from unlabeled.medical import _finetuning as finetuning
+from unlabeled.medical._decisions import HeldOut
 from unlabeled.medical._finetuning import Decision, Labelled
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.splits import patient_folds
@@ -84,6 +85,8 @@ class PixelRegression:
             each = x @ self.weights_.T + self.biases_ + self.prior_
             held_labels, held = data.labels, each[np.arange(len(x)), fold]
         self.decision_: Decision = finetuning.decide(held_labels, held)
+        people = np.arange(len(held)) if validation is not None else np.unique(groups, return_inverse=True)[1]
+        self.held_: HeldOut | None = HeldOut(held_labels, held, people.astype(np.int64))
         return self
 
     def score(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -97,7 +100,12 @@ class PixelRegression:
             folder,
             kind=KIND,
             tensors={name: torch.from_numpy(array) for name, array in arrays.items()},
-            manifest={"prior": self.prior_, "decision": asdict(self.decision_), "seed": self.seed},
+            manifest={
+                "prior": self.prior_,
+                "decision": asdict(self.decision_),
+                "seed": self.seed,
+                "held_out": None if self.held_ is None else {k: v.tolist() for k, v in self.held_._asdict().items()},
+            },
         )
 
     @classmethod
@@ -112,6 +120,8 @@ class PixelRegression:
         made.mean_, made.axes_ = tensors["mean"].numpy(), tensors["axes"].numpy()
         made.weights_, made.biases_ = tensors["weights"].numpy(), tensors["biases"].numpy()
         made.prior_, made.decision_ = manifest["prior"], Decision(**manifest["decision"])
+        kept = manifest.get("held_out")  # an earlier version kept none
+        made.held_ = None if kept is None else HeldOut(**{name: np.asarray(values) for name, values in kept.items()})
         return made
 
     def _logits(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -4,38 +4,29 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Rates
-from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
 from unlabeled.core.evaluation import roc_auc
-from unlabeled.core.report import OURS, Report, Verdict, new_figure
-from unlabeled.core.search import Range, Tried
+from unlabeled.core.search import Range
 from unlabeled.core.search import Report as Told
-from unlabeled.core.search import search as search_core
 from unlabeled.medical._finetuning import NUISANCE, Labelled, fit_probe
 from unlabeled.medical._network import embeddings
 from unlabeled.medical.images import PNEUMONIA, ImageSet
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.splits import hold_out
-from unlabeled.medical.tasks import Masking
+from unlabeled.medical.tasks import HIDING, Masking
 from unlabeled.pipelines import _cost as cost
+from unlabeled.pipelines import _search as shared
 from unlabeled.pipelines._medical_input import Parts, divide, read
 from unlabeled.pipelines.jobs import Outcome
 
 EXPERIMENT = "unlabeled/medical"
 # Of the labelled patients that may be learnt from, where there is no validation part.
 JUDGING_SHARE = 1 / 3
-SPACE = {
-    "mask_ratio": Range(0.4, 0.9),
-    "temperature": Range(0.05, 1.0, log=True),
-    "augmentation": Range(0.25, 1.75),
-}
-OPTIONS = {"mask_ratio": "--mask-ratio", "temperature": "--temperature", "augmentation": "--augmentation"}
 
 
 def search(
@@ -76,21 +67,16 @@ def search(
 
 def space_of(model: PneumoniaModel) -> dict[str, Range]:
     """The settings that the model's task has."""
-    masks, contrasts = model.task in ("masked", "joint"), model.task in ("contrastive", "joint")
-    unused = {name for name, has in (("mask_ratio", masks), ("temperature", contrasts)) if not has}
-    return {name: where for name, where in SPACE.items() if name not in unused}
+    contrasts = model.task in ("contrastive", "joint")
+    return shared.space_of(masks=model.task in HIDING, contrasts=contrasts, views=True)
 
 
 class _Trials:
-    """Pretrains with some settings; a linear probe, fitted on some labelled patients and asked about others, judges.
-
-    Attributes:
-        best: the score and the model of the best trial that came to its end.
-    """
+    """Pretrains with some settings; a linear probe, fitted on some labelled patients and asked about others, judges."""
 
     def __init__(self, model: PneumoniaModel, unlabelled: ImageSet, taught: Labelled, asked: Labelled) -> None:
         self.model, self.unlabelled, self.taught, self.asked = model, unlabelled, taught, asked
-        self.best: tuple[float, PneumoniaModel] | None = None
+        self.best = shared.Best[PneumoniaModel]()
 
     def __call__(self, values: Mapping[str, float], report: Told, run: tracking.Run) -> float:
         trial = PneumoniaModel(**{**self.model.get_params(), **values})
@@ -102,10 +88,7 @@ class _Trials:
             return scores[-1]
 
         trial.pretrain(self.unlabelled, log=run.metrics, judge=judge)
-        score = max(scores)  # pretraining with a judge keeps its best weights
-        if self.best is None or score > self.best[0]:
-            self.best = (score, trial)
-        return score
+        return self.best.offer(max(scores), trial)  # pretraining with a judge keeps its best weights
 
     def quality(self, backbone: Backbone) -> float:
         """AUROC of a probe as it will vote beside the fine-tuned network, on the features as they are."""
@@ -127,62 +110,29 @@ def _search(model: PneumoniaModel, parts: Parts, *, out: Path, trials: int, sour
     trainer = _Trials(model, parts.unlabelled, _labelled(train), _labelled(validation))
     space = space_of(model)
     settings = {**model.get_params(), "trials": trials, "images": len(parts.unlabelled), "labels": len(train)}
-    with tracking.run(
-        EXPERIMENT, f"search {out.name}", params=settings, tags={"data.fingerprint": parts.unlabelled.fingerprint()}
-    ) as run:
-        first = {name: getattr(model, name) for name in space}
-        tried = search_core(
-            trainer, space, trials=trials, experiment=EXPERIMENT, run=run, first=first, seed=model.random_state
-        )
-        best = tried[0]
-        before = next(trial for trial in tried if trial.number == 0)
-        for trial in sorted(tried, key=lambda trial: trial.number):
-            run.metrics({"score": trial.score}, trial.number)
-        run.metrics({f"best.{name}": value for name, value in {**best.values, "score": best.score}.items()})
-        chosen = " ".join(f"{OPTIONS[name]} {value:.3g}" for name, value in best.values.items())
-        headline = (
-            f"Best of {trials} trials: AUROC {best.score:.3f} on {len(validation)} pictures (the defaults: "
-            f"{before.score:.3f}). Next: unlabeled medical pretrain {source} --size {model.image_size} "
-            f"--task {model.task} --masking {model.masking} {chosen}"
-        )
-        page = _page(tried, headline, facts={**settings, "judged on": len(validation)}, run_id=run.run_id)
-        table = pd.DataFrame([{"trial": t.number, "state": t.state, "auroc": t.score, **t.values} for t in tried])
-        files = {
-            "trials": write_atomically(out / "trials.csv", table.to_csv(index=False)),
-            "report": page.write(out / "report.html"),
-        }
-        for path in files.values():
-            run.artifact(path)
-        assert trainer.best is not None
-        files["model"] = trainer.best[1].save(out / "model")
-        run.artifact(files["model"], "model")
-    details = {"best": best.values, "score": best.score, "defaults": before.score, "trials": len(tried)}
-    return Outcome(headline=headline, files=files, run_id=run.run_id, details=details)
+    asked = shared.Question(
+        experiment=EXPERIMENT,
+        space=space,
+        first={name: getattr(model, name) for name in space},
+        trials=trials,
+        seed=model.random_state,
+        metric="AUROC",
+        judged=f"on {len(validation)} pictures",
+        then=f"unlabeled medical pretrain {source} --size {model.image_size} --task {model.task} "
+        f"--masking {model.masking}",
+        settings=settings,
+        shown={
+            **{name: settings[name] for name in ("task", "images", "labels", "trials")},
+            "judged on": len(validation),
+        },
+        limits="The best of many trials looks better than it is: the pictures that chose it cannot judge it, and may "
+        "have been among those pretrained on, without labels. Compare on patients that neither taught nor chose "
+        "(unlabeled medical finetune does). The model kept here has had the few passes of a trial only.",
+        tags={"data.fingerprint": parts.unlabelled.fingerprint()},
+    )
 
+    def save(folder: Path) -> Path:
+        assert trainer.best.model is not None
+        return trainer.best.model.save(folder)
 
-def _page(tried: list[Tried], headline: str, *, facts: Mapping[str, object], run_id: str) -> Report:
-    best = tried[0]
-    shown = {name: facts[name] for name in ("task", "images", "labels", "judged on", "trials")}
-    page = Report(
-        "Search for settings", "Pretraining, judged by a linear probe", Verdict(headline), shown, run_id=run_id
-    )
-    names = list(best.values)
-    figure, axes = new_figure(columns=len(names))
-    for axis, name in zip(np.atleast_1d(axes), names, strict=True):
-        for ended, look in ((False, {"color": "#c3ccd4"}), (True, {"color": OURS})):
-            shown_here = [t for t in tried if (t.state == "complete") == ended and np.isfinite(t.score)]
-            axis.plot([t.values[name] for t in shown_here], [t.score for t in shown_here], "o", **look)
-        where = SPACE[name]
-        axis.set(xlabel=name.replace("_", " "), ylabel="AUROC", xlim=(where.low, where.high))
-        axis.set_xscale("log" if where.log else "linear")
-    page.section("Score over each setting").figure(
-        figure, "Each dot is a trial; grey ones ended early, at the score they had then."
-    )
-    rows = [[t.number, t.state, f"{t.score:.4f}", *(f"{t.values[name]:.3g}" for name in names)] for t in tried]
-    page.section("Trials").table(["trial", "ended", "AUROC", *names], rows, ours=(0,))
-    page.section("Limits").note(
-        "The best of many trials looks better than it is: the pictures that chose it cannot judge it, and may have "
-        "been among those pretrained on, without labels. Compare on patients that neither taught nor chose "
-        "(unlabeled medical finetune does). The model kept here has had the few passes of a trial only."
-    )
-    return page
+    return shared.search(asked, trainer, save, out=out)

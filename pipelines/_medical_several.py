@@ -1,18 +1,23 @@
-"""``unlabeled medical finetune`` with several findings: one training, a model and a report for each, one page above."""
+"""``unlabeled medical finetune`` with several findings: one training, a model and a report for each, one page above.
+``predict`` takes what it left as it takes one model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from unlabeled.core import report, tracking
 from unlabeled.core.budget import AS_FOUND, Rates, priced
+from unlabeled.core.checkpoints import MANIFEST, read_manifest
 from unlabeled.core.errors import DataError
 from unlabeled.core.finetuning import Tuning
 from unlabeled.core.progress import say
+from unlabeled.medical._decisions import Stated
+from unlabeled.medical._storage import KIND
 from unlabeled.medical.images import UNLABELLED, ImageSet
 from unlabeled.medical.labels import attach, read_labels
 from unlabeled.medical.several import finetune_together
@@ -20,8 +25,12 @@ from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import medical
 from unlabeled.pipelines._medical_exchange import pretrained, settings_of
 from unlabeled.pipelines._medical_input import Parts, adjusted, divide, framing_of, read
+from unlabeled.pipelines._medical_output import write_predictions
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Outcome, plain_folder
+
+# Columns of a finding's own table that the table of all shows.
+SHOWN = ["probability", "calibrated_low", "calibrated_high", "call", "decision", "reason"]
 
 
 def finetune(
@@ -49,7 +58,7 @@ def finetune(
         DataError: no CSV of labels, a finding twice or of one class only among those who learn or those who judge.
     """
     names = [name.strip() for name in findings]
-    folders = {name: plain_folder(name.lower().replace(" ", "-"), kind="finding", reserved="report") for name in names}
+    folders = {name: _folder(name) for name in names}
     if len(set(folders.values())) < len(names):
         raise DataError(f"each finding is named once; got {', '.join(names)}")
     if labels is None:
@@ -110,6 +119,66 @@ def finetune(
         run_id=run.run_id,
         details={"findings": {name: one.to_json() for name, one in done.items()}},
     )
+
+
+def models_in(folder: Path) -> dict[str, Path]:
+    """The models that :func:`finetune` left in ``folder``, by finding; none where it is a model itself, or none are."""
+    found: dict[str, Path] = {}
+    for path in [] if (folder / MANIFEST).exists() else sorted(folder.glob(f"*/{MANIFEST}")):
+        manifest = read_manifest(path.parent)
+        finding = manifest.get("parameters", {}).get("finding", "") if manifest.get("kind") == KIND else ""
+        if path.parent.name == _folder(finding):  # no stage of a run, whose folder bears the stage's name
+            found[finding] = path.parent
+    return found
+
+
+def predict(
+    source: Path,
+    *,
+    models: Mapping[str, Path],
+    out: Path,
+    labels: Path | None = None,
+    stated: Stated | None = None,
+    heat_maps: int = 0,
+    dicom: bool = False,
+) -> Outcome:
+    """What each of ``models`` says of the pictures, in a folder of its own, and one table of all.
+
+    Pictures are read once for each, so that each says which labels of its finding it can be judged by.
+    """
+    with tracking.run(EXPERIMENT, f"predict {out.name}", params={"finding": ", ".join(models)}) as run:
+        done = {}
+        for name, folder in models.items():
+            say(f"judging {name}")
+            done[name] = medical.predict(
+                source, model=folder, out=out / _folder(name), labels=labels, stated=stated, heat_maps=heat_maps,
+                dicom=dicom, inside=run.run_id,
+            )  # fmt: skip
+        files = write_predictions(out, _side_by_side({name: one.files["table"] for name, one in done.items()}))
+        for path in files.values():
+            run.artifact(path, "predictions")
+        for count in ("pictures", "skipped"):
+            run.metrics({count: next(iter(done.values())).details[count]})
+    return Outcome(
+        headline=f"{len(models)} findings looked for in {next(iter(done.values())).details['pictures']} pictures.",
+        lines=[f"{name}: {one.headline}" for name, one in done.items()],
+        files={**files, **{f"report {name}": one.files["report"] for name, one in done.items()}},
+        run_id=run.run_id,
+        details={"findings": {name: one.to_json() for name, one in done.items()}},
+    )
+
+
+def _side_by_side(tables: Mapping[str, Path]) -> pd.DataFrame:
+    """A line for each picture: of each finding the probability with its bounds, the call and the decision."""
+    parts = []
+    for name, path in tables.items():
+        own = pd.read_parquet(path).set_index("image_id")[SHOWN]
+        parts.append(own.add_prefix(f"{name}: "))
+    return pd.concat(parts, axis=1).reset_index()
+
+
+def _folder(finding: str) -> str:
+    return plain_folder(finding.lower().replace(" ", "-"), kind="finding", reserved="report")
 
 
 def _any(table_nk: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -115,9 +115,9 @@ def learnt_before(folder: Path) -> MachineMonitor:
 def check_nothing_asked(template: MachineMonitor) -> None:
     """Raises a DataError where an encoder that is given would ignore what was asked of its pretraining."""
     usual = MachineMonitor()
-    names = {"steps": "steps", "task": "task", "masking": "masking", "mask_ratio": "mask-ratio", "shaft_hz": "shaft-hz",
-             "lr": "learning-rate"}  # fmt: skip
-    asked = [f"--{option}" for name, option in names.items() if getattr(template, name) != getattr(usual, name)]
+    names = ("steps", "task", "masking", "mask_ratio", "temperature", "augmentation", "shaft_hz", "lr")
+    changed = [name for name in names if getattr(template, name) != getattr(usual, name)]
+    asked = ["--learning-rate" if name == "lr" else f"--{name.replace('_', '-')}" for name in changed]
     if asked:
         raise DataError(f"an encoder that is given has been taught already: leave out {', '.join(asked)}")
 

@@ -216,7 +216,9 @@ def search(
 @app.command()
 def predict(
     source: Input,
-    model: Annotated[Path, typer.Option(help="Model folder that 'finetune' wrote.")] = Path("medical-model"),
+    model: Annotated[
+        Path, typer.Option(help="Model folder that 'finetune' wrote; of several findings, the folder of all.")
+    ] = Path("medical-model"),
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -271,11 +273,17 @@ def predict(
 ) -> Outcome:
     """Score pictures and report on them; with labels, on how good the scores are as well."""
     from unlabeled.medical._decisions import Stated
+    from unlabeled.pipelines import _medical_several as together
     from unlabeled.pipelines import medical as job
 
     stated = Stated.of_text(
         sensitivity=sensitivity, assured=assured, error_rate=error_rate, prevalence=prevalence, adapt=adapt
     )
+    several = together.models_in(model)
+    if several:
+        return together.predict(
+            source, models=several, out=out, labels=labels, stated=stated, heat_maps=heat_maps, dicom=dicom
+        )
     return job.predict(source, model=model, labels=labels, out=out, stated=stated, heat_maps=heat_maps, dicom=dicom)
 
 

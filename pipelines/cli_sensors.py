@@ -55,6 +55,10 @@ MaskingName = Annotated[
     ),
 ]
 Ratio = Annotated[float, typer.Option(help="Share of the patches that is hidden.", min=0.05, max=0.95)]
+Temperature = Annotated[float, typer.Option(help="Of the contrastive task, above 0.", min=SMALLEST)]
+Augmentation = Annotated[
+    float, typer.Option(help="Strength of gain, noise and masked bands where views are compared.", min=0.0, max=2.0)
+]
 LearningRate = Annotated[
     float, typer.Option("--learning-rate", help="Highest learning rate of the pretraining.", min=SMALLEST)
 ]
@@ -81,6 +85,8 @@ def fit(
     task: PretextTask = "masked",
     masking: MaskingName = "random",
     mask_ratio: Ratio = 0.6,
+    temperature: Temperature = 0.2,
+    augmentation: Augmentation = 1.0,
     shaft_hz: Shaft = None,
     learning_rate: LearningRate = 1e-3,
     seed: Seed = 0,
@@ -104,11 +110,51 @@ def fit(
         inputs, out=out, normal_share=normal_share, normal_until=normal_until, fs=fs, every=every,
         assets=asset or (), pretrain_on=pretrain_on or (), encoder=encoder,
         template=_template(
-            steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, shaft_hz=shaft_hz, lr=learning_rate,
-            random_state=seed,
+            steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
+            augmentation=augmentation, shaft_hz=shaft_hz, lr=learning_rate, random_state=seed,
         ),
         labels=labels, beside_random=beside_random, dry_run=dry_run,
         rates=Rates(watts=watts, price_per_hour=price_per_hour),
+    )  # fmt: skip
+
+
+@app.command()
+def search(
+    inputs: Inputs,
+    labels: Annotated[Path, typer.Option(help="CSV of known states (asset,from,until,label), which judge.")],
+    out: Annotated[Path, typer.Option(help="Folder for trials.csv, the report and the best encoder.")] = Path(
+        "machine-search"
+    ),
+    trials: Annotated[int, typer.Option(help="Settings to try; the defaults are the first.", min=1)] = 20,
+    normal_share: Share = 0.25,
+    normal_until: Until = None,
+    fs: Rate = None,
+    every: Every = None,
+    asset: Assets = None,
+    steps: Steps = 200,
+    task: PretextTask = "masked",
+    masking: MaskingName = "random",
+    shaft_hz: Shaft = None,
+    learning_rate: LearningRate = 1e-3,
+    seed: Seed = 0,
+    dry_run: DryRun = False,
+    price_per_hour: Price = None,
+    watts: Watts = None,
+) -> Outcome:
+    """Try settings of the pretraining (mask ratio, temperature, augmentation), judged by a linear probe.
+
+    Weak trials end early. Needs pip install 'unlabeled[search]'.
+    """
+    from unlabeled.core.budget import Rates
+    from unlabeled.pipelines import _sensors_search as jobs
+
+    return jobs.search(
+        inputs, out=out, labels=labels, trials=trials, normal_share=normal_share, normal_until=normal_until, fs=fs,
+        every=every, assets=asset or (),
+        template=_template(
+            steps=steps, task=task, masking=masking, shaft_hz=shaft_hz, lr=learning_rate, random_state=seed
+        ),
+        dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
 
@@ -146,6 +192,8 @@ def backtest(
     task: PretextTask = "masked",
     masking: MaskingName = "random",
     mask_ratio: Ratio = 0.6,
+    temperature: Temperature = 0.2,
+    augmentation: Augmentation = 1.0,
     shaft_hz: Shaft = None,
     learning_rate: LearningRate = 1e-3,
     seed: Seed = 0,
@@ -162,8 +210,8 @@ def backtest(
         healthy=healthy or (), running_column=running_column, fs=fs, every=every, assets=asset or (),
         pretrain_on=pretrain_on or (),
         template=_template(
-            steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, shaft_hz=shaft_hz, lr=learning_rate,
-            random_state=seed,
+            steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
+            augmentation=augmentation, shaft_hz=shaft_hz, lr=learning_rate, random_state=seed,
         ),
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip

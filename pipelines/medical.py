@@ -18,7 +18,6 @@ from unlabeled.medical import baselines, report, simulate
 from unlabeled.medical._decisions import REFER, Stated, decide
 from unlabeled.medical._finetuning import Labelled
 from unlabeled.medical._planning import check_finding
-from unlabeled.medical.baselines import PixelRegression
 from unlabeled.medical.evaluation import Scored, metrics
 from unlabeled.medical.images import PNEUMONIA, ImageSet, Skip
 from unlabeled.medical.intake.store import is_store, studies_of
@@ -42,6 +41,7 @@ from unlabeled.pipelines._medical_input import (
     say_skips,
 )
 from unlabeled.pipelines._medical_judges import Judges, by_pixels, judges_found, judges_given
+from unlabeled.pipelines._medical_methods import BESIDE, everybody, kept_beside
 from unlabeled.pipelines._medical_output import (
     OURS,
     PIXELS,
@@ -56,7 +56,6 @@ from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Comparison, Outcome, percentiles
 
 COMPARED = ("AUROC", "balanced accuracy")
-BESIDE = "baselines"
 
 
 def pretrain(
@@ -159,11 +158,13 @@ def predict(
     stated: Stated | None = None,
     heat_maps: int = 0,
     dicom: bool = False,
+    inside: str | None = None,
 ) -> Outcome:
     """Scores pictures; with labels, given or the input's own, says how good the scores are.
 
     ``stated`` says which sensitivity, error rate and prevalence the decisions are for; ``heat_maps`` how many of the
-    highest scores are drawn; ``dicom`` also writes objects for the archive (:mod:`unlabeled.pipelines._medical_dicom`).
+    highest scores are drawn; ``dicom`` also writes objects for the archive (:mod:`unlabeled.pipelines._medical_dicom`);
+    ``inside`` the run of several models that this is one of.
     """
     stated = stated or Stated()
     stated.check()
@@ -181,8 +182,9 @@ def predict(
         say(note)
     studies = studies_of(source, images) if is_store(source) else None
     scored = _predict(
-        trained, images, out=out, judges=judges, folder=model, stated=stated, heat_maps=heat_maps, studies=studies
-    )
+        trained, images, out=out, judges=judges, folder=model, stated=stated, heat_maps=heat_maps, studies=studies,
+        inside=inside,
+    )  # fmt: skip
     return add_dicom(scored, source, images, trained, stated=stated, folder=model, out=out) if dicom else scored
 
 
@@ -250,7 +252,7 @@ def finetune_on(
         pixels = baselines.PixelRegression(folds=model.folds, seed=model.random_state).fit(
             parts.unlabelled.images, data, groups=train.patients, validation=validation
         )
-        methods = _methods(model, scratch, pixels, test)
+        methods = everybody(model, scratch, pixels, test)
         table = {name: metrics(test.labels, scored, patients=test.patients) for name, scored in methods.items()}
         verdict = report.verdict(test.labels, methods, patients=test.patients)
         page = report.evaluation_report(
@@ -267,7 +269,6 @@ def finetune_on(
             run_id=run.run_id,
         )
         model.save(out)
-        # Whoever judges the model on other pictures later judges these beside it.
         scratch.save(out / BESIDE / "scratch")
         pixels.save(out / BESIDE / "pixels")
         files = {"model": out, "report": page.write(out / "report.html"), **write_skips(out, skipped)}
@@ -293,6 +294,7 @@ def _predict(
     stated: Stated,
     heat_maps: int,
     studies: NDArray[np.str_] | None,
+    inside: str | None = None,
 ) -> Outcome:
     """Scores every picture with the model of ``folder``; says how good that is beside the baselines where it can."""
     decisions, decision = decide(model, images, stated), model.decision_
@@ -313,6 +315,7 @@ def _predict(
         tags={"data.fingerprint": images.fingerprint()},
         parent=model.provenance_.get("pretraining_run"),
         model=model.provenance_.get("finetuning_run"),
+        inside=inside,
     ) as run:
         called = int((probability >= decision.threshold).sum())
         referred, flagged = int((decisions.table.decision == REFER).sum()), int(decisions.table.ood_flag.sum())
@@ -339,10 +342,8 @@ def _predict(
         else:
             unseen = judges.unseen
             assert unseen.labels is not None
-            methods = _beside(model, folder / BESIDE, unseen)
-            if decisions.moved is not None:
-                odds = decisions.moved.back(model._logits(unseen))
-                methods[OURS] = Scored(decision.probability(odds), decision)
+            moved = None if decisions.moved is None else images
+            methods = kept_beside(model, folder / BESIDE, unseen, adapt_to=moved)
             table = {method: metrics(unseen.labels, s, patients=unseen.patients) for method, s in methods.items()}
             verdict = (
                 report.verdict(unseen.labels, methods, patients=unseen.patients)
@@ -374,28 +375,6 @@ def _predict(
         run.artifact(files["report"])
         run.artifact(folder, "model")
     return Outcome(headline=headline, comparisons=comparisons, files=files, run_id=run.run_id, details=details)
-
-
-def _beside(model: PneumoniaModel, folder: Path, unseen: ImageSet) -> dict[str, Scored]:
-    """Ours, and the baselines that were kept beside the model; one saved from Python has none."""
-    assert model.decision_ is not None
-    if not folder.is_dir():
-        return {OURS: Scored(model.score(unseen), model.decision_)}
-    scratch, pixels = PneumoniaModel.load(folder / "scratch"), PixelRegression.load(folder / "pixels")
-    return _methods(model, scratch, pixels, unseen)
-
-
-def _methods(
-    model: PneumoniaModel, scratch: PneumoniaModel, pixels: PixelRegression, unseen: ImageSet
-) -> dict[str, Scored]:
-    """Everybody's probabilities of unseen pictures, ours first."""
-    assert model.decision_ is not None
-    assert scratch.decision_ is not None
-    return {
-        OURS: Scored(model.score(unseen), model.decision_),
-        SCRATCH: Scored(scratch.score(unseen), scratch.decision_),
-        PIXELS: Scored(pixels.score(unseen.images), pixels.decision_),
-    }
 
 
 def _after(model: PneumoniaModel) -> str:

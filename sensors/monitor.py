@@ -41,7 +41,10 @@ CALIBRATION_SHARE = 1 / 3  # of the normal period, its last part
 MIN_CALIBRATION = 10
 _DRAWS = 4  # masks over which one snapshot's reconstruction error is averaged
 
+JUDGED = 8  # times that a judge is asked in one pretraining
+
 Log = Callable[[dict[str, float], int], None]
+Judge = Callable[[Pretraining], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,9 @@ class MachineMonitor(BaseEstimator):
             the score is how wrong the encoder is about hidden patches, or about the ``next`` ones; a task that asks for
             neither leaves three parts.
         masking: which patches it hides.
-        mask_ratio: share of the patches hidden in pretraining.
+        mask_ratio: share of the patches hidden in pretraining; nothing from 0.4 to 0.85 was clearly better than 0.6
+            (benchmarks/results/settings.md).
+        temperature, augmentation: of tasks that compare two views.
         shaft_hz: shaft speed in revolutions a second, for masking ``bearing``.
         steps, batch_size, lr: pretraining.
         window: rows of a trend that are seen together.
@@ -94,6 +99,8 @@ class MachineMonitor(BaseEstimator):
         task: str = "masked",
         masking: Masking = "random",
         mask_ratio: float = 0.6,
+        temperature: float = 0.2,
+        augmentation: float = 1.0,
         shaft_hz: float | None = None,
         steps: int = 200,
         batch_size: int = 64,
@@ -106,7 +113,8 @@ class MachineMonitor(BaseEstimator):
     ) -> None:
         self.dim, self.depth, self.heads = dim, depth, heads
         self.task, self.masking, self.shaft_hz = task, masking, shaft_hz
-        self.mask_ratio, self.steps, self.batch_size, self.lr = mask_ratio, steps, batch_size, lr
+        self.mask_ratio, self.temperature, self.augmentation = mask_ratio, temperature, augmentation
+        self.steps, self.batch_size, self.lr = steps, batch_size, lr
         self.window, self.neighbours, self.sigmas, self.rule = window, neighbours, sigmas, rule
         self.random_state = random_state
 
@@ -119,6 +127,7 @@ class MachineMonitor(BaseEstimator):
         asked: Asked | None = None,
         state: Path | None = None,
         log: Log | None = None,
+        judge: Judge | None = None,
     ) -> "MachineMonitor":
         """Teaches the encoder from the normal periods of machines of one kind, without labels.
 
@@ -129,6 +138,7 @@ class MachineMonitor(BaseEstimator):
             state: folder for resumable training states; remove it (:func:`~unlabeled.core.training.forget`) once the
                 monitor is saved.
             log: receives the curve's points.
+            judge: asked eight times on the way how good the encoder is (higher is better); the best weights are kept.
 
         Raises:
             DataError: nothing that can be judged, or machines of different kinds.
@@ -137,7 +147,7 @@ class MachineMonitor(BaseEstimator):
         rows = [r.normal_rows(share=normal_share, until=normal_until) for r in fleet]
         pictures, self.fleet_ = normal_pictures(fleet, rows, window=self.window)
         try:
-            self._learn(pictures, fleet[0].fs, asked=asked, state=state, log=log)
+            self._learn(pictures, fleet[0].fs, asked=asked, state=state, log=log, judge=judge)
         except CollapseError as error:
             if error.history is not None:
                 self.history_, self.pretrained_ = error.history, True
@@ -294,7 +304,7 @@ class MachineMonitor(BaseEstimator):
             prior = None if fs is None else bearing_prior(rows, columns, fs=fs, shaft_hz=self.shaft_hz)
             self.pretext_: Pretext = build_task(
                 self.backbone_, task=self.task, masking=self.masking, mask_ratio=self.mask_ratio,
-                prior=prior, seed=self.random_state,
+                prior=prior, seed=self.random_state, temperature=self.temperature, augmentation=self.augmentation,
             )  # fmt: skip
         self.grid_, self.channels_, self.pretraining_fs_ = grid, channels, fs
 
@@ -320,9 +330,10 @@ class MachineMonitor(BaseEstimator):
         asked: Asked | None = None,
         state: Path | None,
         log: Log | None,
+        judge: Judge | None = None,
     ) -> None:
         with one_thread():
-            self.history_ = self._train(pictures, fs, asked, state, log)
+            self.history_ = self._train(pictures, fs, asked, state, log, judge)
 
     def planned(self, pictures: NDArray[np.float32], fs: float | None) -> tuple[Pretraining, Batches, TrainingSettings]:
         """A fresh encoder with its task, the batches and the settings of its pretraining."""
@@ -341,9 +352,10 @@ class MachineMonitor(BaseEstimator):
         asked: Asked | None,
         state: Path | None,
         log: Log | None,
+        judge: Judge | None,
     ) -> History:
         module, batches, settings = self.planned(pictures, fs)
-        named = ("dim", "depth", "task", "masking", "mask_ratio", "shaft_hz", "lr")
+        named = ("dim", "depth", "task", "masking", "mask_ratio", "temperature", "augmentation", "shaft_hz", "lr")
         describe = {"model": KIND, "data": fingerprint.of_array(pictures), **{n: getattr(self, n) for n in named}}
         known = None
         if asked is not None:
@@ -357,6 +369,8 @@ class MachineMonitor(BaseEstimator):
             seed=self.random_state,
             state=state,
             describe=describe,
+            validate=None if judge is None else lambda: judge(module),
+            validate_every=max(1, settings.steps // JUDGED),
             watch=Watch.over(batches, rows=64, view=SignalView(), asked=known),
             log=log,
             label="pretraining",

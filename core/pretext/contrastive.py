@@ -31,7 +31,8 @@ class TwoViews(Pretext):
         dim: width of the encoder.
         view: makes a random view of a raw batch, ``view(batch, generator) -> batch`` of the same shape
             (:mod:`unlabeled.core.views`).
-        projection: hidden and output width of the projector; it is thrown away after pretraining.
+        projection: hidden and output width of the projector, which were not measured; it is thrown away after
+            pretraining.
         seed: with the step, fixes the views.
     """
 

@@ -30,7 +30,7 @@ class EventModelling(Pretext):
             hidden more often in the second half of the loss (:func:`~unlabeled.core.masking.random_fields`). The first
             half asks for every field alike. ``None`` for none; weights of 3 and 10 for what is not of the calendar were
             no better (benchmarks/results/fraud_tasks.md).
-        hidden: width of the head's hidden layer.
+        hidden: width of the head's hidden layer; not measured.
         seed: with the step, fixes which fields are visible.
 
     Raises:

@@ -18,7 +18,7 @@ class Inpainting(MaskedReconstruction):
         tokenizer: the backbone's own patch tokenizer.
         ratio: share of the tokens that the blocks cover; on radiographs 0.25 to 0.75 were alike, on vibration a gap in
             frequency of 0.6 was better than one of 0.2 (benchmarks/results/settings.md).
-        blocks: how many.
+        blocks: how many; two were measured, beside no other number.
         shape: ``block`` (images), ``time`` (a gap in time) or ``band`` (a gap in frequency, an indicator).
         prior: where blocks are worth hiding: weights of the tokens, by which their centres are drawn
             (:class:`~unlabeled.core.masking.Mask`).

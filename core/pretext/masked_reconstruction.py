@@ -28,10 +28,11 @@ class MaskedReconstruction(Pretext):
     Args:
         tokenizer: the backbone's own patch tokenizer (for targets and shapes).
         mask: which tokens to hide. On radiographs, random masks of 0.75 (the paper's share), 0.85 and 0.9 were alike,
-            0.6 and 0.5 lower, within chance; on vibration nothing from 0.4 to 0.85 was clearly better than 0.6
-            (benchmarks/results/settings.md).
+            0.6 was 0.01 lower and 0.5 by 0.04, within chance; on vibration nothing from 0.4 to 0.85 was clearly better
+            than 0.6 (benchmarks/results/settings.md).
         dim, depth, heads: the decoder's size. At equal compute, widths of 16, 32 and 64 for an encoder of 64 could not
-            be told apart; on radiographs the narrower the better on average (benchmarks/results/settings.md).
+            be told apart; on radiographs the narrower the better on average (benchmarks/results/settings.md). Depth
+            and heads were not measured.
         normalise: standardise each target patch. On radiographs 0.03 better than raw numbers, on vibration alike, both
             within chance (benchmarks/results/settings.md).
         predicted: share of the hidden tokens that the decoder is asked for, drawn anew at every step; the others are

@@ -32,7 +32,7 @@ class MaskedTokens(Pretext):
             inpainting of a history.
         prior: positive weights (F,): a field with twice the weight is hidden twice as often (where that is possible).
             Not with ``run``, which hides every field of an event.
-        hidden: width of the head's hidden layer.
+        hidden: width of the head's hidden layer; not measured.
         seed: with the step, fixes what is hidden.
 
     Raises:

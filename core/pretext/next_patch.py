@@ -24,7 +24,7 @@ class NextPatch(Pretext):
     Args:
         tokenizer: the backbone's own patch tokenizer.
         order: ``time`` reads a spectrogram or trend column by column, ``raster`` a picture row by row.
-        hidden: width of the head's hidden layer.
+        hidden: width of the head's hidden layer; not measured.
         normalise: standardise each target patch. On vibration raw targets were better on average (0.95 against 0.79 in
             benchmarks/results/settings.md, three seeds), and are what the monitor asks for.
     """

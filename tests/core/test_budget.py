@@ -16,6 +16,7 @@ from unlabeled.core.budget import Budget, Rates, Spent, compare, priced, total, 
 from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone, Block, Encoder
 from unlabeled.core.errors import UnlabeledError
+from unlabeled.core.informed_masking import AdaptiveMask
 from unlabeled.core.masking import RandomMask
 from unlabeled.core.pretext import EventModelling, Loss, MaskedReconstruction, Pretraining
 from unlabeled.core.tokens import EventFields, GridPatches
@@ -337,6 +338,25 @@ def test_a_resumed_run_is_predicted_once_and_counted_once(quick: None, tmp_path:
     assert second["budget.spent_seconds"] == history.seconds
     assert history.spent is not None
     assert history.spent.steps == 60
+
+
+def test_masks_that_hide_more_and_more_are_charged_for_less_and_less(quick: None) -> None:
+    """By the mean of the first and the last step, each counted."""
+    tokenizer = GridPatches(grid=(8, 8), patch=(2, 2), dim=16)
+    mask = AdaptiveMask(tokenizer.tokens, ratio=(0.2, 0.9), warmup=20, spread=0.0)
+    easy = MaskedReconstruction(tokenizer, mask=mask, dim=16, depth=1, heads=2, normalise=False)
+    module = Pretraining(Backbone(tokenizer, Encoder(dim=16, depth=1, heads=2)), easy)
+    bright = Batches(IMAGES * 0.1 + 3, batch_size=8, seed=1)
+    history = fit(module, bright, settings=TrainingSettings(steps=300, lr=1e-2))
+    assert history.predicted is not None
+    assert history.spent is not None
+    assert history.predicted.flops is not None
+    last = meter.flops_of(module.train(), bright.at(299))
+    assert history.spent.flops == pytest.approx((history.predicted.flops + 300 * last) / 2)
+    assert 300 * last < history.spent.flops < history.predicted.flops
+    each = history.predicted.flops / 300
+    assert history.predicted.metrics()["budget.flops_per_step"] == each
+    assert f"{each / 1e6:.3g} MFLOP a step" in "\n".join(history.predicted.lines())
 
 
 def test_a_run_of_few_steps_is_not_predicted_but_measured() -> None:

@@ -1,4 +1,8 @@
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,6 +84,48 @@ def test_a_save_replaces_the_model_before(tmp_path: Path) -> None:
     save(tmp_path / "model", 1.0)
     assert checkpoints.load(save(tmp_path / "model", 2.0))[0]["a"][0, 0] == 2
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from unlabeled.core import checkpoints
+
+really, left = os.replace, [int(sys.argv[2])]
+
+def pause():
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+
+def replace(*paths):
+    pause()
+    really(*paths)
+    pause()
+
+os.replace = replace
+checkpoints.save(Path(sys.argv[1]), kind="test.Thing", tensors={"a": torch.full((2, 3), 2.0)}, manifest={})
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills by a signal")
+@pytest.mark.parametrize("moment", range(4))
+def test_a_process_that_is_killed_while_it_replaces_a_model_loses_neither(tmp_path: Path, moment: int) -> None:
+    """Before and after each of the two renames."""
+    folder = save(tmp_path / "model", 1.0)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(moment)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert checkpoints.load(folder)[0]["a"][0, 0] == (2 if moment == 3 else 1)
+    assert checkpoints.load(save(folder, 3.0))[0]["a"][0, 0] == 3
+    assert not list(tmp_path.glob(".model.old-*"))
+
+
+def test_what_a_process_at_work_has_moved_aside_stays_where_it_is(tmp_path: Path) -> None:
+    save(tmp_path / "model").rename(tmp_path / f".model.old-{os.getpid()}")
+    with pytest.raises(CheckpointError, match="holds no model"):
+        checkpoints.load(tmp_path / "model")
+    assert (tmp_path / f".model.old-{os.getpid()}").is_dir()
 
 
 def test_a_folder_that_is_no_model_is_never_overwritten(tmp_path: Path) -> None:

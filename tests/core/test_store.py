@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hn
 from unlabeled.core import fingerprint
 from unlabeled.core.batches import Batches
 from unlabeled.core.errors import CheckpointError, DataError
-from unlabeled.core.store import Store
+from unlabeled.core.store import Store, unmapped
 
 
 @settings(max_examples=40, deadline=None)
@@ -124,9 +124,22 @@ def test_rows_come_in_the_order_asked_for_and_only_those_there_are(tmp_path: Pat
         store[np.array([9])]
 
 
+def test_a_whole_mapped_file_is_read_and_a_part_of_one_stays_what_it_is(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.uint8).reshape(6, 2, 2)
+    np.save(tmp_path / "x.npy", array)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="c")
+    whole = unmapped(mapped)
+    assert isinstance(whole, Store)
+    np.testing.assert_array_equal(whole[:], array)
+    assert fingerprint.of_array(mapped) == fingerprint.of_array(array)
+    for part in (mapped[2:5], mapped[::-1], mapped[[3, 1]], mapped.reshape(3, 8), array):
+        assert unmapped(part) is part
+        assert fingerprint.of_array(part) == fingerprint.of_array(np.array(part))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory from /proc")
 def test_resident_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    """A process of its own reads every row of 512 MiB in a random order."""
+    """A process of its own reads every row of 512 MiB in a random order, and a fingerprint of the same file mapped."""
     path = tmp_path / "large.npy"
     part = np.random.default_rng(0).integers(0, 256, (4096, 4096), dtype=np.uint8)
     Store.write(path, (part for _ in range(32)), row=(4096,), dtype=np.uint8)
@@ -145,9 +158,13 @@ before, most, total = resident(), 0, 0
 for rows in np.split(order, 512):
     total += store[np.sort(rows)].nbytes
     most = max(most, resident() - before)
-print(total, most)
+from unlabeled.core import fingerprint
+before = resident()
+fingerprint.of_array(np.load(sys.argv[1], mmap_mode="c"))
+print(total, most, resident() - before)
 """
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    total, most = map(int, done.stdout.split())
+    total, most, mapped = map(int, done.stdout.split())
     assert total == 512 << 20
     assert most < 32 << 20, f"{most >> 20} MiB became resident"
+    assert mapped < 128 << 20, f"{mapped >> 20} MiB became resident"

@@ -1,4 +1,4 @@
-"""Every pretext task: what its loss is by hand, what it must not see, and that it can be learnt."""
+"""Every pretext task: what its loss is by hand, and what it must not see. That it can be learnt: test_learning.py."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlabeled.core.batches import Batches
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.masking import RandomMask, random_fields
 from unlabeled.core.pretext import (
@@ -21,13 +20,11 @@ from unlabeled.core.pretext import (
     NTXent,
     OrderPrediction,
     Pretext,
-    Pretraining,
     Rotation,
     VICReg,
 )
 from unlabeled.core.pretext.rotation import turned
 from unlabeled.core.tokens import EventFields, GridPatches
-from unlabeled.core.training import TrainingSettings, fit
 from unlabeled.core.views import HistorySlice, PictureView, SignalView
 
 
@@ -423,55 +420,3 @@ def test_visible_only_is_the_full_encoder_under_an_attention_mask() -> None:
     pad = torch.zeros(16, 16, dtype=torch.bool).scatter(1, masked, True)
     whole = backbone.encoder(type(tokens)(tokens.x, tokens.position, pad))
     torch.testing.assert_close(alone, whole.gather(1, kept[..., None].expand(-1, -1, 32)), atol=1e-5, rtol=1e-4)
-
-
-def test_a_view_changes_each_item_by_a_draw_of_its_own_and_stays_a_picture_of_it() -> None:
-    x = torch.randn(1, 1, 16, 16).expand(64, -1, -1, -1)
-    for view in (PictureView(), SignalView()):
-        seen = view(x, torch.Generator().manual_seed(0))
-        assert seen.shape == x.shape
-        assert len({float(item.sum()) for item in seen}) == 64
-        assert torch.equal(seen, view(x, torch.Generator().manual_seed(0)))
-    still = PictureView(smallest=1.0, contrast=0.0, brightness=0.0, noise=0.0)
-    torch.testing.assert_close(still(x, torch.Generator().manual_seed(0)), x, atol=1e-5, rtol=1e-5)
-    quiet = SignalView(gain=0.0, noise=0.0, shift=0.0, band=0.0)
-    torch.testing.assert_close(quiet(x, torch.Generator().manual_seed(0)), x)
-
-
-def test_a_slice_of_a_history_is_a_run_of_its_events() -> None:
-    batch = torch.zeros(300, 10, 2, dtype=torch.long)
-    batch[:, :9] = torch.arange(1, 10)[:, None].expand(9, 2)
-    batch[0, 1:] = 0
-    seen = HistorySlice(shortest=0.3, longest=0.8)(batch, torch.Generator().manual_seed(0))
-    sizes = (seen[..., 0] != 0).sum(dim=1)
-    assert sizes[0] == 1
-    assert set(sizes[1:].tolist()) == {3, 4, 5, 6, 7}
-    for history, size in zip(seen, sizes.tolist(), strict=True):
-        first = int(history[0, 0])
-        assert history[:size, 0].tolist() == list(range(first, first + size))
-        assert not history[size:].any()
-
-
-def learnt(backbone: Backbone, task: Pretext, data: np.ndarray, *, steps: int) -> dict[str, list[tuple[int, float]]]:
-    history = fit(
-        Pretraining(backbone, task),
-        Batches(data, batch_size=64),
-        settings=TrainingSettings(steps=steps, lr=3e-3, weight_decay=0.0, log_every=steps // 4),
-    )
-    return history.curves
-
-
-def test_what_can_be_told_is_learnt() -> None:
-    draw = np.random.default_rng(0)
-    # Bright at the top: upright, turned and scrambled pictures differ.
-    slope = np.linspace(2, -2, 16)[:, None] + 0.3 * draw.normal(size=(512, 1, 16, 16))
-    slope = slope.astype(np.float32)
-    backbone = grid()
-    assert learnt(backbone, Rotation(32), slope, steps=120)["turns_right"][-1][1] > 0.95
-    assert learnt(grid(), OrderPrediction(32), slope, steps=240)["order_right"][-1][1] > 0.9
-    # A field that repeats its neighbour's can be told from both sides.
-    pair = draw.integers(1, 5, (512, 4, 1)).repeat(2, axis=1)
-    both = np.concatenate([pair, pair], axis=2)
-    backbone = events(sizes=(5, 5))
-    curve = learnt(backbone, MaskedTokens(fields(backbone), ratio=0.2), both, steps=300)["masked_token"]
-    assert curve[-1][1] < 0.4 * math.log(4)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from unlabeled.core import checkpoints
+from unlabeled.core.adaptation import location_scale
 from unlabeled.core.errors import DataError
 from unlabeled.medical import ImageSet, PneumoniaModel, simulate
 from unlabeled.medical._decisions import (
@@ -19,7 +20,11 @@ from unlabeled.medical._decisions import (
     held_out,
     per_study,
 )
+from unlabeled.medical._finetuning import Labelled
+from unlabeled.medical.baselines import PixelRegression
 from unlabeled.pipelines import medical as jobs
+from unlabeled.pipelines._medical_methods import BESIDE, kept_beside
+from unlabeled.pipelines._medical_output import OURS, PIXELS, SCRATCH
 from unlabeled.pipelines.cli import main
 
 PNEUMONIA, NONE = "pneumonia", "no pneumonia"
@@ -83,6 +88,30 @@ def test_adapted_scores_are_the_same_pictures_scores_moved_by_what_all_of_them_t
     np.testing.assert_array_equal(found.table.ood_p_value, plain.table.ood_p_value)
     with pytest.raises(DataError, match="to 50 cases or more, got 20: leave --adapt out"):
         decide(fitted, phantoms.take(range(20)), Stated(adapt=True))
+
+
+def test_where_ours_is_adapted_its_baselines_are_too(
+    fitted: PneumoniaModel, from_scratch: PneumoniaModel, phantoms: ImageSet, tmp_path: Path
+) -> None:
+    """Everybody by the pictures of the whole source, though a few of them judge."""
+    assert phantoms.labels is not None
+    data = Labelled(phantoms.images, phantoms.labels)
+    pixels = PixelRegression().fit(phantoms.images, data, groups=phantoms.patients)
+    folder, unseen = tmp_path / BESIDE, phantoms.take(range(30))
+    from_scratch.save(folder / "scratch")
+    pixels.save(folder / "pixels")
+    plain, adapted = (kept_beside(fitted, folder, unseen, adapt_to=source) for source in (None, phantoms))
+    by_hand = {OURS: fitted._logits, SCRATCH: from_scratch._logits, PIXELS: lambda some: pixels._logits(some.images)}
+    for name, logits in by_hand.items():
+        decision, held = plain[name].decision, pixels.held_ if name == PIXELS else held_out(fitted)
+        if name == SCRATCH:
+            held = held_out(from_scratch)
+        assert held is not None
+        moved = location_scale(logits(phantoms), held_labels=held.labels, held_logits=held.logits)
+        np.testing.assert_allclose(plain[name].probability, decision.probability(logits(unseen)), rtol=1e-6)
+        expected = decision.probability(moved.back(logits(unseen)))
+        np.testing.assert_allclose(adapted[name].probability, expected, rtol=1e-6)
+        assert abs(expected - plain[name].probability).max() > 1e-4
 
 
 def test_alone_in_company_and_after_loading_decisions_are_the_same(

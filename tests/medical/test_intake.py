@@ -30,7 +30,8 @@ from pydicom.uid import (
 from unlabeled.core import fingerprint
 from unlabeled.core.errors import DataError
 from unlabeled.core.store import Store
-from unlabeled.medical import intake, read_images, simulate
+from unlabeled.medical import PneumoniaModel, intake, read_images, simulate
+from unlabeled.medical import _planning as planning
 from unlabeled.medical.intake.reasons import FLAGS, REFUSALS
 
 Make = Callable[..., FileDataset]
@@ -215,6 +216,8 @@ def test_the_store_holds_the_pictures_and_opens_as_one(hospital: Path, take: Tak
     assert done.manifest["pictures"]["fingerprint"] == fingerprint.of_array(store)
     images = read_images(done.store, size=48)
     np.testing.assert_array_equal(images.images, store[:])
+    batches, _ = planning.pretraining(PneumoniaModel(image_size=48), images.images)
+    assert isinstance(batches.arrays[0], Store)  # read row by row: a mapped file would fill the memory
     # The readers' own way, for films without borders or marks, whose sides are equal.
     direct = read_images(hospital, size=48)
     assert by_name(done).keys() == set(direct.ids)

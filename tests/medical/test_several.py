@@ -15,6 +15,7 @@ from unlabeled.core.heads import SeveralLabels
 from unlabeled.core.tokens import GridPatches
 from unlabeled.medical import ImageSet, PneumoniaModel, read_images, simulate
 from unlabeled.medical.several import finetune_together
+from unlabeled.pipelines._medical_several import models_in
 from unlabeled.pipelines.cli import main
 from unlabeled.pipelines.jobs import plain_folder
 
@@ -109,6 +110,16 @@ def test_a_finding_s_folder_lies_in_the_one_that_was_given_and_is_nobody_else_s(
     assert not folders[-2].startswith("report")
 
 
+def test_models_of_several_findings_are_told_from_other_folders_of_models(tmp_path: Path, phantoms: ImageSet) -> None:
+    base = PneumoniaModel(**SMALL).pretrain(phantoms)
+    for finding, folder in (("nodule", "several/nodule"), ("a/b", "several/a_b"), ("pneumonia", "run/model")):
+        base.set_params(finding=finding).save(tmp_path / folder)
+    assert models_in(tmp_path / "run") == {}  # a stage of a run
+    assert models_in(tmp_path / "run/model") == {}
+    assert models_in(tmp_path / "nothing") == {}
+    assert models_in(tmp_path / "several") == {"nodule": tmp_path / "several/nodule"}  # the other's is a_b-<digest>
+
+
 @pytest.mark.integration
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
 def test_the_command_leaves_a_model_and_a_page_for_each(
@@ -141,6 +152,18 @@ def test_the_command_leaves_a_model_and_a_page_for_each(
     above = (in_tmp / "m" / "report.html").read_text(encoding="utf-8")
     for words in ("pleural-effusion/report.html", "nodule/report.html", "AUROC"):
         assert words in above
+    predict = ["medical", "predict", str(archive.images), "--heat-maps", "0"]
+    for model, out in (("m", "all"), ("m/nodule", "one")):
+        with pytest.raises(SystemExit) as ended:
+            main([*predict, "--model", model, "--out", out])
+        assert ended.value.code == 0, capsys.readouterr().err
+    table, own = pd.read_csv("all/predictions.csv"), pd.read_csv("one/predictions.csv")
+    assert {"nodule: probability", "pleural effusion: probability"} < set(table)
+    assert not np.allclose(table["nodule: probability"], table["pleural effusion: probability"])
+    both_say = table.set_index("image_id").loc[own["image_id"]]
+    for column in ("probability", "call", "decision"):
+        assert both_say[f"nodule: {column}"].to_list() == own[column].to_list()
+    assert (in_tmp / "all" / "pleural-effusion" / "report.html").exists()
     for more, why in (([*both, "--self-training"], "one finding at a time"), ([*both[:2], *both[:2]], "named once")):
         with pytest.raises(SystemExit) as ended:
             main([*command, *more])

@@ -1,0 +1,71 @@
+"""A model's scores and those of its baselines, on the same pictures and by the same rules."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlabeled.core.progress import say
+from unlabeled.medical._decisions import HeldOut, adapted_to, held_out
+from unlabeled.medical._finetuning import Decision
+from unlabeled.medical.baselines import PixelRegression
+from unlabeled.medical.evaluation import Scored
+from unlabeled.medical.images import ImageSet
+from unlabeled.medical.model import PneumoniaModel
+from unlabeled.pipelines._medical_output import OURS, PIXELS, SCRATCH
+
+# The folder in a model's own where its baselines are kept: whoever judges it later judges these beside it.
+BESIDE = "baselines"
+
+
+def everybody(
+    model: PneumoniaModel,
+    scratch: PneumoniaModel,
+    pixels: PixelRegression,
+    unseen: ImageSet,
+    *,
+    adapt_to: ImageSet | None = None,
+) -> dict[str, Scored]:
+    """Everybody's probabilities of unseen pictures, ours first; each adapted to all pictures of ``adapt_to``, if any
+    (:mod:`unlabeled.core.adaptation`)."""
+    return {
+        OURS: _of_network(model, unseen, adapt_to),
+        SCRATCH: _of_network(scratch, unseen, adapt_to),
+        PIXELS: _scored(
+            lambda images: pixels._logits(images.images), pixels.decision_, pixels.held_, unseen, adapt_to, of=PIXELS
+        ),
+    }
+
+
+def kept_beside(
+    model: PneumoniaModel, folder: Path, unseen: ImageSet, *, adapt_to: ImageSet | None = None
+) -> dict[str, Scored]:
+    """Ours, and the baselines that were kept in ``folder``; a model that was saved from Python has none."""
+    if not folder.is_dir():
+        return {OURS: _of_network(model, unseen, adapt_to)}
+    scratch, pixels = PneumoniaModel.load(folder / "scratch"), PixelRegression.load(folder / "pixels")
+    return everybody(model, scratch, pixels, unseen, adapt_to=adapt_to)
+
+
+def _of_network(model: PneumoniaModel, unseen: ImageSet, adapt_to: ImageSet | None) -> Scored:
+    assert model.decision_ is not None
+    held = None if adapt_to is None else held_out(model)
+    return _scored(model._logits, model.decision_, held, unseen, adapt_to, of="the network")
+
+
+def _scored(
+    logits: Callable[[ImageSet], NDArray[np.float64]],
+    decision: Decision,
+    held: HeldOut | None,
+    unseen: ImageSet,
+    adapt_to: ImageSet | None,
+    *,
+    of: str,
+) -> Scored:
+    raw = logits(unseen)
+    if adapt_to is not None and held is None:
+        say(f"{of} keeps no held-out predictions (an earlier version saved it) and is not adapted: fine-tune again")
+    elif adapt_to is not None and held is not None:
+        raw = adapted_to(logits(adapt_to), held).back(raw)
+    return Scored(decision.probability(raw), decision)
