@@ -1,6 +1,6 @@
 """Models on disk: a folder with safetensors weights, a JSON manifest, and nothing that can run code."""
 
-import glob
+import errno
 import hashlib
 import json
 import os
@@ -170,22 +170,27 @@ def _shown(value: object) -> str:
 def replacing(folder: Path) -> Iterator[Path]:
     """Yields an empty folder that takes the place of ``folder`` if the block ends well, and vanishes if not.
 
-    A process that is killed between the two renames leaves nothing under the name; :func:`put_back` mends that.
+    A process that is killed between the two renames leaves nothing under the name: :func:`put_back` mends that. Both
+    folders are locked meanwhile, which ends with the process, so that others can tell what was left from what is at
+    work.
     """
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     put_back(folder)
-    new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    for left in _beside(folder, "new"):
+        _drop(left)
+    new, old = (folder.with_name(f".{folder.name}.{what}-{os.getpid()}") for what in ("new", "old"))
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     try:
-        yield new
-        for path in (*new.rglob("*"), new):
-            _onto_the_disk(path)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
+        with _locked(new):
+            yield new
+            for path in (*new.rglob("*"), new):
+                _onto_the_disk(path)
+            with _locked(folder):
+                if folder.exists():
+                    os.replace(folder, old)
+                os.replace(new, folder)
         _onto_the_disk(folder.parent)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -199,13 +204,52 @@ def put_back(folder: Path) -> None:
     """Gives a folder its name again that a process, killed while it was replacing it, had moved aside; removes what
     such processes left beside one that is there."""
     folder = folder.absolute()
-    with suppress(OSError):  # a folder that cannot be read or written stays as it is
-        left = [p for p in folder.parent.glob(f".{glob.escape(folder.name)}.old-*") if not _alive(p.name)]
-        for aside in sorted(left, key=lambda path: path.stat().st_mtime, reverse=True):
-            if folder.exists():
-                shutil.rmtree(aside, ignore_errors=True)
-            else:
-                os.replace(aside, folder)
+    for aside in _beside(folder, "old"):
+        if folder.exists():
+            _drop(aside)
+        else:
+            with suppress(OSError), _locked(aside) as ours:  # one that cannot be read or written stays as it is
+                if ours:
+                    os.replace(aside, folder)
+
+
+def _beside(folder: Path, what: str) -> list[Path]:
+    """What :func:`replacing` calls so beside a folder, the newest first."""
+    name = re.compile(rf"\.{re.escape(folder.name)}\.{what}-\d+")
+    try:
+        found = [path for path in folder.parent.iterdir() if name.fullmatch(path.name)]
+        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    except OSError:
+        return []
+
+
+def _drop(folder: Path) -> None:
+    """Removes a folder that nobody is at work with."""
+    with _locked(folder) as ours:
+        if ours:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Holds a folder; ``False`` where another process does, where there is none, or where the system knows no locks of
+    folders."""
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = True
+        except OSError:
+            ours = False
+        yield ours
+    finally:
+        os.close(handle)
 
 
 def write_atomically(path: str | Path, text: str) -> Path:
@@ -221,24 +265,17 @@ def write_atomically(path: str | Path, text: str) -> Path:
 
 def _onto_the_disk(path: Path) -> None:
     """Waits until a file, or the names in a folder, would survive a power cut, where the system can tell."""
-    if path.is_dir() and os.name == "nt":
+    try:
+        handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    except PermissionError:  # a folder that may be written to but not read, or any folder on Windows
         return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.EACCES, errno.ENOTSUP):  # not for this file system
+            raise
     finally:
         os.close(handle)
-
-
-def _alive(name: str) -> bool:
-    """Whether the process is at work whose number a name ends in."""
-    try:
-        os.kill(int(name.rpartition("-")[2]), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
 
 
 def _as_of_the_system(error: Exception, path: Path) -> OSError:

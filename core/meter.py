@@ -202,18 +202,19 @@ def measure(
     predicted: Budget | None,
     device: torch.device,
     world: int = 1,
-    last: tuple[nn.Module, tuple[Tensor, ...]] | None = None,
+    last: Callable[[], int] | None = None,
 ) -> Spent:
     """What was spent on ``steps`` steps in ``seconds``; tokens and power are those of the prediction, where there is
     one.
 
     Args:
-        last: the module at the end and a batch of this process. FLOPs are then counted once more, and a step took what
-            it took on average at both ends: masks that adapt hide more and more.
+        last: counts the FLOPs of the last step of this process. A step then took what it took on average at both ends:
+            masks that adapt hide more and more.
     """
+    peak = peak_bytes(device)  # before anything is copied to count on
     share = 0.0 if predicted is None else steps / predicted.steps
     flops = None if predicted is None or predicted.flops is None else predicted.flops * share
-    again = None if flops is None or last is None else _if_possible(lambda: flops_of(*last))
+    again = None if flops is None or last is None else _if_possible(last)
     if flops is not None and again is not None:
         flops = (flops + float(again) * steps * world) / 2
     watts, source = power(device, world, ask=False) if predicted is None else (predicted.watts, predicted.watts_from)
@@ -223,7 +224,7 @@ def measure(
         tokens=None if predicted is None or predicted.tokens is None else predicted.tokens * share,
         flops=flops,
         seconds=seconds,
-        peak_bytes=peak_bytes(device),
+        peak_bytes=peak,
         watts=watts,
         watts_from=source,
     )

@@ -122,14 +122,15 @@ class Store:
 
 def unmapped(array: Rows) -> Rows | Store:
     """The rows on disk that a whole mapped ``.npy`` file shows, to be read rather than mapped (see above); any other
-    array as it is."""
+    array as it is. What was changed in memory alone is not among them."""
     if not isinstance(array, np.memmap) or not array.filename or not array.flags.c_contiguous:
         return array
     try:
         store = Store(array.filename)
     except (DataError, CheckpointError):  # mapped by other means
         return array
-    return store if (store.shape, store.dtype) == (array.shape, array.dtype) else array
+    same = (store.shape, store.dtype, store._start) == (array.shape, array.dtype, array.offset)
+    return store if same else array
 
 
 def _write_header(stream: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> int:

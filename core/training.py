@@ -25,7 +25,7 @@ from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import BadBatchError, Interrupted, TrainingError
 from unlabeled.core.history import History as History
 from unlabeled.core.interrupts import interruptible
-from unlabeled.core.meter import Meter, measure, predict
+from unlabeled.core.meter import Meter, flops_of, measure, predict
 from unlabeled.core.optimization import TrainingSettings as TrainingSettings
 from unlabeled.core.optimization import make_optimizer, train_step
 from unlabeled.core.processes import Processes
@@ -301,13 +301,17 @@ class _Training:
         if self.window:
             self._flush()
         self.history.steps, self.history.seconds = self.step, time.monotonic() - self.began
-        batch = self.batches.at(max(0, self.step - 1), rank=self.processes.rank, world=self.processes.world)
-        _account(self.history, self.label, self.processes, self.log, last=(self.module, batch))
+        _account(self.history, self.label, self.processes, self.log, last=self._last_flops)
         if self.judge is not None and self.judge.best:
             self.module.load_state_dict(self.judge.best)
         self.module.eval()
         self.processes.barrier()
         return self.history
+
+    def _last_flops(self) -> int:
+        """Of this process's share of the last step."""
+        batch = self.batches.at(max(0, self.step - 1), rank=self.processes.rank, world=self.processes.world)
+        return flops_of(self.module, batch)
 
     def _check_finite(self) -> None:
         """Stops at the first loss or gradient, of any process, that is not finite, and says which rows it came from."""
@@ -349,9 +353,7 @@ class _Training:
         return BadBatchError(message, step=step, rows=rows)
 
 
-def _account(
-    history: History, label: str, processes: Processes, log: Log, *, last: tuple[nn.Module, tuple[Tensor, ...]]
-) -> None:
+def _account(history: History, label: str, processes: Processes, log: Log, *, last: Callable[[], int]) -> None:
     """What was spent, into the history and the record, beside what was predicted."""
     history.spent = measure(
         label,

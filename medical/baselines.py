@@ -85,9 +85,18 @@ class PixelRegression:
             each = x @ self.weights_.T + self.biases_ + self.prior_
             held_labels, held = data.labels, each[np.arange(len(x)), fold]
         self.decision_: Decision = finetuning.decide(held_labels, held)
-        people = np.arange(len(held)) if validation is not None else np.unique(groups, return_inverse=True)[1]
-        self.held_: HeldOut | None = HeldOut(held_labels, held, people.astype(np.int64))
+        self.held_: tuple[NDArray[np.int64], NDArray[np.float64]] | None = (held_labels, held)
         return self
+
+    def held_out(self) -> HeldOut:
+        """Predictions on pictures that the regression did not learn from.
+
+        Raises:
+            DataError: an earlier version saved it without them.
+        """
+        if self.held_ is None:
+            raise DataError("the PCA baseline keeps no held-out predictions to adapt by: fine-tune again")
+        return HeldOut(*self.held_, np.arange(len(self.held_[0])))
 
     def score(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Probability of pneumonia (N,)."""
@@ -104,7 +113,7 @@ class PixelRegression:
                 "prior": self.prior_,
                 "decision": asdict(self.decision_),
                 "seed": self.seed,
-                "held_out": None if self.held_ is None else {k: v.tolist() for k, v in self.held_._asdict().items()},
+                "held_out": None if self.held_ is None else [values.tolist() for values in self.held_],
             },
         )
 
@@ -121,7 +130,7 @@ class PixelRegression:
         made.weights_, made.biases_ = tensors["weights"].numpy(), tensors["biases"].numpy()
         made.prior_, made.decision_ = manifest["prior"], Decision(**manifest["decision"])
         kept = manifest.get("held_out")  # an earlier version kept none
-        made.held_ = None if kept is None else HeldOut(**{name: np.asarray(values) for name, values in kept.items()})
+        made.held_ = None if kept is None else (np.asarray(kept[0]), np.asarray(kept[1], dtype=np.float64))
         return made
 
     def _logits(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:

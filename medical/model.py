@@ -172,7 +172,7 @@ class PneumoniaModel(BaseEstimator):
             state: folder that keeps an interrupted pretraining; the same call goes on from it. Remove it
                 (:func:`~unlabeled.core.training.forget`) once the model is saved.
             log: receives ``{name: value}, step``.
-            judge: asked eight times on the way how good the features are (higher is better); the best are kept.
+            judge: asked about eight times on the way how good the features are (higher is better); the best are kept.
 
         Raises:
             CollapseError: the embeddings no longer tell pictures apart; this model has the last healthy weights.

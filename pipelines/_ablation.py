@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unlabeled.core import tracking
-from unlabeled.core.checkpoints import MANIFEST, check_free, load, write_atomically
+from unlabeled.core.checkpoints import MANIFEST, check_free, load, put_back, write_atomically
 from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.progress import say
 from unlabeled.core.report import OTHERS, OURS, Report, new_figure
@@ -89,6 +89,7 @@ def _kept(folder: Path, described: Mapping[str, str]) -> Twin | None:
     Raises:
         DataError: the folder holds a model that was not trained for a comparison.
     """
+    put_back(folder)
     if not (folder / MANIFEST).exists():
         return None
     if not (folder / RECORD).exists():

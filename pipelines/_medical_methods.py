@@ -1,12 +1,12 @@
 """A model's scores and those of its baselines, on the same pictures and by the same rules."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unlabeled.core.progress import say
 from unlabeled.medical._decisions import HeldOut, adapted_to, held_out
 from unlabeled.medical._finetuning import Decision
 from unlabeled.medical.baselines import PixelRegression
@@ -28,13 +28,16 @@ def everybody(
     adapt_to: ImageSet | None = None,
 ) -> dict[str, Scored]:
     """Everybody's probabilities of unseen pictures, ours first; each adapted to all pictures of ``adapt_to``, if any
-    (:mod:`unlabeled.core.adaptation`)."""
+    (:mod:`unlabeled.core.adaptation`).
+
+    Raises:
+        DataError: one of them keeps no held-out predictions, because an earlier version saved it.
+    """
+    pca = partial(_scored, lambda images: pixels._logits(images.images), pixels.decision_, pixels.held_out)
     return {
         OURS: _of_network(model, unseen, adapt_to),
         SCRATCH: _of_network(scratch, unseen, adapt_to),
-        PIXELS: _scored(
-            lambda images: pixels._logits(images.images), pixels.decision_, pixels.held_, unseen, adapt_to, of=PIXELS
-        ),
+        PIXELS: pca(unseen, adapt_to),
     }
 
 
@@ -50,22 +53,17 @@ def kept_beside(
 
 def _of_network(model: PneumoniaModel, unseen: ImageSet, adapt_to: ImageSet | None) -> Scored:
     assert model.decision_ is not None
-    held = None if adapt_to is None else held_out(model)
-    return _scored(model._logits, model.decision_, held, unseen, adapt_to, of="the network")
+    return _scored(model._logits, model.decision_, lambda: held_out(model), unseen, adapt_to)
 
 
 def _scored(
     logits: Callable[[ImageSet], NDArray[np.float64]],
     decision: Decision,
-    held: HeldOut | None,
+    held: Callable[[], HeldOut],
     unseen: ImageSet,
     adapt_to: ImageSet | None,
-    *,
-    of: str,
 ) -> Scored:
     raw = logits(unseen)
-    if adapt_to is not None and held is None:
-        say(f"{of} keeps no held-out predictions (an earlier version saved it) and is not adapted: fine-tune again")
-    elif adapt_to is not None and held is not None:
-        raw = adapted_to(logits(adapt_to), held).back(raw)
+    if adapt_to is not None:
+        raw = adapted_to(logits(adapt_to), held()).back(raw)
     return Scored(decision.probability(raw), decision)

@@ -1,5 +1,6 @@
 """``unlabeled medical search``: which settings of a pretraining make the best features for few labels?"""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,8 +68,8 @@ def search(
 
 def space_of(model: PneumoniaModel) -> dict[str, Range]:
     """The settings that the model's task has."""
-    contrasts = model.task in ("contrastive", "joint")
-    return shared.space_of(masks=model.task in HIDING, contrasts=contrasts, views=True)
+    masking = model.masking if model.task in HIDING else None
+    return shared.space_of(masking=masking, contrasts=model.task in ("contrastive", "joint"), views=True)
 
 
 class _Trials:
@@ -118,8 +119,10 @@ def _search(model: PneumoniaModel, parts: Parts, *, out: Path, trials: int, sour
         seed=model.random_state,
         metric="AUROC",
         judged=f"on {len(validation)} pictures",
-        then=f"unlabeled medical pretrain {source} --size {model.image_size} --task {model.task} "
-        f"--masking {model.masking}",
+        then=lambda chosen: (
+            f"unlabeled medical pretrain {shlex.quote(source)} --size {model.image_size} "
+            f"--task {model.task} --masking {model.masking} {chosen}"
+        ),
         settings=settings,
         shown={
             **{name: settings[name] for name in ("task", "images", "labels", "trials")},

@@ -1,8 +1,9 @@
 """``unlabeled medical finetune`` with several findings: one training, a model and a report for each, one page above.
 ``predict`` takes what it left as it takes one model."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from numpy.typing import NDArray
 
 from unlabeled.core import report, tracking
 from unlabeled.core.budget import AS_FOUND, Rates, priced
-from unlabeled.core.checkpoints import MANIFEST, read_manifest
+from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import DataError
 from unlabeled.core.finetuning import Tuning
 from unlabeled.core.progress import say
 from unlabeled.medical._decisions import Stated
-from unlabeled.medical._storage import KIND
+from unlabeled.medical._tables import find_labels
 from unlabeled.medical.images import UNLABELLED, ImageSet
 from unlabeled.medical.labels import attach, read_labels
 from unlabeled.medical.several import finetune_together
@@ -29,6 +30,8 @@ from unlabeled.pipelines._medical_output import write_predictions
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Outcome, plain_folder
 
+# The list of the findings that a folder has a model of, each in a folder of its own.
+FINDINGS = "findings.json"
 # Columns of a finding's own table that the table of all shows.
 SHOWN = ["probability", "calibrated_low", "calibrated_high", "call", "decision", "reason"]
 
@@ -65,6 +68,7 @@ def finetune(
         raise DataError(
             "several findings need a CSV of labels with a column for each, or one that lists them: --labels"
         )
+    check_columns(labels, names)
     base = adjusted(
         pretrained(model, size=size), random_state=seed, finetune_steps=steps, tuning=tuning, layer_decay=layer_decay
     )
@@ -89,6 +93,7 @@ def finetune(
     validation = None
     if parts.validation is not None:
         validation = (parts.validation, {name: of(parts.validation, k) for k, name in enumerate(names)})
+    (out / FINDINGS).unlink(missing_ok=True)  # what is there until the end may be of other findings
     with tracking.run(
         EXPERIMENT,
         f"finetune {out.name}",
@@ -109,6 +114,7 @@ def finetune(
                 synthetic=False, inside=run.run_id,
             )  # fmt: skip
         page = _page(done, folders, parts, run_id=run.run_id).write(out / "report.html")
+        write_atomically(out / FINDINGS, json.dumps(names) + "\n")
         run.artifact(page)
         for name in names:
             run.artifact(out / folders[name], f"model/{folders[name]}")
@@ -122,14 +128,14 @@ def finetune(
 
 
 def models_in(folder: Path) -> dict[str, Path]:
-    """The models that :func:`finetune` left in ``folder``, by finding; none where it is a model itself, or none are."""
-    found: dict[str, Path] = {}
-    for path in [] if (folder / MANIFEST).exists() else sorted(folder.glob(f"*/{MANIFEST}")):
-        manifest = read_manifest(path.parent)
-        finding = manifest.get("parameters", {}).get("finding", "") if manifest.get("kind") == KIND else ""
-        if path.parent.name == _folder(finding):  # no stage of a run, whose folder bears the stage's name
-            found[finding] = path.parent
-    return found
+    """The models that :func:`finetune` left in ``folder``, by finding; none where it left none, or is not done."""
+    try:
+        names = json.loads((folder / FINDINGS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / FINDINGS} cannot be read ({error}): name one finding's own folder") from None
+    return {str(name): folder / _folder(str(name)) for name in names}
 
 
 def predict(
@@ -146,10 +152,12 @@ def predict(
 
     Pictures are read once for each, so that each says which labels of its finding it can be judged by.
     """
-    with tracking.run(EXPERIMENT, f"predict {out.name}", params={"finding": ", ".join(models)}) as run:
+    check_columns(labels, list(models))
+    asked = {f"stated.{name}": value for name, value in asdict(stated or Stated()).items()}
+    with tracking.run(EXPERIMENT, f"predict {out.name}", params={"finding": ", ".join(models), **asked}) as run:
         done = {}
         for name, folder in models.items():
-            say(f"judging {name}")
+            say(f"looking for {name}")
             done[name] = medical.predict(
                 source, model=folder, out=out / _folder(name), labels=labels, stated=stated, heat_maps=heat_maps,
                 dicom=dicom, inside=run.run_id,
@@ -160,12 +168,28 @@ def predict(
         for count in ("pictures", "skipped"):
             run.metrics({count: next(iter(done.values())).details[count]})
     return Outcome(
-        headline=f"{len(models)} findings looked for in {next(iter(done.values())).details['pictures']} pictures.",
+        headline=f"{len(models)} finding(s) looked for in {next(iter(done.values())).details['pictures']} pictures.",
         lines=[f"{name}: {one.headline}" for name, one in done.items()],
         files={**files, **{f"report {name}": one.files["report"] for name, one in done.items()}},
         run_id=run.run_id,
         details={"findings": {name: one.to_json() for name, one in done.items()}},
     )
+
+
+def check_columns(labels: Path | None, names: Sequence[str]) -> None:
+    """Raises a DataError where a CSV of labels says the same of several findings, or nothing of one."""
+    if labels is None or not labels.is_file():
+        return
+    try:
+        columns = [str(column) for column in pd.read_csv(labels, nrows=0).columns]
+    except ValueError:  # said where it is read
+        return
+    found = {name: find_labels(columns, name) for name in names}
+    missing = [name for name, labelling in found.items() if labelling is None]
+    own = [labelling.column for labelling in found.values() if labelling is not None and not labelling.listed]
+    if missing or len(set(own)) < len(own):
+        which = f"nothing of {', '.join(missing)}" if missing else f"the same of {', '.join(names)} (column {own[0]})"
+        raise DataError(f"{labels} says {which}: it needs a column for each finding, or one that lists them")
 
 
 def _side_by_side(tables: Mapping[str, Path]) -> pd.DataFrame:

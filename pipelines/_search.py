@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from unlabeled.core import tracking
-from unlabeled.core.checkpoints import write_atomically
+from unlabeled.core.checkpoints import check_free, write_atomically
 from unlabeled.core.report import OURS, Report, Verdict, new_figure
 from unlabeled.core.search import Range, Trainer, Tried
 from unlabeled.core.search import search as search_core
@@ -24,10 +24,13 @@ SPACE = {
 Model = TypeVar("Model")
 
 
-def space_of(*, masks: bool, contrasts: bool, views: bool) -> dict[str, Range]:
-    """The settings that a task has: it hides patches, has a temperature, or sees things augmented."""
-    used = {"mask_ratio": masks, "temperature": contrasts, "augmentation": views}
-    return {name: where for name, where in SPACE.items() if used[name]}
+def space_of(*, masking: str | None, contrasts: bool, views: bool) -> dict[str, Range]:
+    """The settings that a task has: it hides patches (by some masking), has a temperature, or sees things augmented."""
+    used = {"mask_ratio": masking is not None, "temperature": contrasts, "augmentation": views}
+    space = {name: where for name, where in SPACE.items() if used[name]}
+    if masking == "adaptive":  # goes 0.1 to either side of the ratio (core.informed_masking.around)
+        space["mask_ratio"] = Range(0.4, 0.85)
+    return space
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Question:
         trials, seed: how many settings, and what fixes them.
         metric: what the probe's score is called.
         judged: on what, in words.
-        then: the command that uses what was found, without it.
+        then: what to do next, given the options that were found.
         settings: tracked with the run.
         shown: facts for the page.
         limits: what to think of the result.
@@ -69,7 +72,7 @@ class Question:
     seed: int
     metric: str
     judged: str
-    then: str
+    then: Callable[[str], str]
     settings: Mapping[str, Any]
     shown: Mapping[str, object]
     limits: str
@@ -80,8 +83,10 @@ def search(asked: Question, train: Trainer, save: Callable[[Path], Path], *, out
     """Runs the trials, each nested in the search's run; writes the table, the page and, with ``save``, the best model.
 
     Raises:
+        CheckpointError: ``out`` holds something else where the best model is to go.
         DataError: Optuna is not installed, or every trial failed.
     """
+    check_free(out / "model")
     with tracking.run(asked.experiment, f"search {out.name}", params=asked.settings, tags=asked.tags) as run:
         tried = search_core(
             train, asked.space, trials=asked.trials, experiment=asked.experiment, run=run, first=asked.first,
@@ -94,7 +99,7 @@ def search(asked: Question, train: Trainer, save: Callable[[Path], Path], *, out
         chosen = " ".join(f"--{name.replace('_', '-')} {value:.3g}" for name, value in best.values.items())
         headline = (
             f"Best of {asked.trials} trials: {asked.metric} {best.score:.3f} {asked.judged} (the defaults: "
-            f"{before.score:.3f}). Next: {asked.then} {chosen}"
+            f"{before.score:.3f}), with {chosen}. Next: {asked.then(chosen)}"
         )
         rows = [{"trial": t.number, "state": t.state, asked.metric.lower(): t.score, **t.values} for t in tried]
         files = {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlabeled.core.checkpoints import MANIFEST, write_atomically
+from unlabeled.core.checkpoints import MANIFEST, put_back, write_atomically
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines.jobs import plain_folder
 from unlabeled.sensors.backtest import Result
@@ -110,13 +110,13 @@ def plain_result(result: Result) -> dict[str, Any]:
 
 def model_of(asset: str, model: Path) -> Path:
     """``model`` itself, the folder inside that has the machine's name, or the only one there."""
-    if (model / MANIFEST).is_file():
-        return model
     named = model / folder_name(asset)
-    if (named / MANIFEST).is_file():
-        return named
+    for path in (model, named):
+        put_back(path)
+        if (path / MANIFEST).is_file():
+            return path
     found = sorted(p.parent for p in model.glob(f"*/{MANIFEST}")) if model.is_dir() else []
-    inside = [path for path in found if not path.name.startswith(ENCODER)]
+    inside = [path for path in found if not path.name.startswith((ENCODER, "."))]
     if len(inside) == 1:
         return inside[0]
     have = ", ".join(p.name for p in inside) or "none"

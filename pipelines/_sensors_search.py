@@ -1,5 +1,6 @@
 """``unlabeled sensors search``: which settings of a pretraining tell known states of machines apart best?"""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -77,6 +78,11 @@ def search(
             left_out="reading the files, the probes that judge, and the report",
         )
     states = sorted(set(asked.labels))
+    given = {"--fs": fs, "--every": every, "--normal-until": normal_until}
+    again = [shlex.quote(str(path)) for path in inputs]
+    again += [f"{option} {shlex.quote(str(value))}" for option, value in given.items() if value is not None]
+    again += [f"--asset {shlex.quote(asset)}" for asset in assets]
+    again += [] if normal_share == NORMAL_SHARE or normal_until is not None else [f"--normal-share {normal_share:g}"]
     question = shared.Question(
         experiment=pre.EXPERIMENT,
         space=space,
@@ -85,8 +91,7 @@ def search(
         seed=template.random_state,
         metric="AUROC" if len(states) == 2 else "Accuracy",
         judged=f"on {len(asked.labels)} snapshots ({', '.join(states)})",
-        then=f"unlabeled sensors fit {' '.join(map(str, inputs))} --steps {template.steps} --task {template.task} "
-        f"--masking {template.masking}",
+        then=lambda _: " ".join(["unlabeled sensors fit", *again, "--encoder", shlex.quote(str(out / "model"))]),
         settings={**pre.params(template), "trials": trials, "fleet": ", ".join(r.asset for r in fleet)},
         shown={"task": template.task, "recordings": len(fleet), "trials": trials, "judged on": len(asked.labels)},
         limits="The best of many trials looks better than it is: the snapshots that chose it cannot judge it, and each "
@@ -106,7 +111,8 @@ def search(
 def space_of(template: MachineMonitor) -> dict[str, Range]:
     """The settings that the monitor's task has."""
     task = template.task
-    return shared.space_of(masks=task in HIDING, contrasts=task == "contrastive", views=task in VIEWING)
+    masking = template.masking if task in HIDING else None
+    return shared.space_of(masking=masking, contrasts=task == "contrastive", views=task in VIEWING)
 
 
 class _Trials:

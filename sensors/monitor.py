@@ -41,7 +41,7 @@ CALIBRATION_SHARE = 1 / 3  # of the normal period, its last part
 MIN_CALIBRATION = 10
 _DRAWS = 4  # masks over which one snapshot's reconstruction error is averaged
 
-JUDGED = 8  # times that a judge is asked in one pretraining
+JUDGED = 8  # about so often is a judge asked in one pretraining
 
 Log = Callable[[dict[str, float], int], None]
 Judge = Callable[[Pretraining], float]
@@ -138,7 +138,7 @@ class MachineMonitor(BaseEstimator):
             state: folder for resumable training states; remove it (:func:`~unlabeled.core.training.forget`) once the
                 monitor is saved.
             log: receives the curve's points.
-            judge: asked eight times on the way how good the encoder is (higher is better); the best weights are kept.
+            judge: asked about eight times on the way how good the encoder is (higher is better); the best are kept.
 
         Raises:
             DataError: nothing that can be judged, or machines of different kinds.
@@ -355,8 +355,11 @@ class MachineMonitor(BaseEstimator):
         judge: Judge | None,
     ) -> History:
         module, batches, settings = self.planned(pictures, fs)
-        named = ("dim", "depth", "task", "masking", "mask_ratio", "temperature", "augmentation", "shaft_hz", "lr")
+        named = ("dim", "depth", "task", "masking", "mask_ratio", "shaft_hz", "lr")
         describe = {"model": KIND, "data": fingerprint.of_array(pictures), **{n: getattr(self, n) for n in named}}
+        # What an earlier version began knows nothing of these: it took the defaults.
+        usual = {"temperature": 0.2, "augmentation": 1.0}
+        describe |= {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
         known = None
         if asked is not None:
             _checks.grid(self, asked.pictures)

@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -118,14 +117,51 @@ def test_a_process_that_is_killed_while_it_replaces_a_model_loses_neither(tmp_pa
     assert done.returncode == -signal.SIGKILL
     assert checkpoints.load(folder)[0]["a"][0, 0] == (2 if moment == 3 else 1)
     assert checkpoints.load(save(folder, 3.0))[0]["a"][0, 0] == 3
-    assert not list(tmp_path.glob(".model.old-*"))
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
+WAITING = """
+import os, sys
+from pathlib import Path
+import torch
+from unlabeled.core import checkpoints
+
+really, calls = os.replace, []
+
+def replace(*paths):
+    calls.append(paths)
+    if len(calls) == 2:
+        print("between", flush=True)
+        sys.stdin.readline()
+    really(*paths)
+
+os.replace = replace
+checkpoints.save(Path(sys.argv[1]), kind="test.Thing", tensors={"a": torch.full((2, 3), 2.0)}, manifest={})
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no locks of folders")
 def test_what_a_process_at_work_has_moved_aside_stays_where_it_is(tmp_path: Path) -> None:
-    save(tmp_path / "model").rename(tmp_path / f".model.old-{os.getpid()}")
-    with pytest.raises(CheckpointError, match="holds no model"):
-        checkpoints.load(tmp_path / "model")
-    assert (tmp_path / f".model.old-{os.getpid()}").is_dir()
+    folder = save(tmp_path / "model", 1.0)
+    command = [sys.executable, "-c", WAITING, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdin is not None
+        assert writer.stdout.readline() == "between\n"
+        with pytest.raises(CheckpointError, match="holds no model"):
+            checkpoints.load(folder)
+        assert len(list(tmp_path.glob(".model.old-*"))) == 1
+        writer.stdin.write("go on\n")
+    assert writer.returncode == 0
+    assert checkpoints.load(folder)[0]["a"][0, 0] == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_others_named_alike_is_nobody_s_to_remove(tmp_path: Path) -> None:
+    folder = save(tmp_path / "model", 1.0)
+    others = [save(tmp_path / name, 5.0) for name in (".model.old-backup", ".model.old-v2.old-7", ".model.new-draft")]
+    checkpoints.load(save(folder, 2.0))
+    assert all(checkpoints.load(other)[0]["a"][0, 0] == 5 for other in others)
 
 
 def test_a_folder_that_is_no_model_is_never_overwritten(tmp_path: Path) -> None:

@@ -103,15 +103,13 @@ def test_where_ours_is_adapted_its_baselines_are_too(
     plain, adapted = (kept_beside(fitted, folder, unseen, adapt_to=source) for source in (None, phantoms))
     by_hand = {OURS: fitted._logits, SCRATCH: from_scratch._logits, PIXELS: lambda some: pixels._logits(some.images)}
     for name, logits in by_hand.items():
-        decision, held = plain[name].decision, pixels.held_ if name == PIXELS else held_out(fitted)
-        if name == SCRATCH:
-            held = held_out(from_scratch)
-        assert held is not None
+        decision = plain[name].decision
+        held = {OURS: held_out(fitted), SCRATCH: held_out(from_scratch), PIXELS: pixels.held_out()}[name]
         moved = location_scale(logits(phantoms), held_labels=held.labels, held_logits=held.logits)
         np.testing.assert_allclose(plain[name].probability, decision.probability(logits(unseen)), rtol=1e-6)
         expected = decision.probability(moved.back(logits(unseen)))
-        np.testing.assert_allclose(adapted[name].probability, expected, rtol=1e-6)
-        assert abs(expected - plain[name].probability).max() > 1e-4
+        np.testing.assert_allclose(adapted[name].probability, expected, rtol=2e-4)
+        assert abs(expected - plain[name].probability).max() > 5e-4
 
 
 def test_alone_in_company_and_after_loading_decisions_are_the_same(

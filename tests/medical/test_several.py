@@ -1,5 +1,6 @@
 """Several findings learnt at once: what one alone would learn, unknown labels, and a model of its own for each."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from unlabeled.core.heads import SeveralLabels
 from unlabeled.core.tokens import GridPatches
 from unlabeled.medical import ImageSet, PneumoniaModel, read_images, simulate
 from unlabeled.medical.several import finetune_together
-from unlabeled.pipelines._medical_several import models_in
+from unlabeled.pipelines._medical_several import check_columns, models_in
 from unlabeled.pipelines.cli import main
 from unlabeled.pipelines.jobs import plain_folder
 
@@ -110,14 +111,31 @@ def test_a_finding_s_folder_lies_in_the_one_that_was_given_and_is_nobody_else_s(
     assert not folders[-2].startswith("report")
 
 
-def test_models_of_several_findings_are_told_from_other_folders_of_models(tmp_path: Path, phantoms: ImageSet) -> None:
-    base = PneumoniaModel(**SMALL).pretrain(phantoms)
-    for finding, folder in (("nodule", "several/nodule"), ("a/b", "several/a_b"), ("pneumonia", "run/model")):
-        base.set_params(finding=finding).save(tmp_path / folder)
-    assert models_in(tmp_path / "run") == {}  # a stage of a run
-    assert models_in(tmp_path / "run/model") == {}
-    assert models_in(tmp_path / "nothing") == {}
-    assert models_in(tmp_path / "several") == {"nodule": tmp_path / "several/nodule"}  # the other's is a_b-<digest>
+def test_models_of_several_findings_are_those_that_were_finished_together(tmp_path: Path) -> None:
+    assert models_in(tmp_path) == {}  # one model, the stages of a run, or what was stopped before its end
+    (tmp_path / "findings.json").write_text('["nodule", "a/b"]')
+    found = models_in(tmp_path)
+    assert list(found) == ["nodule", "a/b"]
+    assert found["nodule"] == tmp_path / "nodule"
+    assert found["a/b"].parent == tmp_path
+    (tmp_path / "findings.json").write_text("[")
+    with pytest.raises(DataError, match="cannot be read"):
+        models_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        ("image_id,label", r"the same of effusion, nodule \(column label\)"),
+        ("image_id,effusion", "nothing of nodule"),
+        ("image_id,effusion,nodule", None),
+        ("image_id,finding_labels", None),
+    ],
+)
+def test_labels_of_several_findings_say_something_of_each(tmp_path: Path, header: str, why: str | None) -> None:
+    (tmp_path / "labels.csv").write_text(header + "\n")
+    with pytest.raises(DataError, match=why) if why else nullcontext():
+        check_columns(tmp_path / "labels.csv", ["effusion", "nodule"])
 
 
 @pytest.mark.integration

@@ -67,7 +67,8 @@ def test_a_search_from_records_to_settings_and_an_encoder_that_fit_takes(
     assert table.loc[0, "mask_ratio"] == 0.6  # the default first
     assert set(table.index) == {0, 1, 2}
     best = table[table["state"] == "complete"]["auroc"].idxmax()
-    assert f"--task masked --masking random --mask-ratio {table.loc[best, 'mask_ratio']:.3g}" in done.headline
+    assert f"with --mask-ratio {table.loc[best, 'mask_ratio']:.3g}. Next: unlabeled sensors fit " in done.headline
+    assert f"--normal-share 0.5 --encoder {tmp_path / 's' / 'model'}" in done.headline
     kept = MachineMonitor.load(done.files["model"])
     assert kept.mask_ratio == pytest.approx(table.loc[best, "mask_ratio"])
     runs = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
