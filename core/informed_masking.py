@@ -51,7 +51,8 @@ class AdaptiveMask(Mask):
         ratio: share hidden at first and at last.
         strength: 0 ignores the memory. On radiographs and on vibration 0, 0.5 and 1 could not be told apart
             (benchmarks/results/settings.md).
-        spread: 0 hides as much of every sequence. Not measured, as neither are
+        spread: 0 hides as much of every sequence; on both kinds of data 0, 0.1 and 0.3 could not be told apart
+            (settings.md). Not measured were
         momentum: of the memory,
         warmup: looks before the memory counts,
         floor: share of the early error at which the last ratio is reached.
@@ -171,13 +172,14 @@ class SalientMask(Mask):
     With ``chance=1`` the tokens that take part are random: the ablation.
 
     Args:
-        active: share of the tokens that take part.
+        active: share of the tokens that take part. 0.25, 0.5 and 0.75 could not be told apart; the more the better on
+            average (benchmarks/results/settings.md).
         chance: share of those that is drawn at random. On radiographs, after the same short training, a probe found
             0.83 with 0.2, 0.86 with 0.5 and 0.93 with 1 (benchmarks/results/frontier.md), after a longer one 0.945 with
-            0.5 and 0.949 with 1, within chance (frontier-long.md). Other kinds of salience and other shares of tokens
-            that take part were not measured.
+            0.5 and 0.949 with 1, within chance (frontier-long.md).
         ratio: share of those that is hidden.
-        salience: what counts as holding something.
+        salience: what counts as holding something; the three could not be told apart on either kind of data
+            (settings.md).
         prior, seed: see :class:`Mask`; multiplies the salience, and weighs the tokens that are drawn at random.
     """
 
