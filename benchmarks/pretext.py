@@ -11,11 +11,9 @@ in ``--cache``.
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tables import interval
 from torch.utils.flop_counter import FlopCounterMode
@@ -106,14 +104,12 @@ def run(name: str, seed: int, budget: float, train: ImageSet, val: ImageSet) -> 
     steps = max(1, round(budget / each))
     batches = Batches(train.images, batch_size=BATCH, seed=derive(seed, "pretrain"), transform=Augment())
     before = probe(module, train, val)
-    began = time.monotonic()
     fit(module, batches, settings=TrainingSettings(steps=steps, lr=1e-3), seed=seed)
     return {
         "name": name,
         "seed": seed,
         "steps": steps,
         "flops_a_step": each,
-        "seconds": round(time.monotonic() - began, 1),
         "untrained": before,
         "auroc": probe(module, train, val),
     }
@@ -158,18 +154,17 @@ def write(given: argparse.Namespace, budget: float, *, seeds: int) -> None:
         f"{seeds} seeds with Student's 95 % interval. Settings are the tasks' defaults. Hardware: "
         f"{content['hardware']}.",
         "",
-        "| task | steps | seconds | " + " | ".join(f"AUROC, {k} labels" for k in LABELS) + " |",
-        "|" + "---|" * (3 + len(LABELS)),
+        "| task | steps | " + " | ".join(f"AUROC, {k} labels" for k in LABELS) + " |",
+        "|" + "---|" * (2 + len(LABELS)),
     ]
     untrained = [
         interval([row["untrained"][str(k)] for row in rows if row["name"] == next(iter(WAYS))]) for k in LABELS
     ]
-    lines.append("| no training | 0 | 0 | " + " | ".join(untrained) + " |")
+    lines.append("| no training | 0 | " + " | ".join(untrained) + " |")
     for name in WAYS:
         own = [row for row in rows if row["name"] == name]
         cells = [interval([row["auroc"][str(k)] for row in own]) for k in LABELS]
-        seconds = np.mean([row["seconds"] for row in own])
-        lines.append(f"| {name} | {own[0]['steps']} | {seconds:.0f} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {own[0]['steps']} | " + " | ".join(cells) + " |")
     write_atomically(given.out / "pretext.md", "\n".join(lines) + "\n")
 
 

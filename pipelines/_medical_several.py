@@ -33,7 +33,7 @@ from unlabeled.pipelines.jobs import Outcome, plain_folder
 # The list of the findings that a folder has a model of, each in a folder of its own.
 FINDINGS = "findings.json"
 # Columns of a finding's own table that the table of all shows.
-SHOWN = ["probability", "calibrated_low", "calibrated_high", "call", "decision", "reason"]
+SHOWN = ["probability", "calibrated", "calibrated_low", "calibrated_high", "call", "decision", "reason"]
 
 
 def finetune(
