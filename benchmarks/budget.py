@@ -173,7 +173,8 @@ def _steady(path: Path) -> list[str]:
         )
     return [
         f"- The machine itself, doing the same for {len(counts)} seconds and nothing else: its mean speed over "
-        f"{RUN} seconds foretold from the seconds before, by how many those were: {'; '.join(found)}. A training is "
+        f"{RUN} seconds foretold from the seconds before, by how many those were: {'; '.join(found)}; the windows "
+        f"overlap, so that this is one record, not so many cases. A training is "
         f"measured for {ENOUGH_SECONDS:g} s."
     ]
 

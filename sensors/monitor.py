@@ -358,8 +358,8 @@ class MachineMonitor(BaseEstimator):
         named = ("dim", "depth", "task", "masking", "mask_ratio", "shaft_hz", "lr")
         describe = {"model": KIND, "data": fingerprint.of_array(pictures), **{n: getattr(self, n) for n in named}}
         # What an earlier version began knows nothing of these: it took the defaults.
-        usual = {"temperature": 0.2, "augmentation": 1.0}
-        describe |= {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+        usual, later = MachineMonitor(), ("temperature", "augmentation")
+        describe |= {name: getattr(self, name) for name in later if getattr(self, name) != getattr(usual, name)}
         known = None
         if asked is not None:
             _checks.grid(self, asked.pictures)
