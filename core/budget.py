@@ -86,7 +86,7 @@ class Budget(_Cost):
             two: matrix products, convolutions and attention (a causal one as if it were full), as one batch has
             them. ``None`` where they were not counted.
         seconds: wall-clock.
-        step_seconds: median of the measured steps.
+        step_seconds: mean of the measured steps, without pauses.
         save_seconds: the part of ``seconds`` that goes into saved states.
         learning_bytes: weights, gradients and AdamW's two moments, of one process.
         peak_bytes: highest memory of one process up to the prediction: on a GPU what PyTorch held there, else the

@@ -7,7 +7,7 @@ from torch import nn
 
 from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget
-from unlabeled.core.meter import MOST_STEPS, Meter, predict
+from unlabeled.core.meter import LEAST_STEPS, ONE_IN, Meter, predict
 from unlabeled.core.optimization import TrainingSettings, make_optimizer, train_step
 from unlabeled.core.processes import Processes
 from unlabeled.core.seeds import derive
@@ -24,9 +24,9 @@ def estimate(
 ) -> Budget:
     """The cost of the whole training on this machine, as busy as it is now.
 
-    Takes a few seconds of real steps on a copy; ``module`` and the global random state stay as they are. Nothing is
-    logged; one training state is written to the system's temporary folder, timed and removed. Unlike in a training,
-    logging is not in the prediction; validation is in neither.
+    Takes some seconds of real steps on a copy (12 at most, a tenth of a short training); ``module`` and the global
+    random state stay as they are. Nothing is logged; one training state is written to the system's temporary folder,
+    timed and removed. Unlike in a training, logging is not in the prediction; validation is in neither.
 
     Args:
         module, batches, settings, seed, label: as for :func:`~unlabeled.core.training.fit`.
@@ -37,8 +37,8 @@ def estimate(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         twin = copy.deepcopy(module).to(device).train()
         optimizer = make_optimizer(twin, settings)
-        # As for a long training, however short this one is.
-        meter = Meter(10 * MOST_STEPS, device=device)
+        # A training too short to be foretold while it runs is foretold all the same.
+        meter = Meter(max(settings.steps, LEAST_STEPS * ONE_IN), device=device)
         step = 0
         while not meter.ready:
             meter.start()

@@ -24,10 +24,15 @@ T = TypeVar("T")
 
 # The first steps are slower (caches, allocator, lazy optimiser state) and are not measured.
 WARMUP = 3
-# Steps and seconds that are measured: enough for a median to stand still, little beside a run over two minutes.
-LEAST_STEPS, ENOUGH_SECONDS = 10, 3.0
-# Steps so slow, or so fast, that waiting for the above would cost more than it tells.
-SLOW_STEPS, SLOW_SECONDS, MOST_STEPS = 3, 30.0, 200
+# Steps and seconds that are measured: a processor that others share changes its speed from second to second, and 12
+# of them told the next two minutes where 3 did not (benchmarks/results/budget.md).
+LEAST_STEPS, ENOUGH_SECONDS = 10, 12.0
+# Of a short training, one step in so many is measured at most: a prediction near the end helps nobody.
+ONE_IN = 10
+# A step that took so many times the median was held up by something else, which is no part of its speed.
+PAUSE = 5
+# Steps so slow that waiting for the above would cost more than it tells.
+SLOW_STEPS, SLOW_SECONDS = 3, 30.0
 # In a training shorter than this, counting FLOPs and timing a saved state cost more than they tell.
 WORTH_SECONDS = 5.0
 # Assumptions, for where nothing is measured or given: a busy core of a server or a desktop with its share of memory
@@ -49,20 +54,20 @@ class Meter:
         # A training of hardly more steps than are measured is over before a prediction helps.
         self.on = on and steps >= 2 * (WARMUP + LEAST_STEPS)
         self._laps: list[float] = []
-        self._gaps: list[float] = []
-        self._at = 0.0
+        self._all = self._gaps = self._at = 0.0
 
     def start(self) -> None:
         if self.on:
             now = self._now()
             if self._laps:
-                self._gaps.append(now - self._at)
+                self._gaps += now - self._at
             self._at = now
 
     def stop(self) -> None:
         if self.on:
             now = self._now()
             self._laps.append(now - self._at)
+            self._all += now - self._at
             self._at = now
 
     @property
@@ -70,15 +75,18 @@ class Meter:
         """Whether enough has been measured."""
         if not self.on:
             return False
-        n, seconds = len(self._laps) - WARMUP, sum(self._laps[WARMUP:])
+        n, seconds = len(self._laps) - WARMUP, self._all - sum(self._laps[:WARMUP])
         if n < LEAST_STEPS:
             return n >= SLOW_STEPS and seconds >= SLOW_SECONDS
-        return seconds >= ENOUGH_SECONDS or n >= min(MOST_STEPS, self.steps // 10)
+        return seconds >= ENOUGH_SECONDS or n >= self.steps // ONE_IN
 
     @property
     def step_seconds(self) -> float:
-        """Median of the measured steps."""
-        return statistics.median(self._laps[WARMUP:])
+        """Mean of the measured steps without pauses: a processor that others share is fast and slow by turns, which a
+        median would not see."""
+        measured = self._laps[WARMUP:]
+        most = PAUSE * statistics.median(measured)
+        return statistics.fmean(lap for lap in measured if lap <= most)
 
     @property
     def late_start(self) -> float:
@@ -91,7 +99,7 @@ class Meter:
 
     def between(self, saving: float = 0.0) -> float:
         """Mean seconds between two measured steps (logging, mostly), less ``saving`` seconds in all."""
-        return max(0.0, sum(self._gaps) - saving) / max(1, len(self._gaps))
+        return max(0.0, self._gaps - saving) / max(1, self.steps_seen - 1)
 
     def _now(self) -> float:
         if self.device.type == "cuda":

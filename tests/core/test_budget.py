@@ -217,6 +217,34 @@ def test_one_slow_step_does_not_move_the_prediction(monkeypatch: pytest.MonkeyPa
     assert found.seconds == pytest.approx(100)
 
 
+def test_steps_that_are_fast_and_slow_by_turns_are_foretold_by_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of three are fast: the median would say 12 seconds of a training that takes 24."""
+    laps = [0.2] * meter.WARMUP + [0.1, 0.1, 0.4] * 200
+    ticks = iter([tick for lap in laps for tick in (0.0, lap)])
+    clock(monkeypatch, lambda: next(ticks))
+    found = estimate(task(), batches(), TrainingSettings(steps=120), resumable=False)
+    assert found.step_seconds == pytest.approx(0.2)
+    assert found.seconds == pytest.approx(24)
+
+
+@pytest.mark.parametrize(
+    ("lap", "steps", "measured"),
+    [(0.5, 10_000, 24), (0.5, 200, 20), (0.001, 10_000, 1000), (0.1, 30, 10), (2.0, 1000, 10), (11.0, 1000, 3)],
+    ids=["long", "short", "fast", "very short", "slow", "very slow"],
+)
+def test_as_much_is_measured_as_tells_something_and_costs_little(
+    monkeypatch: pytest.MonkeyPatch, lap: float, steps: int, measured: int
+) -> None:
+    """Twelve seconds or a tenth of the steps, whichever ends first, but ten steps; of very slow ones three."""
+    ticks = itertools.cycle([0.0, lap])
+    clock(monkeypatch, lambda: next(ticks))
+    timed = meter.Meter(steps, device=torch.device("cpu"))
+    while not timed.ready:
+        timed.start()
+        timed.stop()
+    assert timed.steps_seen - meter.WARMUP == measured
+
+
 def predicted(monkeypatch: pytest.MonkeyPatch, *, step: int, steps: int, seconds: float, world: int = 1) -> Budget:
     """The prediction at ``step`` of a training that keeps a state every ten steps: two seconds a step, one between two,
     and four more where a state was written."""
