@@ -211,7 +211,7 @@ def write(given: argparse.Namespace) -> None:
         " ".join(__doc__.split("\n\n")[2].split()),
         "",
         f"{hardware['hardware.processor']}, {hardware['hardware.threads']} of {hardware['hardware.cores']} cores; "
-        "beside most trainings another one ran (a load of 2); at a load of 1 nothing else did.",
+        "at a load of 1 nothing else ran.",
         "",
         "| training | seconds spent | error of the dry run | of its own first steps | load before, at the end |",
         "|---|---|---|---|---|",
