@@ -115,8 +115,8 @@ def one(folder: Path, way: str, rate: float, data: Labelled, judged: Labelled) -
         probe = fit_probe(backbone, data)
         seconds = time.monotonic() - began
         with torch.no_grad():
-            odds = probe(torch.from_numpy(network.embeddings(backbone, judged.images))).double().numpy()
-        trained = backbone.encoder.dim + 1
+            odds = probe(torch.from_numpy(network.summaries(backbone, judged.images))).double().numpy()
+        trained = 2 * backbone.encoder.dim + 1
     else:
         tuning, decay = WAYS[way]
         settings = TrainingSettings(steps=STEPS, lr=rate, layer_decay=decay)

@@ -92,7 +92,7 @@ def _methods(
 
     def ours() -> dict[str, object]:
         model = _pretrained(given, parts["train"], seed % given.pretrainings).set_params(random_state=seed)
-        model.finetune(train, data.labels, validation=val)
+        model.finetune(train, data.labels, validation=val, unlabelled=parts["train"])
         return _record(parts, OURS, seed, train, model._logits)
 
     def student() -> dict[str, object]:

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from tables import interval
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,7 +31,7 @@ from unlabeled.core.seeds import derive
 from unlabeled.core.training import TrainingSettings, fit
 from unlabeled.medical import _network as network
 from unlabeled.medical import read_images
-from unlabeled.medical._finetuning import Labelled, fit_probe
+from unlabeled.medical._finetuning import PROBE_C
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.splits import first_labels
 from unlabeled.medical.transforms import Augment
@@ -119,12 +122,15 @@ def probe(module: Pretraining, train: ImageSet, val: ImageSet) -> dict[str, floa
     """Validation AUROC of a logistic regression on the frozen mean token, by number of labels."""
     assert val.labels is not None
     found = {}
-    on_val = torch.from_numpy(network.embeddings(module.backbone, val.images))
+    on_val = network.embeddings(module.backbone, val.images)
     for count in LABELS:
         few = first_labels(train, count, seed=0)
         assert few.labels is not None
-        data = Labelled(few.images, few.labels)
-        found[str(count)] = roc_auc(val.labels, fit_probe(module.backbone, data)(on_val).numpy())
+        regression = LogisticRegression(C=PROBE_C, class_weight="balanced", max_iter=3000)
+        fitted = make_pipeline(StandardScaler(), regression).fit(
+            network.embeddings(module.backbone, few.images), few.labels
+        )
+        found[str(count)] = roc_auc(val.labels, fitted.decision_function(on_val))
     return found
 
 

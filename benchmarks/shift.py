@@ -102,35 +102,36 @@ def run(
     ]
 
 
-def changes(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, NDArray[np.uint8]]:
-    """The validation pictures (N, S, S), as they are and changed, at the network's size."""
+def changes(images: NDArray[np.uint8], labels: NDArray[np.int64], size: int = SIZE) -> dict[str, NDArray[np.uint8]]:
+    """The validation pictures (N, S, S), as they are and changed, with ``size`` rows and columns."""
     x, ill = torch.from_numpy(images)[:, None].float(), torch.from_numpy(labels == 1)
-    plain = small(x)
-    high, wide = small(middle(x, 0.81, 1.0)), small(middle(x, 1.0, 0.81))
+    plain = small(x, size)
+    high, wide = small(middle(x, 0.81, 1.0), size), small(middle(x, 1.0, 0.81), size)
     coin = torch.rand(len(x), generator=torch.Generator().manual_seed(0)) < 0.5
     borders = plain.clone()
-    borders[..., :6, :], borders[..., -6:, :], borders[..., :6], borders[..., -6:] = 0, 0, 0, 0
+    edge = 6 * size // SIZE
+    borders[..., :edge, :], borders[..., -edge:, :], borders[..., :edge], borders[..., -edge:] = 0, 0, 0, 0
     changed = {
         "as they are": plain,
         "stretched against the label": torch.where(ill[:, None, None, None], wide, high),
         "stretched by a coin": torch.where(coin[:, None, None, None], wide, high),
         "high": high,
         "wide": wide,
-        "middle only": small(middle(x, 0.82, 0.82)),
-        "darker": small(255 * (x / 255) ** 2),
-        "brighter": small(255 * (x / 255) ** 0.5),
-        "equalised": small(equalised(x)),
+        "middle only": small(middle(x, 0.82, 0.82), size),
+        "darker": small(255 * (x / 255) ** 2, size),
+        "brighter": small(255 * (x / 255) ** 0.5, size),
+        "equalised": small(equalised(x), size),
         "blurred": blurred(plain),
         "sharpened": 2 * plain - blurred(plain),
         "noisy": plain + 6 * torch.randn(plain.shape, generator=torch.Generator().manual_seed(0)),
-        "lit from a side": plain + torch.linspace(-40, 40, SIZE),
+        "lit from a side": plain + torch.linspace(-40, 40, size),
         "black borders": borders,
     }
     return {name: x[:, 0].clamp(0, 255).round().to(torch.uint8).numpy() for name, x in changed.items()}
 
 
-def small(x_bchw: Tensor) -> Tensor:
-    return F.interpolate(x_bchw, size=(SIZE, SIZE), mode="area")
+def small(x_bchw: Tensor, size: int) -> Tensor:
+    return F.interpolate(x_bchw, size=(size, size), mode="area")
 
 
 def middle(x_bchw: Tensor, rows: float, columns: float) -> Tensor:

@@ -19,7 +19,7 @@ from unlabeled.core.finetuning import prepare as open_weights
 from unlabeled.core.heads import Classifier
 from unlabeled.core.seeds import derive
 from unlabeled.core.training import History, TrainingSettings, fit
-from unlabeled.medical._network import Member, Probe, embeddings, log_odds
+from unlabeled.medical._network import Member, Probe, log_odds, summaries
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.splits import patient_folds
 from unlabeled.medical.transforms import Augment, stretched
@@ -32,8 +32,8 @@ PROBE_C = 0.1
 LABELLED = Augment(rotation=10.0, stretch=0.45, contrast=0.5)
 # Directions that are taken out of the probe's features because a stretch moves them, and by what factor it stretches.
 NUISANCE, STRETCH = 2, 1.28
-# Pictures that those directions are found on, at most.
-STRETCHED = 1000
+# Pictures that those directions, and what is usual, are found on, at most.
+USUAL = 1000
 Log = Callable[[dict[str, float], int], None]
 
 
@@ -166,25 +166,33 @@ def distil(
     return student, history
 
 
-def fit_probe(backbone: Backbone, data: Labelled, *, nuisance: int = 0) -> Probe:
-    """Logistic regression (both classes weigh the same) on the standardised mean tokens of ``backbone``.
+def fit_probe(
+    backbone: Backbone, data: Labelled, *, usual: NDArray[np.uint8] | None = None, nuisance: int = 0
+) -> Probe:
+    """Logistic regression (both classes weigh the same) on the standardised summaries that ``backbone`` makes.
 
     Args:
+        usual: pictures (N, S, S) without labels that say what is usual: mean, deviation and nuisance. Where labels are
+            few these are better known from many others (looks.md in benchmarks/results); the labelled ones by default.
         nuisance: directions of the features that it does not use: those along which stretching a picture moves them
             most (nuisance attribute projection; Solomonoff, Campbell and Boardman, 2005).
     """
     from sklearn.linear_model import LogisticRegression
 
-    x = embeddings(backbone, data.images)
-    mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-6
+    x = summaries(backbone, data.images)
+    seen, known = data.images, x
+    if usual is not None and len(usual) > len(data.images):
+        seen = usual[np.linspace(0, len(usual) - 1, min(len(usual), USUAL)).astype(int)]
+        known = summaries(backbone, seen)
+    mean, deviation = known.mean(axis=0), known.std(axis=0) + 1e-6
     kept = np.eye(x.shape[1])
     if nuisance:
-        some = np.linspace(0, len(data.images) - 1, min(len(data.images), STRETCHED)).astype(int)
-        away = moved_by_stretching(backbone, data.images[some], deviation, directions=nuisance)
+        some = np.linspace(0, len(seen) - 1, min(len(seen), USUAL)).astype(int)
+        away = moved_by_stretching(backbone, seen[some], deviation, directions=nuisance)
         kept -= away.T @ away
     regression = LogisticRegression(C=PROBE_C, class_weight="balanced", max_iter=3000)
     regression.fit((x - mean) / deviation @ kept, data.labels)
-    probe = Probe(x.shape[1])
+    probe = Probe(x.shape[1] // 2)
     weight = kept @ regression.coef_[0]
     values = {"mean": mean, "deviation": deviation, "weight": weight, "bias": regression.intercept_[0]}
     probe.load_state_dict({name: torch.as_tensor(value, dtype=torch.float32) for name, value in values.items()})
@@ -194,10 +202,10 @@ def fit_probe(backbone: Backbone, data: Labelled, *, nuisance: int = 0) -> Probe
 def moved_by_stretching(
     backbone: Backbone, images: NDArray[np.uint8], deviation: NDArray[np.float32], *, directions: int
 ) -> NDArray[np.float64]:
-    """Orthonormal rows (directions, D): along what the features, in units of ``deviation``, move most when pictures
+    """Orthonormal rows (directions, 2 D): along what the summaries, in units of ``deviation``, move most when pictures
     (N, S, S) are stretched one way and the other."""
     pixels = torch.from_numpy(images)
-    wide, high = (embeddings(backbone, stretched(pixels, by).numpy()) for by in (STRETCH, 1 / STRETCH))
+    wide, high = (summaries(backbone, stretched(pixels, by).numpy(), once=True) for by in (STRETCH, 1 / STRETCH))
     _, _, rows = np.linalg.svd((wide - high).astype(np.float64) / deviation, full_matrices=False)
     return rows[:directions]
 

@@ -16,9 +16,9 @@ from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.heads import Classifier
 from unlabeled.core.pretext import Joint, MaskedReconstruction, Pretext, Pretraining
 from unlabeled.core.seeds import derive
-from unlabeled.core.tokens import GridPatches, take
+from unlabeled.core.tokens import GridPatches, Tokens, take
 from unlabeled.medical.tasks import Masking, build_task
-from unlabeled.medical.transforms import standardise
+from unlabeled.medical.transforms import looks, standardise
 
 CHUNK = 256
 
@@ -62,18 +62,22 @@ def filling_in(pretext: Pretext) -> MaskedReconstruction | None:
 
 
 class Probe(nn.Module):
-    """A linear map from the untouched pretrained network's mean token to log odds of pneumonia."""
+    """A linear map from what the untouched pretrained network sees (:func:`summary`) to log odds of pneumonia.
+
+    Args:
+        dim: width of the network's tokens.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("deviation", torch.ones(dim))
-        self.register_buffer("weight", torch.zeros(dim))
+        self.register_buffer("mean", torch.zeros(2 * dim))
+        self.register_buffer("deviation", torch.ones(2 * dim))
+        self.register_buffer("weight", torch.zeros(2 * dim))
         self.register_buffer("bias", torch.zeros(()))
 
-    def forward(self, embedding_bd: Tensor) -> Tensor:
-        """(B, D) -> (B,)."""
-        x_bd = (embedding_bd - self.get_buffer("mean")) / self.get_buffer("deviation")
+    def forward(self, summary_bd: Tensor) -> Tensor:
+        """(B, 2 D) -> (B,)."""
+        x_bd = (summary_bd - self.get_buffer("mean")) / self.get_buffer("deviation")
         return x_bd @ self.get_buffer("weight") + self.get_buffer("bias")
 
 
@@ -83,7 +87,8 @@ class Member(NamedTuple):
     Whole fine-tuning bends the features towards few pictures, a probe leaves them as they were: their errors
     differ. Together they reached a validation AUROC of .970 at 50 labels and .988 at 250 where fine-tuning alone
     reached .958 and .981, and the probe alone .963 and .983 (children's radiographs, one seed; others alike; before
-    what is done against stretches: shift.md in benchmarks/results).
+    what is done against stretches: shift.md in benchmarks/results). Both look at a picture three times
+    (:func:`~unlabeled.medical.transforms.looks`); asked about some of its patches they look once, as it is.
     """
 
     classifier: Classifier
@@ -91,26 +96,48 @@ class Member(NamedTuple):
 
     def log_odds(self, pretrained: Backbone, images_bchw: Tensor, kept_k: Tensor | None = None) -> Tensor:
         """Of pneumonia, (B,), from all patches or from those at ``kept_k`` only."""
+        seen = _looks(images_bchw, kept_k)
+        return self.odds(seen, None if self.probe is None else summary(pretrained, seen, kept_k), kept_k)
 
-        known = None if self.probe is None else _embed(pretrained, images_bchw, kept_k)
-        return self.odds(images_bchw, known, kept_k)
-
-    def odds(self, images_bchw: Tensor, pretrained_bd: Tensor | None, kept_k: Tensor | None = None) -> Tensor:
-        """The same, (B,), from what the pretrained network made of the pictures (not needed without a probe)."""
-        tuned = self.classifier.linear(self.classifier.norm(_embed(self.classifier.backbone, images_bchw, kept_k)))
-        odds_b = tuned[:, 1] - tuned[:, 0]
+    def odds(self, seen: Sequence[Tensor], summary_bd: Tensor | None, kept_k: Tensor | None = None) -> Tensor:
+        """The same, (B,), from looks (B, 1, H, W) and the pretrained network's summary of them (not needed without a
+        probe)."""
+        odds_b = torch.stack([self._tuned(look, kept_k) for look in seen]).mean(dim=0)
         if self.probe is None:
             return odds_b
-        assert pretrained_bd is not None
-        return (odds_b + self.probe(pretrained_bd)) / 2
+        assert summary_bd is not None
+        return (odds_b + self.probe(summary_bd)) / 2
+
+    def _tuned(self, images_bchw: Tensor, kept_k: Tensor | None) -> Tensor:
+        tuned = self.classifier.backbone
+        says = self.classifier.linear(self.classifier.norm(tuned.encoder.embed(_tokens(tuned, images_bchw, kept_k))))
+        return says[:, 1] - says[:, 0]
 
 
-def _embed(backbone: Backbone, images_bchw: Tensor, kept_k: Tensor | None) -> Tensor:
-    """Mean tokens (B, D) of all patches or of those at ``kept_k``, (K,) or (B, K)."""
+def summary(backbone: Backbone, seen: Sequence[Tensor], kept_k: Tensor | None = None) -> Tensor:
+    """Mean over the tokens and their standard deviation, (B, 2 D), each the mean over looks (B, 1, H, W).
+
+    Args:
+        kept_k: patches that are shown, (K,) or (B, K); all by default.
+    """
+    found = []
+    for look in seen:
+        x_btd = backbone.encoder(tokens := _tokens(backbone, look, kept_k))
+        if tokens.class_token is not None:
+            x_btd = x_btd[:, 1:]
+        found.append(torch.cat([x_btd.mean(dim=1), x_btd.std(dim=1, correction=0)], dim=1))
+    return torch.stack(found).mean(dim=0)
+
+
+def _looks(images_bchw: Tensor, kept_k: Tensor | None) -> list[Tensor]:
+    # Patches have their places in the picture as it is.
+    return looks(images_bchw) if kept_k is None else [images_bchw]
+
+
+def _tokens(backbone: Backbone, images_bchw: Tensor, kept_k: Tensor | None) -> Tokens:
+    """Of all patches or of those at ``kept_k``, (K,) or (B, K)."""
     tokens = backbone.tokens(images_bchw)
-    if kept_k is not None:
-        tokens = tokens.take(kept_k.expand(len(tokens.x), -1))
-    return backbone.encoder.embed(tokens)
+    return tokens if kept_k is None else tokens.take(kept_k.expand(len(tokens.x), -1))
 
 
 @torch.no_grad()
@@ -122,6 +149,18 @@ def embeddings(backbone: Backbone, images: NDArray[np.uint8]) -> NDArray[np.floa
         backbone.embed(standardise(torch.from_numpy(images[rows])).to(device)).cpu().numpy()
         for rows in chunks(len(images), CHUNK)
     ]
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
+def summaries(backbone: Backbone, images: NDArray[np.uint8], *, once: bool = False) -> NDArray[np.float32]:
+    """:func:`summary` of pictures, (N, 2 D); ``once``: of the pictures as they are alone."""
+    backbone.eval()
+    device = next(backbone.parameters()).device
+    parts = []
+    for rows in chunks(len(images), CHUNK):
+        x_bchw = standardise(torch.from_numpy(images[rows])).to(device)
+        parts.append(summary(backbone, [x_bchw] if once else looks(x_bchw)).cpu().numpy())
     return np.concatenate(parts)
 
 
@@ -149,8 +188,9 @@ def mean_log_odds(
     for rows in chunks(len(images), CHUNK):
         x_bchw = standardise(torch.from_numpy(images[rows])).to(device)
         kept = kept_k[rows] if kept_k is not None and kept_k.ndim == 2 else kept_k
-        known = _embed(pretrained, x_bchw, kept) if any(member.probe is not None for member in members) else None
-        parts.append(torch.stack([member.odds(x_bchw, known, kept) for member in members]).mean(dim=0))
+        seen = _looks(x_bchw, kept)
+        known = summary(pretrained, seen, kept) if any(member.probe is not None for member in members) else None
+        parts.append(torch.stack([member.odds(seen, known, kept) for member in members]).mean(dim=0))
     return torch.cat(parts).double().cpu().numpy()
 
 
@@ -164,7 +204,7 @@ def leave_out_map(members: Sequence[Member], pretrained: Backbone, images: NDArr
     assert isinstance(tokenizer, GridPatches)
     rows, columns = tokenizer.rows, tokenizer.columns
     index = torch.arange(tokenizer.tokens).view(rows, columns)
-    whole = mean_log_odds(members, pretrained, images)
+    whole = mean_log_odds(members, pretrained, images, index.flatten().to(next(pretrained.parameters()).device))
     result = np.zeros((len(images), rows, columns))
     for r in range(rows):
         for c in range(columns):

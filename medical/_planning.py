@@ -238,7 +238,7 @@ def train_member(
 
     Args:
         without: patients who will judge it, (N,).
-        unlabelled: for ``self_training``, which leaves those patients out.
+        unlabelled: for the probe and for ``self_training``; those patients are left out.
         log: of the first network's fine-tuning.
     """
     backbone, seed = model.module_.backbone, derive(model.random_state, "finetune", number)
@@ -253,14 +253,15 @@ def train_member(
         log=log if number == 0 else None,
         label=f"fine-tuning{numbered}",
     )
-    member = Member(network, fit_probe(backbone, data, nuisance=NUISANCE) if model.has_learnt else None)
-    if not model.self_training or unlabelled is None:
+    usual = pool(model, unlabelled, without)
+    probe = fit_probe(backbone, data, usual=usual, nuisance=NUISANCE) if model.has_learnt else None
+    member = Member(network, probe)
+    if not model.self_training or usual is None:
         return member, [history]
-    pool = unlabelled.take(~np.isin(unlabelled.patients, without))
     student, another = distil(
         backbone,
         member,
-        model._pixels(pool),
+        usual,
         settings=self_training(model),
         batch_size=FINETUNE_BATCH,
         seed=seed,
@@ -268,6 +269,13 @@ def train_member(
         label=f"self-training{numbered}",
     )
     return Member(student, member.probe), [history, another]
+
+
+def pool(
+    model: "PneumoniaModel", unlabelled: ImageSet | None, without: NDArray[np.generic]
+) -> NDArray[np.uint8] | None:
+    """The pictures of all other patients, (N, S, S)."""
+    return None if unlabelled is None else model._pixels(unlabelled.take(~np.isin(unlabelled.patients, without)))
 
 
 def self_training(model: "PneumoniaModel") -> TrainingSettings:

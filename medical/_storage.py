@@ -14,6 +14,7 @@ from unlabeled.core.novelty import Novelty
 from unlabeled.medical._finetuning import Decision
 from unlabeled.medical._network import Architecture, Member, Probe
 from unlabeled.medical._start import Start
+from unlabeled.medical.transforms import LOOK
 
 if TYPE_CHECKING:
     from unlabeled.medical.model import PneumoniaModel
@@ -48,6 +49,7 @@ def write(model: "PneumoniaModel", folder: str | Path) -> Path:
             "preprocessing": preprocessing(model),
             "intended_use": "research on frontal chest radiographs; not a medical device",
             "members": len(model.members_),
+            "look": LOOK,
             "prior": getattr(model, "prior_", 0.0),
             "decision": asdict(model.decision_) if model.decision_ else None,
             "start": model.start_.facts() if model.start_ else None,
@@ -70,6 +72,11 @@ def read(kind: "type[PneumoniaModel]", folder: str | Path) -> "PneumoniaModel":
         CheckpointError: missing, damaged, or of another kind.
     """
     tensors, manifest = checkpoints.load(folder, kind=KIND)
+    if manifest.get("members") and manifest.get("look") != LOOK:
+        raise CheckpointError(
+            f"{folder} was fine-tuned by another version, which looked at pictures in another way, so that its "
+            "thresholds no longer hold: fine-tune again"
+        )
     try:
         model = kind(**manifest["parameters"])
         architecture = manifest.get("architecture")  # a folder of before there were starts has none

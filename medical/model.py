@@ -224,8 +224,9 @@ class PneumoniaModel(BaseEstimator):
             labels: (N,) 1 with the finding, 0 without.
             groups: (N,) patients; pictures of one patient never fall on both sides of a fold.
             validation: pictures and labels of other patients.
-            unlabelled: more pictures of the same source, to learn what is usual (:meth:`out_of_distribution`), and for
-                ``self_training``, which leaves those of the patients out who decide.
+            unlabelled: more pictures of the same source, to learn what is usual (:meth:`out_of_distribution`, and the
+                probe beside the network), and for ``self_training``; the last two leave those of the patients out who
+                decide.
 
         Raises:
             DataError: labels that are not 0 and 1, one class only, too few patients for the folds, or ``self_training``

@@ -43,7 +43,8 @@ def finetune_together(
         labels: by finding, (N,) 1 with it, 0 without, -1 unknown.
         groups: (N,) patients.
         validation: pictures and labels by finding, of other patients.
-        unlabelled: more pictures of the same source, to learn what is usual.
+        unlabelled: more pictures of the same source, to learn what is usual; those of the patients who decide are left
+            out of what the probes learn.
 
     Raises:
         DataError: labels that are not 1, 0 or -1, a finding with one class only, too few patients for the folds, or
@@ -80,7 +81,8 @@ def finetune_together(
             asked, askers = _known(held, k, held_patients)
             probe = None
             if own.has_learnt:
-                probe = finetuning.fit_probe(own.module_.backbone, taught, nuisance=planning.NUISANCE)
+                usual = planning.pool(own, unlabelled, held_patients)
+                probe = finetuning.fit_probe(own.module_.backbone, taught, usual=usual, nuisance=planning.NUISANCE)
             member = Member(several.alone(k), probe)
             own.members_.append(member)
             logits.append(network.log_odds(member, own.module_.backbone, asked.images) + own.prior_)

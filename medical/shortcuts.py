@@ -114,9 +114,7 @@ def representation_probes(
     ]
 
 
-def occlusions(
-    model: PneumoniaModel, images: ImageSet, *, whole: Floats | None = None, samples: int = 300
-) -> list[Occluded]:
+def occlusions(model: PneumoniaModel, images: ImageSet, *, samples: int = 300) -> list[Occluded]:
     """The model without the corners, where markers stand, and without the outermost ring of patches.
 
     Its encoder reads any set of patches, so that they are left out rather than painted over. Before that, what is left
@@ -125,12 +123,13 @@ def occlusions(
 
     Args:
         images: labelled.
-        whole: :func:`log_odds` of them, where it is known already.
     """
     assert images.labels is not None
-    whole = log_odds(model, images.images) if whole is None else whole
+    regions = hidden_patches(model)
+    # With all patches named, so that both sides of the comparison look at the picture once, as it is.
+    whole = log_odds(model, images.images, torch.arange(len(next(iter(regions.values())))))
     result = []
-    for name, hidden in hidden_patches(model).items():
+    for name, hidden in regions.items():
         kept = torch.from_numpy(np.flatnonzero(~hidden))
         less = log_odds(model, neutral(images.images, hidden), kept)
         auroc = core.bootstrap(core.roc_auc, images.labels, less, groups=images.patients, samples=samples)

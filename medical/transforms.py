@@ -14,6 +14,8 @@ from torch import Tensor
 
 # A picture of almost one value is not blown up beyond this, in its own units.
 LEAST_DEVIATION = 1e-3
+# How much pictures are stretched where they are looked at three times.
+LOOK = 1.2
 
 
 def standardise(images_bhw: Tensor) -> Tensor:
@@ -30,12 +32,22 @@ def standardise(images_bhw: Tensor) -> Tensor:
 def stretched(images_bhw: Tensor, factor: float) -> Tensor:
     """The middle of 8-bit pictures (B, H, W), ``factor`` times as wide as it was for its height (below 1: as high as
     it was for its width), as 8-bit pictures of the same size."""
-    height, width = images_bhw.shape[-2:]
+    return _stretched(images_bhw[:, None].float(), factor)[:, 0].clamp(0, 255).round().to(torch.uint8)
+
+
+def looks(images_bchw: Tensor) -> list[Tensor]:
+    """Standardised pictures (B, 1, H, W) as a fine-tuned network looks at them: as they are, and stretched by
+    ``LOOK`` either way, standardised again (test-time augmentation; benchmarks/results/looks.md)."""
+    both = (_stretched(images_bchw, factor) for factor in (LOOK, 1 / LOOK))
+    return [images_bchw, *(standardise(x_bchw[:, 0]) for x_bchw in both)]
+
+
+def _stretched(x_bchw: Tensor, factor: float) -> Tensor:
+    height, width = x_bchw.shape[-2:]
     rows, columns = round(height * min(1.0, factor)), round(width * min(1.0, 1 / factor))
     top, left = (height - rows) // 2, (width - columns) // 2
-    middle = images_bhw[:, None, top : top + rows, left : left + columns].float()
-    x = F.interpolate(middle, size=(height, width), mode="bilinear", align_corners=False)
-    return x[:, 0].clamp(0, 255).round().to(torch.uint8)
+    middle = x_bchw[..., top : top + rows, left : left + columns]
+    return F.interpolate(middle, size=(height, width), mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -183,8 +183,7 @@ def learners(base: PneumoniaModel, parts: Parts) -> dict[str, Learner]:
     def ours(count: int, seed: int) -> float:
         taught, patients = data(count, seed)
         model = copy.deepcopy(base).set_params(random_state=seed)
-        others = parts.unlabelled if base.self_training else None
-        model.finetune(taught.images, taught.labels, groups=patients, unlabelled=others)
+        model.finetune(taught.images, taught.labels, groups=patients, unlabelled=parts.unlabelled)
         return balanced_error(model.score(parts.test.images), model.decision_, parts.test)
 
     def scratch(count: int, seed: int) -> float:

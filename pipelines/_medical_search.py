@@ -15,7 +15,7 @@ from unlabeled.core.evaluation import roc_auc
 from unlabeled.core.search import Range
 from unlabeled.core.search import Report as Told
 from unlabeled.medical._finetuning import NUISANCE, Labelled, fit_probe
-from unlabeled.medical._network import embeddings
+from unlabeled.medical._network import summaries
 from unlabeled.medical.images import PNEUMONIA, ImageSet
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.splits import hold_out
@@ -93,8 +93,8 @@ class _Trials:
 
     def quality(self, backbone: Backbone) -> float:
         """AUROC of a probe as it will vote beside the fine-tuned network, on the features as they are."""
-        probe = fit_probe(backbone, self.taught, nuisance=NUISANCE)
-        odds = probe(torch.from_numpy(embeddings(backbone, self.asked.images)))
+        probe = fit_probe(backbone, self.taught, usual=self.unlabelled.images, nuisance=NUISANCE)
+        odds = probe(torch.from_numpy(summaries(backbone, self.asked.images)))
         return float(roc_auc(self.asked.labels, odds.numpy()))
 
 

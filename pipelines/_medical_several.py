@@ -131,11 +131,13 @@ def models_in(folder: Path) -> dict[str, Path]:
     """The models that :func:`finetune` left in ``folder``, by finding; none where it left none, or is not done."""
     try:
         names = json.loads((folder / FINDINGS).read_text(encoding="utf-8"))
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise ValueError("it is no list of findings")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise DataError(f"{folder / FINDINGS} cannot be read ({error}): name one finding's own folder") from None
-    return {str(name): folder / _folder(str(name)) for name in names}
+    return {name: folder / _folder(name) for name in names}
 
 
 def predict(

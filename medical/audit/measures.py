@@ -109,7 +109,7 @@ def measure(
     )  # fmt: skip
     say("audit: shortcuts")
     labels_from = label_probes(unseen, seed=seed, shuffles=shuffles)
-    occluded = occlusions(model, unseen, whole=whole, samples=samples)
+    occluded = occlusions(model, unseen, samples=samples)
     features = network.embeddings(model.module_.backbone, unseen.images)
     people = representation_probes(features, unseen.attributes, unseen.patients, seed=seed, shuffles=shuffles)
     say("audit: heat maps")

@@ -1,5 +1,7 @@
 """The estimator's promises, with a network small enough to train in a test."""
 
+import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.store import Store
 from unlabeled.medical import ImageSet, PneumoniaModel
 from unlabeled.medical import _network as network
-from unlabeled.medical._finetuning import Decision, Labelled, decide, fit_probe
+from unlabeled.medical._finetuning import Decision, Labelled, decide, fit_probe, parts
 from unlabeled.medical.baselines import PixelRegression, from_scratch
 from unlabeled.medical.transforms import standardise, stretched
 
@@ -162,10 +164,56 @@ def test_leaving_out_nothing_changes_nothing_and_maps_cover_the_patches(
     with torch.no_grad():
         tuned = member.classifier.backbone
         logits = member.classifier.linear(member.classifier.norm(tuned.encoder.embed(tuned.tokens(x).take(kept))))
-        probed = member.probe(pretrained.encoder.embed(pretrained.tokens(x).take(kept)))
+        seen = pretrained.encoder(pretrained.tokens(x).take(kept))
+        probed = member.probe(torch.cat([seen.mean(dim=1), seen.std(dim=1, correction=0)], dim=1))
     left = (float(logits[0, 1] - logits[0, 0]) + float(probed[0])) / 2
-    fall = network.log_odds(member, pretrained, phantoms.images[:1])[0] - left
+    # All patches named: the picture is looked at once, as it is.
+    fall = network.log_odds(member, pretrained, phantoms.images[:1], torch.arange(16))[0] - left
     assert network.leave_out_map([member], pretrained, phantoms.images[:1])[0, 0, 0] == pytest.approx(fall, abs=1e-5)
+
+
+def test_a_picture_is_looked_at_as_it_is_and_stretched_either_way(fitted: PneumoniaModel, phantoms: ImageSet) -> None:
+    """By hand: the network's log odds of three pictures, and the probe's of the mean of what it reads of them."""
+    member, pretrained = fitted.members_[0], fitted.module_.backbone
+    assert member.probe is not None
+    pixels = torch.from_numpy(phantoms.images[:4])
+    side = pixels.shape[-1]
+    strip = round(side / 1.2)
+    edge = (side - strip) // 2
+    tall, wide = pixels[:, :, edge : edge + strip], pixels[:, edge : edge + strip, :]
+    odds, read = [], []
+    with torch.no_grad():
+        for look in (pixels, wide, tall):
+            whole = torch.nn.functional.interpolate(look[:, None].float(), size=(side, side), mode="bilinear")
+            x = standardise(whole[:, 0])
+            logits = member.classifier.linear(member.classifier.norm(member.classifier.backbone.embed(x)))
+            odds.append(logits[:, 1] - logits[:, 0])
+            seen = pretrained(x)
+            read.append(torch.cat([seen.mean(dim=1), seen.std(dim=1, correction=0)], dim=1))
+        expected = (sum(odds) / 3 + member.probe(sum(read) / 3)) / 2
+    np.testing.assert_allclose(network.log_odds(member, pretrained, phantoms.images[:4]), expected, atol=1e-4)
+    once = network.log_odds(member, pretrained, phantoms.images[:4], torch.arange(16))
+    assert not np.allclose(once, expected, atol=1e-4)
+
+
+def test_a_summary_leaves_a_class_token_out(phantoms: ImageSet) -> None:
+    backbone = PneumoniaModel(**{**SMALL, "class_token": True}).pretrain(phantoms).module_.backbone
+    x = standardise(torch.from_numpy(phantoms.images[:2]))
+    with torch.no_grad():
+        tokens = backbone(x)
+        assert tokens.shape[1] == 1 + 16
+        patches = tokens[:, 1:]
+        expected = torch.cat([patches.mean(dim=1), patches.std(dim=1, correction=0)], dim=1)
+        torch.testing.assert_close(network.summary(backbone, [x]), expected)
+
+
+def test_a_model_that_looked_in_another_way_is_refused(fitted: PneumoniaModel, tmp_path: Path) -> None:
+    folder = fitted.save(tmp_path / "model")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest.pop("look") == 1.2
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="fine-tune again"):
+        PneumoniaModel.load(folder)
 
 
 def test_the_probe_is_the_logistic_regression_that_it_was_fitted_as(phantoms: ImageSet) -> None:
@@ -175,11 +223,39 @@ def test_the_probe_is_the_logistic_regression_that_it_was_fitted_as(phantoms: Im
     assert phantoms.labels is not None
     backbone = PneumoniaModel(**SMALL).pretrain(phantoms).module_.backbone
     probe = fit_probe(backbone, Labelled(phantoms.images, phantoms.labels))
-    x = network.embeddings(backbone, phantoms.images)
+    x = network.summaries(backbone, phantoms.images)
     scaled = StandardScaler().fit_transform(x)
     theirs = LogisticRegression(C=0.1, class_weight="balanced", max_iter=3000).fit(scaled, phantoms.labels)
     ours = probe(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(ours, theirs.decision_function(scaled), atol=1e-3)
+
+
+def test_what_is_usual_comes_from_pictures_without_labels(phantoms: ImageSet) -> None:
+    assert phantoms.labels is not None
+    backbone = PneumoniaModel(**SMALL).pretrain(phantoms).module_.backbone
+    few = np.r_[np.flatnonzero(phantoms.labels == 0)[:4], np.flatnonzero(phantoms.labels == 1)[:4]]
+    data = Labelled(phantoms.images[few], phantoms.labels[few])
+    probe = fit_probe(backbone, data, usual=phantoms.images, nuisance=2)
+    x = network.summaries(backbone, phantoms.images)
+    np.testing.assert_allclose(probe.get_buffer("mean"), x.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(probe.get_buffer("deviation"), x.std(axis=0) + 1e-6, atol=1e-5)
+    alone = fit_probe(backbone, data, nuisance=2)
+    np.testing.assert_allclose(alone.get_buffer("mean"), x[few].mean(axis=0), atol=1e-5)
+
+
+def test_pictures_of_the_patients_who_judge_do_not_say_what_is_usual(phantoms: ImageSet) -> None:
+    """Each fold's probe is the same whatever the unlabelled pictures of the patients it leaves out look like."""
+    model = PneumoniaModel(**SMALL).pretrain(phantoms)
+    honest = copy.deepcopy(model).finetune(phantoms, phantoms.labels, groups=phantoms.patients, unlabelled=phantoms)
+    for number, member in enumerate(honest.members_):
+        assert member.probe is not None
+        kept = [
+            fit_probe(model.module_.backbone, train, usual=phantoms.take(~np.isin(phantoms.patients, gone)).images)
+            for train, (_, gone) in parts(
+                Labelled(phantoms.images, phantoms.labels), phantoms.patients, None, folds=2, seed=0
+            )
+        ][number]
+        torch.testing.assert_close(member.probe.get_buffer("mean"), kept.get_buffer("mean"))
 
 
 def test_a_probe_without_nuisance_does_not_move_where_a_stretch_moves_the_features_most(phantoms: ImageSet) -> None:
@@ -188,8 +264,8 @@ def test_a_probe_without_nuisance_does_not_move_where_a_stretch_moves_the_featur
     data = Labelled(phantoms.images, phantoms.labels)
     probe, plain = fit_probe(backbone, data, nuisance=2), fit_probe(backbone, data)
     pixels = torch.from_numpy(phantoms.images)
-    wide, high = (network.embeddings(backbone, stretched(pixels, by).numpy()) for by in (1.28, 1 / 1.28))
-    deviation = network.embeddings(backbone, phantoms.images).std(axis=0) + 1e-6
+    wide, high = (network.summaries(backbone, stretched(pixels, by).numpy(), once=True) for by in (1.28, 1 / 1.28))
+    deviation = network.summaries(backbone, phantoms.images).std(axis=0) + 1e-6
     moved = torch.from_numpy((wide - high) / deviation)
     # The two leading eigenvectors of their (uncentred) second moments.
     _, vectors = torch.linalg.eigh(moved.double().T @ moved.double())

@@ -13,6 +13,7 @@ from unlabeled.core.errors import DataError
 from unlabeled.core.heads import Classifier
 from unlabeled.core.optimization import TrainingSettings
 from unlabeled.medical import ImageSet, PneumoniaModel, simulate
+from unlabeled.medical import _planning as planning
 from unlabeled.medical._finetuning import Labelled, distil
 from unlabeled.medical._network import Member, log_odds
 from unlabeled.medical.audit import facts
@@ -175,10 +176,24 @@ def test_a_fold_of_a_cross_validation_learns_nothing_from_whom_it_judges(pretrai
     assert not np.array_equal(plain.probability, another.probability)
 
 
-def test_a_curve_over_labels_can_be_of_students(pretrained: Path, phantoms: ImageSet) -> None:
+def test_a_curve_over_labels_can_be_of_students(
+    pretrained: Path, phantoms: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught: list[int] = []
+
+    def spy(*given: Any, **settings: Any) -> Any:
+        taught.append(len(given[2]))
+        return distil(*given, **settings)
+
+    monkeypatch.setattr(planning, "distil", spy)
     parts = divide(phantoms, n_labels=None, seed=0)
     models = [PneumoniaModel.load(pretrained).set_params(self_training=on) for on in (False, True)]
     plain, students = (label_need.learners(model, parts) for model in models)
     name, scratch, *_ = label_need.NAMES
     assert plain[scratch](20, 0) == students[scratch](20, 0)
-    assert [plain[name](20, seed) for seed in range(3)] != [students[name](20, seed) for seed in range(3)]
+    plain[name](20, 0)
+    assert not taught
+    students[name](20, 0)
+    # A student for each fold, taught by the unlabelled pictures of the patients who do not judge it.
+    assert len(taught) == 2
+    assert all(0 < pictures < len(parts.unlabelled) for pictures in taught)

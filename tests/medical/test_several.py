@@ -118,9 +118,10 @@ def test_models_of_several_findings_are_those_that_were_finished_together(tmp_pa
     assert list(found) == ["nodule", "a/b"]
     assert found["nodule"] == tmp_path / "nodule"
     assert found["a/b"].parent == tmp_path
-    (tmp_path / "findings.json").write_text("[")
-    with pytest.raises(DataError, match="cannot be read"):
-        models_in(tmp_path)
+    for damaged in ("[", "1", "null", "[]", "[1]", '{"nodule": 1}'):
+        (tmp_path / "findings.json").write_text(damaged)
+        with pytest.raises(DataError, match="cannot be read"):
+            models_in(tmp_path)
 
 
 @pytest.mark.parametrize(
