@@ -60,14 +60,16 @@ def main() -> None:
             path = given.cache / f"odds-{folder.name}-k{count}.npz"
             if not path.exists():
                 given.cache.mkdir(parents=True, exist_ok=True)
-                np.savez(path, **asked(folder, seed, first_labels(train, count, seed=0), changed))
+                np.savez(path, **asked(folder, seed, train, first_labels(train, count, seed=0), changed))
             with np.load(path, allow_pickle=False) as odds:
                 judge(dict(odds), val.labels, half, rng, found)
             print(folder.name, count, flush=True)
     write(given.out, found, list(changed))
 
 
-def asked(folder: Path, seed: int, few: ImageSet, changed: dict[str, NDArray[np.uint8]]) -> dict[str, NDArray]:
+def asked(
+    folder: Path, seed: int, train: ImageSet, few: ImageSet, changed: dict[str, NDArray[np.uint8]]
+) -> dict[str, NDArray]:
     """Log odds of all pictures under each change."""
     model = PneumoniaModel.load(folder)
     backbone = model.module_.backbone
@@ -77,7 +79,7 @@ def asked(folder: Path, seed: int, few: ImageSet, changed: dict[str, NDArray[np.
         backbone, data, settings=planning.finetuning(model, len(few)), batch_size=planning.FINETUNE_BATCH,
         seed=derive(seed, "finetune", 0),
     )  # fmt: skip
-    member = Member(classifier, finetuning.fit_probe(backbone, data, nuisance=finetuning.NUISANCE))
+    member = Member(classifier, finetuning.fit_probe(backbone, data, finetuning.usual(backbone, train.images)))
     prior = finetuning.prior_logit(few.labels)
     return {name: log_odds(member, backbone, pictures) + prior for name, pictures in changed.items()}
 

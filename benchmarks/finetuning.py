@@ -27,7 +27,7 @@ from unlabeled.core.optimization import TrainingSettings
 from unlabeled.core.progress import quiet
 from unlabeled.medical import PneumoniaModel, read_images
 from unlabeled.medical import _network as network
-from unlabeled.medical._finetuning import Labelled, fit_probe, train_classifier
+from unlabeled.medical._finetuning import Labelled, fit_probe, train_classifier, usual
 from unlabeled.medical._network import Member
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.splits import first_labels
@@ -112,7 +112,7 @@ def one(folder: Path, way: str, rate: float, data: Labelled, judged: Labelled) -
     backbone = model.module_.backbone
     began = time.monotonic()
     if way == PROBE:
-        probe = fit_probe(backbone, data)
+        probe = fit_probe(backbone, data, usual(backbone, data.images, nuisance=0))
         seconds = time.monotonic() - began
         with torch.no_grad():
             odds = probe(torch.from_numpy(network.summaries(backbone, judged.images))).double().numpy()

@@ -84,20 +84,18 @@ def run(
     """AUROC of every way on every change."""
     assert train.labels is not None
     backbone = model.module_.backbone
-    some = train.images[np.linspace(0, len(train) - 1, USUAL).astype(int)]
+    others = np.linspace(0, len(train) - 1, USUAL).astype(int)
     taught = {look: read(backbone, train.images, look) for look in LOOKS}
     asked = {change: {look: read(backbone, pixels, look) for look in LOOKS} for change, pixels in changed.items()}
-    wide, high = (
-        network.summaries(backbone, stretched(torch.from_numpy(some), by).numpy(), once=True)
-        for by in (STRETCH, 1 / STRETCH)
-    )
-    moved = (wide - high).astype(np.float64)
+    moved = moves(backbone, train.images[others])
     runs, odds = [], {}
     for count in COUNTS:
         for draw in range(DRAWS):
             rows = np.random.default_rng(derive(draw, "labels", count) % 2**32).choice(len(train), count, replace=False)
-            for way in WAYS:
-                found = probe(way, rows, train.labels[rows], taught, asked, moved)
+            own = moves(backbone, train.images[rows])
+            for way, (_, _, from_others) in WAYS.items():
+                usual = (others, moved) if from_others else (rows, own)
+                found = probe(way, rows, train.labels[rows], taught, asked, *usual)
                 odds[way, count, draw] = found
                 runs.append(_record(seed, count, draw, way, truth, found))
             if draw or count not in TUNED:
@@ -149,26 +147,36 @@ def read(backbone: Backbone, pixels: NDArray[np.uint8], look: str) -> NDArray[np
     return np.concatenate([network.summary(backbone, [standardise(part)]).numpy() for part in x.split(256)])
 
 
+def moves(backbone: Backbone, pixels: NDArray[np.uint8]) -> Floats:
+    """By how much a stretch moves what is read of pictures, (N, 2 D)."""
+    x = torch.from_numpy(pixels)
+    wide, high = (network.summaries(backbone, stretched(x, by).numpy(), once=True) for by in (STRETCH, 1 / STRETCH))
+    return (wide - high).astype(np.float64)
+
+
 def probe(
     way: str,
     rows: NDArray[np.int64],
     labels: NDArray[np.int64],
     taught: Mapping[str, NDArray[np.float32]],
     asked: Mapping[str, Mapping[str, NDArray[np.float32]]],
+    usual: NDArray[np.int64],
     moved: Floats,
 ) -> dict[str, Floats]:
-    """Log odds of each change, as the product's probe would have them."""
-    looks, deviations, others = WAYS[way]
+    """Log odds of each change, as the product's probe would have them.
+
+    Args:
+        usual, moved: rows of the pictures that say what is usual, and how a stretch moves them.
+    """
+    looks, deviations, _ = WAYS[way]
 
     def features(found: Mapping[str, NDArray[np.float32]]) -> Floats:
         x = np.mean([found[look] for look in looks], axis=0, dtype=np.float64)
         return x if deviations else x[:, : x.shape[1] // 2]
 
     x = features(taught)
-    usual = x if others else x[rows]
-    mean, deviation = usual.mean(axis=0), usual.std(axis=0) + 1e-6
-    away = moved[:, : x.shape[1]][: None if others else len(rows)] / deviation
-    away = np.linalg.svd(away, full_matrices=False)[2][:NUISANCE]
+    mean, deviation = x[usual].mean(axis=0), x[usual].std(axis=0) + 1e-6
+    away = np.linalg.svd(moved[:, : x.shape[1]] / deviation, full_matrices=False)[2][:NUISANCE]
     kept = np.eye(x.shape[1]) - away.T @ away
     regression = LogisticRegression(C=PROBE_C, class_weight="balanced", max_iter=3000)
     regression.fit((x[rows] - mean) / deviation @ kept, labels)
@@ -192,8 +200,8 @@ def write(out: Path, runs: Sequence[dict[str, Any]]) -> None:
     hardware = describe_hardware()
     seeds = len({run["seed"] for run in runs})
     lines.append(
-        f"Mean AUROC over {seeds} pretrainings (probes: with {DRAWS} draws of labels each, and what is gained on the "
-        "first row with Student's 95 % interval over these pairs). Hardware: "
+        f"Mean AUROC over {seeds} pretrainings (probes: with {DRAWS} draws of labels each, the same for both, and what "
+        "is gained on the first row with Student's 95 % interval over the draws). Hardware: "
         f"{', '.join(str(value) for value in hardware.values())}."
     )
     for count in COUNTS:
@@ -213,10 +221,12 @@ def _table(runs: Sequence[dict[str, Any]], count: int, ways: Sequence[str], *, g
     rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     first: Floats | None = None
     for way in ways:
-        scores = [run["auroc"] for run in runs if (run["way"], run["labels"]) == (way, count)]
+        own = [run for run in runs if (run["way"], run["labels"]) == (way, count)]
+        scores = [run["auroc"] for run in own]
         means = {change: float(np.mean([score[change] for score in scores])) for change in scores[0]}
         worst = min(means, key=lambda change: means[change])
-        each = np.array([np.mean(list(score.values())) for score in scores])
+        draws = sorted({run["draw"] for run in own})
+        each = np.array([np.mean([list(run["auroc"].values()) for run in own if run["draw"] == d]) for d in draws])
         first = each if first is None else first
         cells = [
             f"{means['as they are']:.3f}",

@@ -343,7 +343,8 @@ def _markdown(facts: dict[str, object]) -> str:
         "beside the fine-tuned network) and the baseline's penalty were also chosen on the validation patients, so the "
         "in-domain numbers of both lean to the kind side. The probe was added after numbers of fine-tuning alone on "
         "the official test set had been seen (medical-first.md); what fine-tuning and probe do against shifts was "
-        "chosen on changed validation pictures, after the numbers before it had been seen (shift.md); so was "
+        "chosen on changed validation pictures, after the numbers before it had been seen (shift.md); so were the "
+        "three looks at each picture and what the probe reads of them (looks.md; numbers before: medical-once.md), "
         "self-training, in which each network teaches another from the training pictures without labels, and the "
         "adaptation of scores to the official test's pictures by all of them together, without their labels. "
         f"Hardware: {facts['hardware']}. Versions: {facts['versions']}.",

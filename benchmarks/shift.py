@@ -74,14 +74,19 @@ def main() -> None:
                 labelled = first_labels(train, count, seed=0)
                 assert labelled.labels is not None
                 data = Labelled(labelled.images, labelled.labels)
-                write_atomically(path, json.dumps(run(folder, seed, data, changed, val.labels)))
+                write_atomically(path, json.dumps(run(folder, seed, train.images, data, changed, val.labels)))
             runs += json.loads(path.read_text())
             print(folder.name, count, flush=True)
     write(given.out, runs, list(changed))
 
 
 def run(
-    folder: Path, seed: int, data: Labelled, changed: dict[str, NDArray[np.uint8]], labels: NDArray[np.int64]
+    folder: Path,
+    seed: int,
+    unlabelled: NDArray[np.uint8],
+    data: Labelled,
+    changed: dict[str, NDArray[np.uint8]],
+    labels: NDArray[np.int64],
 ) -> list[dict[str, Any]]:
     """AUROC of every way on every change."""
     model = PneumoniaModel.load(folder)
@@ -93,7 +98,10 @@ def run(
         )[0]
         for augment in (LABELLED, MILD)
     }  # fmt: skip
-    probes = {nuisance: finetuning.fit_probe(backbone, data, nuisance=nuisance) for nuisance in (NUISANCE, 0)}
+    probes = {
+        nuisance: finetuning.fit_probe(backbone, data, finetuning.usual(backbone, unlabelled, nuisance=nuisance))
+        for nuisance in (NUISANCE, 0)
+    }
     return [
         {"way": name, "seed": seed, "labels": len(data.labels), "change": change, "auroc": float(roc_auc(labels, odds))}
         for name, (augment, nuisance) in WAYS.items()

@@ -24,9 +24,10 @@ def estimate(
 ) -> Budget:
     """The cost of the whole training on this machine, as busy as it is now.
 
-    Takes some seconds of real steps on a copy (12 at most, a tenth of a short training); ``module`` and the global
-    random state stay as they are. Nothing is logged; one training state is written to the system's temporary folder,
-    timed and removed. Unlike in a training, logging is not in the prediction; validation is in neither.
+    Takes real steps on a copy, for 12 s or a tenth of a short training, whichever ends first, but ten of them;
+    ``module`` and the global random state stay as they are. Nothing is logged; one training state is written to the
+    system's temporary folder, timed and removed. Unlike in a training, logging is not in the prediction; validation is
+    in neither.
 
     Args:
         module, batches, settings, seed, label: as for :func:`~unlabeled.core.training.fit`.

@@ -25,7 +25,7 @@ T = TypeVar("T")
 # The first steps are slower (caches, allocator, lazy optimiser state) and are not measured.
 WARMUP = 3
 # Steps and seconds that are measured: a processor that others share changes its speed from second to second, and 12
-# of them told the next two minutes where 3 did not (benchmarks/results/budget.md).
+# of them told the next two minutes better than 3 (benchmarks/results/budget.md).
 LEAST_STEPS, ENOUGH_SECONDS = 10, 12.0
 # Of a short training, one step in so many is measured at most: a prediction near the end helps nobody.
 ONE_IN = 10

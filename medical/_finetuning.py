@@ -22,7 +22,7 @@ from unlabeled.core.training import History, TrainingSettings, fit
 from unlabeled.medical._network import Member, Probe, log_odds, summaries
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.splits import patient_folds
-from unlabeled.medical.transforms import Augment, stretched
+from unlabeled.medical.transforms import LOOK, Augment, stretched
 
 SENSITIVITY = 0.95
 # Inverse strength of the probe's penalty.
@@ -35,6 +35,25 @@ NUISANCE, STRETCH = 2, 1.28
 # Pictures that those directions, and what is usual, are found on, at most.
 USUAL = 1000
 Log = Callable[[dict[str, float], int], None]
+
+
+# How pictures become log odds, as far as it is no setting of a model: other ways' scores do not mix with these.
+SCORING = f"looks of {LOOK:g}, mean and spread, {USUAL} usual, {NUISANCE} left out"
+
+
+class Usual(NamedTuple):
+    """What the summaries (N, 2 D) of pictures are usually like.
+
+    Attributes:
+        mean, deviation: (2 D,).
+        away: orthonormal rows (directions, 2 D) that a probe does not use.
+        pictures: how many it was found on.
+    """
+
+    mean: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+    away: NDArray[np.float64]
+    pictures: int
 
 
 class Labelled(NamedTuple):
@@ -147,9 +166,9 @@ def distil(
 ) -> tuple[Classifier, History]:
     """A copy of ``backbone`` and a linear layer that learn what ``teacher`` says of pictures (N, S, S) without labels.
 
-    ``loss = -sum over classes of p_teacher log p_student``, the teacher asked once about each picture as it is, the
-    student about augmented ones (Hinton et al., 2015; self-training of few labels: Chen et al., "Big Self-Supervised
-    Models are Strong Semi-Supervised Learners" (SimCLRv2), NeurIPS 2020, section 2.3).
+    ``loss = -sum over classes of p_teacher log p_student``, the teacher asked once about each picture, as
+    it scores, the student about augmented ones (Hinton et al., 2015; self-training of few labels: Chen et al., "Big
+    Self-Supervised Models are Strong Semi-Supervised Learners" (SimCLRv2), NeurIPS 2020, section 2.3).
     """
     odds = log_odds(teacher, backbone, pixels)
     sick = 1 / (1 + np.exp(-np.clip(odds, -700, 700)))
@@ -166,30 +185,34 @@ def distil(
     return student, history
 
 
-def fit_probe(
-    backbone: Backbone, data: Labelled, *, usual: NDArray[np.uint8] | None = None, nuisance: int = 0
-) -> Probe:
-    """Logistic regression (both classes weigh the same) on the standardised summaries that ``backbone`` makes.
+def usual(backbone: Backbone, images: NDArray[np.uint8], *, nuisance: int = NUISANCE) -> Usual:
+    """What is usual among pictures (N, S, S), which need no labels; at most :data:`USUAL` of them are looked at.
 
     Args:
-        usual: pictures (N, S, S) without labels that say what is usual: mean, deviation and nuisance. Where labels are
-            few these are better known from many others (looks.md in benchmarks/results); the labelled ones by default.
-        nuisance: directions of the features that it does not use: those along which stretching a picture moves them
-            most (nuisance attribute projection; Solomonoff, Campbell and Boardman, 2005).
+        nuisance: directions of the summaries to leave out: those along which stretching a picture moves them most
+            (nuisance attribute projection; Solomonoff, Campbell and Boardman, 2005).
+    """
+    seen = images[np.linspace(0, len(images) - 1, min(len(images), USUAL)).astype(int)]
+    x = summaries(backbone, seen)
+    mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-6
+    away = np.zeros((0, x.shape[1]))
+    if nuisance:
+        away = moved_by_stretching(backbone, seen, deviation, directions=nuisance)
+    return Usual(mean, deviation, away, len(seen))
+
+
+def fit_probe(backbone: Backbone, data: Labelled, known: Usual) -> Probe:
+    """Logistic regression (both classes weigh the same) on the summaries that ``backbone`` makes.
+
+    Args:
+        known: what is usual, which many pictures without labels tell better than few with (looks.md in
+            benchmarks/results).
     """
     from sklearn.linear_model import LogisticRegression
 
+    mean, deviation, away, _ = known
     x = summaries(backbone, data.images)
-    seen, known = data.images, x
-    if usual is not None and len(usual) > len(data.images):
-        seen = usual[np.linspace(0, len(usual) - 1, min(len(usual), USUAL)).astype(int)]
-        known = summaries(backbone, seen)
-    mean, deviation = known.mean(axis=0), known.std(axis=0) + 1e-6
-    kept = np.eye(x.shape[1])
-    if nuisance:
-        some = np.linspace(0, len(seen) - 1, min(len(seen), USUAL)).astype(int)
-        away = moved_by_stretching(backbone, seen[some], deviation, directions=nuisance)
-        kept -= away.T @ away
+    kept = np.eye(x.shape[1]) - away.T @ away
     regression = LogisticRegression(C=PROBE_C, class_weight="balanced", max_iter=3000)
     regression.fit((x - mean) / deviation @ kept, data.labels)
     probe = Probe(x.shape[1] // 2)
@@ -235,9 +258,12 @@ def facts(data: Labelled, patients: NDArray[np.generic]) -> dict[str, Any]:
     }
 
 
-def pictures(unlabelled: ImageSet) -> dict[str, Any]:
-    """What a model remembers of pictures that its students learnt from."""
-    return {"images": len(unlabelled), "fingerprint": unlabelled.fingerprint()}
+def unlabelled_facts(unlabelled: ImageSet | None, **uses: bool) -> dict[str, Any]:
+    """What a model remembers of pictures without labels, by what they were used for."""
+    if unlabelled is None or not any(uses.values()):
+        return {}
+    them = {"images": len(unlabelled), "fingerprint": unlabelled.fingerprint()}
+    return {use: them for use, used in uses.items() if used}
 
 
 class Held(NamedTuple):

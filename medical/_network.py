@@ -94,14 +94,13 @@ class Member(NamedTuple):
     classifier: Classifier
     probe: Probe | None
 
-    def log_odds(self, pretrained: Backbone, images_bchw: Tensor, kept_k: Tensor | None = None) -> Tensor:
-        """Of pneumonia, (B,), from all patches or from those at ``kept_k`` only."""
-        seen = _looks(images_bchw, kept_k)
-        return self.odds(seen, None if self.probe is None else summary(pretrained, seen, kept_k), kept_k)
-
     def odds(self, seen: Sequence[Tensor], summary_bd: Tensor | None, kept_k: Tensor | None = None) -> Tensor:
-        """The same, (B,), from looks (B, 1, H, W) and the pretrained network's summary of them (not needed without a
-        probe)."""
+        """Of pneumonia, (B,), from looks (B, 1, H, W) and the pretrained network's :func:`summary` of them (not needed
+        without a probe).
+
+        Args:
+            kept_k: patches that are shown, (K,) or (B, K); all by default.
+        """
         odds_b = torch.stack([self._tuned(look, kept_k) for look in seen]).mean(dim=0)
         if self.probe is None:
             return odds_b

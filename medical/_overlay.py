@@ -31,7 +31,8 @@ def draw(
 
     Args:
         picture: (H, W) from 0 to 1, bone bright.
-        heat_map: (rows, columns) of patches that cover the whole picture: by how much the log odds fall without each.
+        heat_map: (rows, columns) of patches that cover the whole picture: by how much the log odds of one look fall
+            without each.
         lines: what stands below; what is too long for the width goes on in the next line.
         finding: what the heat map speaks for.
 

@@ -26,7 +26,16 @@ from unlabeled.core.training import History, Log, TrainingSettings, fit
 from unlabeled.core.views import PictureView
 from unlabeled.medical import _network as network
 from unlabeled.medical import _start as starting
-from unlabeled.medical._finetuning import NUISANCE, Labelled, distil, fit_probe, prepare, train_classifier
+from unlabeled.medical._finetuning import (
+    USUAL,
+    Labelled,
+    Usual,
+    distil,
+    fit_probe,
+    prepare,
+    train_classifier,
+    usual,
+)
 from unlabeled.medical._network import Member
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.tasks import HIDING, SPARSE
@@ -253,15 +262,16 @@ def train_member(
         log=log if number == 0 else None,
         label=f"fine-tuning{numbered}",
     )
-    usual = pool(model, unlabelled, without)
-    probe = fit_probe(backbone, data, usual=usual, nuisance=NUISANCE) if model.has_learnt else None
+    probe = None
+    if model.has_learnt:
+        probe = fit_probe(backbone, data, known(model, data, unlabelled, without))
     member = Member(network, probe)
-    if not model.self_training or usual is None:
+    if not model.self_training or unlabelled is None:
         return member, [history]
     student, another = distil(
         backbone,
         member,
-        usual,
+        model._pixels(unlabelled.take(~np.isin(unlabelled.patients, without))),
         settings=self_training(model),
         batch_size=FINETUNE_BATCH,
         seed=seed,
@@ -271,11 +281,16 @@ def train_member(
     return Member(student, member.probe), [history, another]
 
 
-def pool(
-    model: "PneumoniaModel", unlabelled: ImageSet | None, without: NDArray[np.generic]
-) -> NDArray[np.uint8] | None:
-    """The pictures of all other patients, (N, S, S)."""
-    return None if unlabelled is None else model._pixels(unlabelled.take(~np.isin(unlabelled.patients, without)))
+def known(model: "PneumoniaModel", data: Labelled, unlabelled: ImageSet | None, without: NDArray[np.generic]) -> Usual:
+    """What is usual for the model's encoder: among the unlabelled pictures of patients who do not judge, or, where
+    these are no more than the labelled ones, among those."""
+    backbone = model.module_.backbone
+    rows = np.zeros(0, dtype=int) if unlabelled is None else np.flatnonzero(~np.isin(unlabelled.patients, without))
+    if unlabelled is None or len(rows) <= len(data.images):
+        return usual(backbone, data.images)
+    # Chosen before they are taken: there may be hundreds of thousands.
+    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), USUAL)).astype(int)]
+    return usual(backbone, model._pixels(unlabelled.take(some)))
 
 
 def self_training(model: "PneumoniaModel") -> TrainingSettings:

@@ -65,17 +65,22 @@ def write(model: "PneumoniaModel", folder: str | Path) -> Path:
     )
 
 
-def read(kind: "type[PneumoniaModel]", folder: str | Path) -> "PneumoniaModel":
+def read(kind: "type[PneumoniaModel]", folder: str | Path, *, encoder_only: bool = False) -> "PneumoniaModel":
     """The inverse of :func:`write`.
+
+    Args:
+        encoder_only: leave aside what labels taught it.
 
     Raises:
         CheckpointError: missing, damaged, or of another kind.
     """
     tensors, manifest = checkpoints.load(folder, kind=KIND)
+    if encoder_only:
+        manifest |= {"members": 0, "prior": 0.0, "decision": None, "novelty": None}
     if manifest.get("members") and manifest.get("look") != LOOK:
         raise CheckpointError(
             f"{folder} was fine-tuned by another version, which looked at pictures in another way, so that its "
-            "thresholds no longer hold: fine-tune again"
+            "thresholds no longer hold: fine-tune again (unlabeled medical finetune takes its encoder from there)"
         )
     try:
         model = kind(**manifest["parameters"])

@@ -83,7 +83,8 @@ def heat_map_capture(
     image.BodyPartExamined = "CHEST"  # not a paired part, so that no laterality is asked for
     image.PatientOrientation = source.get("PatientOrientation") or ""
     image.DerivationDescription = (
-        f"Radiograph under its heat map: change of the log odds of {result.finding} without each patch. {LIMITS}"
+        f"Radiograph under its heat map: change of the log odds of {result.finding}, looked at once, without each "
+        f"patch. {LIMITS}"
     )
     reference = Dataset()
     reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID

@@ -286,7 +286,7 @@ class PneumoniaModel(BaseEstimator):
             "decided_on": "left-out folds of the patients" if chosen_on is None else "validation pictures",
             "held_out": kept,
             **planning.facts(histories[0]),
-            **({"students": finetuning.pictures(unlabelled)} if self.self_training and unlabelled is not None else {}),
+            **finetuning.unlabelled_facts(unlabelled, usual=self.has_learnt, students=self.self_training),
         }
         if self.has_learnt:
             self.novelty_ = novelty.fit(
@@ -329,7 +329,8 @@ class PneumoniaModel(BaseEstimator):
         return (self.score(images) >= self._decision().threshold).astype(np.int64)
 
     def explain(self, images: ImageSet | NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Heat maps (N, rows, columns) of patches: by how much the log odds fall without them."""
+        """Heat maps (N, rows, columns) of patches: by how much the log odds of one look, at the picture as it is, fall
+        without them."""
         self._decision()
         pixels = self._pixels(images)
         return network.leave_out_map(self.members_, self.module_.backbone, pixels)
@@ -363,20 +364,21 @@ class PneumoniaModel(BaseEstimator):
         return storage.write(self, folder)
 
     @classmethod
-    def load(cls, folder: str | Path) -> "PneumoniaModel":
+    def load(cls, folder: str | Path, *, encoder_only: bool = False) -> "PneumoniaModel":
         """Reads what :meth:`save` wrote.
+
+        Args:
+            encoder_only: leave aside what labels taught it.
 
         Raises:
             CheckpointError: missing, damaged, or of another kind.
         """
-        return storage.read(cls, folder)
+        return storage.read(cls, folder, encoder_only=encoder_only)
 
     def _logits(self, images: ImageSet | NDArray[np.uint8]) -> NDArray[np.float64]:
         self._decision()
         pixels = self._pixels(images)
-        return (
-            np.mean([network.log_odds(m, self.module_.backbone, pixels) for m in self.members_], axis=0) + self.prior_
-        )
+        return network.mean_log_odds(self.members_, self.module_.backbone, pixels) + self.prior_
 
     def _decision(self) -> Decision:
         decision: Decision | None = getattr(self, "decision_", None)

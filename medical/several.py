@@ -70,19 +70,20 @@ def finetune_together(
     parts = _parts(everything, patients, chosen_on, folds=model.folds, seed=model.random_state, names=list(labels))
     trained = [_train(model, train, number, of=len(parts), log=log) for number, (train, _) in enumerate(parts)]
     histories = [history for _, history in trained]
+    # Of each fold, the same for all findings.
+    known = [planning.known(model, train, unlabelled, who) if model.has_learnt else None for train, (_, who) in parts]
     found = {}
     for k, name in enumerate(labels):
         own = copy.deepcopy(model).set_params(finding=name)
         data, whose = _known(everything, k, patients)
         own.prior_, own.members_, logits = finetuning.prior_logit(data.labels), [], []
         split = []
-        for (train, (held, held_patients)), (several, _) in zip(parts, trained, strict=True):
+        for (train, (held, held_patients)), (several, _), usual in zip(parts, trained, known, strict=True):
             taught, _ = _known(train, k, None)
             asked, askers = _known(held, k, held_patients)
             probe = None
-            if own.has_learnt:
-                usual = planning.pool(own, unlabelled, held_patients)
-                probe = finetuning.fit_probe(own.module_.backbone, taught, usual=usual, nuisance=planning.NUISANCE)
+            if usual is not None:
+                probe = finetuning.fit_probe(own.module_.backbone, taught, usual)
             member = Member(several.alone(k), probe)
             own.members_.append(member)
             logits.append(network.log_odds(member, own.module_.backbone, asked.images) + own.prior_)

@@ -182,7 +182,7 @@ def _fold(base: PneumoniaModel, train: ImageSet, images: ImageSet, judged: Image
     """One fold's models, asked about the pictures that were left out."""
     assert train.labels is not None
     data = Labelled(train.images, train.labels)
-    others = images.take(~np.isin(images.patients, judged.patients)) if base.self_training else None
+    others = images.take(~np.isin(images.patients, judged.patients))
     model = copy.deepcopy(base).finetune(train, data.labels, groups=train.patients, unlabelled=others)
     scratch = baselines.from_scratch(copy.deepcopy(base), data, groups=train.patients)
     pixels = baselines.PixelRegression(folds=base.folds, seed=base.random_state)
@@ -241,7 +241,7 @@ def _made_of(
     order = np.zeros(0) if judged.order is None else judged.order
     weights = [value.detach().cpu().numpy() for value in base.module_.backbone.state_dict().values()]
     arrays = fingerprint.of_array(images.images, judged.images, judged.labels, order, fold, *weights)
-    used = (__version__, finetuning.LABELLED, finetuning.NUISANCE)
+    used = (__version__, finetuning.LABELLED, finetuning.SCORING)
     return fingerprint.of_names([arrays, *images.patients, *judged.patients, *sorted(settings.items()), *used])
 
 

@@ -61,7 +61,7 @@ def pretrained(folder: Path, *, size: int | None) -> PneumoniaModel:
     """
     if not (folder / MANIFEST).exists() and (folder / "config.json").exists():
         return begin(folder, size=size)
-    model = PneumoniaModel.load(folder)
+    model = PneumoniaModel.load(folder, encoder_only=True)
     if size not in (None, model.image_size):
         raise DataError(f"{folder} was pretrained on {model.image_size} pixels, and --size {size} cannot change that")
     return model

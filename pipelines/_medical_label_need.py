@@ -29,7 +29,7 @@ from unlabeled.core.label_need import (
 from unlabeled.core.progress import say
 from unlabeled.core.report import OTHERS, OURS, Report, Verdict, new_figure
 from unlabeled.medical import baselines
-from unlabeled.medical._finetuning import Decision, Labelled
+from unlabeled.medical._finetuning import SCORING, Decision, Labelled
 from unlabeled.medical.images import PNEUMONIA, ImageSet
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.report import LIMITS
@@ -113,7 +113,7 @@ def labels_needed(
         parent=base.provenance_.get("pretraining_run"),
     ) as run:
         kept = _Points(
-            out / POINTS, made_of=[parts.train.fingerprint(), parts.test.fingerprint(), str(settings_of(base))]
+            out / POINTS, made_of=[parts.train.fingerprint(), parts.test.fingerprint(), str(settings_of(base)), SCORING]
         )
 
         def log(name: str, count: int, number: int, error: float) -> None:

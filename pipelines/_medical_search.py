@@ -14,7 +14,7 @@ from unlabeled.core.errors import DataError
 from unlabeled.core.evaluation import roc_auc
 from unlabeled.core.search import Range
 from unlabeled.core.search import Report as Told
-from unlabeled.medical._finetuning import NUISANCE, Labelled, fit_probe
+from unlabeled.medical._finetuning import Labelled, fit_probe, usual
 from unlabeled.medical._network import summaries
 from unlabeled.medical.images import PNEUMONIA, ImageSet
 from unlabeled.medical.model import PneumoniaModel
@@ -75,8 +75,10 @@ def space_of(model: PneumoniaModel) -> dict[str, Range]:
 class _Trials:
     """Pretrains with some settings; a linear probe, fitted on some labelled patients and asked about others, judges."""
 
-    def __init__(self, model: PneumoniaModel, unlabelled: ImageSet, taught: Labelled, asked: Labelled) -> None:
-        self.model, self.unlabelled, self.taught, self.asked = model, unlabelled, taught, asked
+    def __init__(self, model: PneumoniaModel, unlabelled: ImageSet, taught: ImageSet, asked: ImageSet) -> None:
+        self.model, self.unlabelled = model, unlabelled
+        self.taught, self.asked = _labelled(taught), _labelled(asked)
+        self.others = unlabelled.take(~np.isin(unlabelled.patients, asked.patients)).images
         self.best = shared.Best[PneumoniaModel]()
 
     def __call__(self, values: Mapping[str, float], report: Told, run: tracking.Run) -> float:
@@ -93,7 +95,7 @@ class _Trials:
 
     def quality(self, backbone: Backbone) -> float:
         """AUROC of a probe as it will vote beside the fine-tuned network, on the features as they are."""
-        probe = fit_probe(backbone, self.taught, usual=self.unlabelled.images, nuisance=NUISANCE)
+        probe = fit_probe(backbone, self.taught, usual(backbone, self.others))
         odds = probe(torch.from_numpy(summaries(backbone, self.asked.images)))
         return float(roc_auc(self.asked.labels, odds.numpy()))
 
@@ -108,7 +110,7 @@ def _search(model: PneumoniaModel, parts: Parts, *, out: Path, trials: int, sour
     train, validation = parts.train, parts.validation
     if validation is None:
         train, validation = hold_out(train, share=JUDGING_SHARE, seed=model.random_state)
-    trainer = _Trials(model, parts.unlabelled, _labelled(train), _labelled(validation))
+    trainer = _Trials(model, parts.unlabelled, train, validation)
     space = space_of(model)
     settings = {**model.get_params(), "trials": trials, "images": len(parts.unlabelled), "labels": len(train)}
     asked = shared.Question(

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from unlabeled import __version__
-from unlabeled.medical._finetuning import SENSITIVITY
+from unlabeled.medical._finetuning import SENSITIVITY, USUAL
 from unlabeled.medical._storage import preprocessing
 from unlabeled.medical.audit.measures import Audit
 from unlabeled.medical.images import Skip, skip_summary
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.report import LIMITS
+from unlabeled.medical.transforms import LOOK
 
 USED = ("torch", "numpy", "scikit-learn", "pydicom", "monai")
 
@@ -54,12 +55,13 @@ def _of_model(model: PneumoniaModel) -> dict[str, str]:
         f"patients, {taught.get('positives', 0):,} with {model.finding} (data fingerprint "
         f"{taught.get('fingerprint')}), {taught.get('steps', 0)} optimiser "
         f"steps a network, tuning '{model.tuning}', random crops, turns and "
-        f"contrasts, classes weighted alike; seed {model.random_state}.{_of_students(taught)}",
+        f"contrasts, classes weighted alike; seed {model.random_state}.{_of_unlabelled(taught)}",
         "predictors": "The pixels of one frontal picture and nothing else: no other finding and nobody's judgement "
         "goes into a prediction.",
         "updates": "Weights, temperature and thresholds were not changed on the audited pictures.",
         "selection": "A fixed number of steps; no version was chosen by its results on the audited pictures.",
-        "ensemble": f"{voters}; their mean log odds count.",
+        "ensemble": f"{voters}; each looks at a picture three times, as it is and stretched by {LOOK:g} either way, "
+        "and their mean log odds count.",
         "imbalance": f"Both classes weigh the same in the loss; the share of {model.finding} among the labels "
         f"({100 * decision.prevalence:.0f} % where thresholds were chosen) is put back before probabilities are given.",
         "output": f"A probability (temperature {decision.temperature:.3f}); a call at {decision.threshold:.4f} (best "
@@ -72,10 +74,16 @@ def _of_model(model: PneumoniaModel) -> dict[str, str]:
     }
 
 
-def _of_students(taught: Mapping[str, Any]) -> str:
+def _of_unlabelled(taught: Mapping[str, Any]) -> str:
+    said = ""
+    if "usual" in taught:
+        said = (
+            f" What is usual was learnt from up to {USUAL:,} of {taught['usual']['images']:,} pictures without labels "
+            f"(data fingerprint {taught['usual']['fingerprint']}), those of patients who decided left out."
+        )
     if "students" not in taught:
-        return ""
-    return (
+        return said
+    return said + (
         " Each of these networks then taught another one, which took its place, from what it said of "
         f"{taught['students']['images']:,} pictures without labels (data fingerprint "
         f"{taught['students']['fingerprint']}), those of patients who decided on thresholds left out."

@@ -44,8 +44,8 @@ class Faithfulness:
 
     Attributes:
         share: of the patches, of each step (K,).
-        deletion, insertion: mean probability of the model's own call (K,), patches taken away or shown in the order of
-            the map.
+        deletion, insertion: mean probability of the call that the model makes in one look (K,), patches taken away or
+            shown in the order of the map.
         deletion_random, insertion_random: the same in random orders.
         deletion_gain: area under the random deletion curve minus the map's; above 0 the map names what matters.
         insertion_gain: area under the map's insertion curve minus the random one's.

@@ -245,8 +245,10 @@ def _shortcuts(report: Report, audit: Audit) -> None:
         ["the model", "patches left out", "its AUROC", "AUROC lost"],
         [["as it is", 0, audit.overall["AUROC"], ""],
          *([o.name, o.patches, o.auroc, _signed(o.loss)] for o in audit.occluded)],
-        note="Left out, not painted over: the encoder reads whatever patches it is given. Corners are where markers "
-        "stand. A loss means that the model used what was there, which includes the tips and sides of the lungs.",
+        note="Left out, not painted over: the encoder reads whatever patches it is given. For that it looks at each "
+        "picture once; the first row is its score from three looks, and what is lost is counted from one. Corners are "
+        "where markers stand. A loss means that the model used what was there, which includes the tips and sides of "
+        "the lungs.",
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.store import Store
 from unlabeled.medical import ImageSet, PneumoniaModel
 from unlabeled.medical import _network as network
-from unlabeled.medical._finetuning import Decision, Labelled, decide, fit_probe, parts
+from unlabeled.medical._finetuning import Decision, Labelled, decide, fit_probe, parts, usual
+from unlabeled.medical._network import Probe
 from unlabeled.medical.baselines import PixelRegression, from_scratch
 from unlabeled.medical.transforms import standardise, stretched
 
@@ -222,7 +224,9 @@ def test_the_probe_is_the_logistic_regression_that_it_was_fitted_as(phantoms: Im
 
     assert phantoms.labels is not None
     backbone = PneumoniaModel(**SMALL).pretrain(phantoms).module_.backbone
-    probe = fit_probe(backbone, Labelled(phantoms.images, phantoms.labels))
+    probe = fit_probe(
+        backbone, Labelled(phantoms.images, phantoms.labels), usual(backbone, phantoms.images, nuisance=0)
+    )
     x = network.summaries(backbone, phantoms.images)
     scaled = StandardScaler().fit_transform(x)
     theirs = LogisticRegression(C=0.1, class_weight="balanced", max_iter=3000).fit(scaled, phantoms.labels)
@@ -231,38 +235,67 @@ def test_the_probe_is_the_logistic_regression_that_it_was_fitted_as(phantoms: Im
 
 
 def test_what_is_usual_comes_from_pictures_without_labels(phantoms: ImageSet) -> None:
+    """Few labels of one fold teach; mean and deviation are those of all others' pictures, and those who judge, who
+    may look like anything, do not count."""
     assert phantoms.labels is not None
-    backbone = PneumoniaModel(**SMALL).pretrain(phantoms).module_.backbone
-    few = np.r_[np.flatnonzero(phantoms.labels == 0)[:4], np.flatnonzero(phantoms.labels == 1)[:4]]
-    data = Labelled(phantoms.images[few], phantoms.labels[few])
-    probe = fit_probe(backbone, data, usual=phantoms.images, nuisance=2)
-    x = network.summaries(backbone, phantoms.images)
-    np.testing.assert_allclose(probe.get_buffer("mean"), x.mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(probe.get_buffer("deviation"), x.std(axis=0) + 1e-6, atol=1e-5)
-    alone = fit_probe(backbone, data, nuisance=2)
-    np.testing.assert_allclose(alone.get_buffer("mean"), x[few].mean(axis=0), atol=1e-5)
-
-
-def test_pictures_of_the_patients_who_judge_do_not_say_what_is_usual(phantoms: ImageSet) -> None:
-    """Each fold's probe is the same whatever the unlabelled pictures of the patients it leaves out look like."""
     model = PneumoniaModel(**SMALL).pretrain(phantoms)
-    honest = copy.deepcopy(model).finetune(phantoms, phantoms.labels, groups=phantoms.patients, unlabelled=phantoms)
-    for number, member in enumerate(honest.members_):
-        assert member.probe is not None
-        kept = [
-            fit_probe(model.module_.backbone, train, usual=phantoms.take(~np.isin(phantoms.patients, gone)).images)
-            for train, (_, gone) in parts(
-                Labelled(phantoms.images, phantoms.labels), phantoms.patients, None, folds=2, seed=0
-            )
-        ][number]
-        torch.testing.assert_close(member.probe.get_buffer("mean"), kept.get_buffer("mean"))
+    few = np.r_[np.flatnonzero(phantoms.labels == 0)[:6], np.flatnonzero(phantoms.labels == 1)[:6]]
+    taught = phantoms.take(few)
+    assert taught.labels is not None
+
+    def probes(unlabelled: ImageSet) -> list[Probe | None]:
+        tuned = copy.deepcopy(model).finetune(taught, taught.labels, groups=taught.patients, unlabelled=unlabelled)
+        return [member.probe for member in tuned.members_]
+
+    folds = parts(Labelled(taught.images, taught.labels), taught.patients, None, folds=2, seed=0)
+    found = probes(phantoms)
+    for number, (_, (_, judges)) in enumerate(folds):
+        others = ~np.isin(phantoms.patients, judges)
+        assert not others.all()
+        probe = found[number]
+        assert probe is not None
+        x = network.summaries(model.module_.backbone, phantoms.images[others])
+        np.testing.assert_allclose(probe.get_buffer("mean"), x.mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(probe.get_buffer("deviation"), x.std(axis=0) + 1e-6, atol=1e-5)
+        for whose, same in ((~others, True), (others, False)):
+            upside_down = phantoms.images.copy()
+            upside_down[whose] = upside_down[whose, ::-1]
+            again = probes(replace(phantoms, images=upside_down))[number]
+            assert again is not None
+            assert torch.equal(again.get_buffer("mean"), probe.get_buffer("mean")) is same
+
+
+def test_a_probe_whose_unlabelled_pictures_are_few_takes_the_labelled_ones(phantoms: ImageSet) -> None:
+    model = PneumoniaModel(**SMALL).pretrain(phantoms)
+    lone = phantoms.take(range(2))
+    tuned = copy.deepcopy(model).finetune(phantoms, phantoms.labels, groups=phantoms.patients, unlabelled=lone)
+    plain = copy.deepcopy(model).finetune(phantoms, phantoms.labels, groups=phantoms.patients)
+    for one, other in zip(tuned.members_, plain.members_, strict=True):
+        assert one.probe is not None
+        assert other.probe is not None
+        for name, value in one.probe.state_dict().items():
+            assert torch.equal(value, other.probe.state_dict()[name])
+
+
+def test_an_encoder_is_read_from_a_model_that_looked_in_another_way(fitted: PneumoniaModel, tmp_path: Path) -> None:
+    folder = fitted.save(tmp_path / "model")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["look"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    encoder = PneumoniaModel.load(folder, encoder_only=True)
+    assert encoder.has_learnt
+    assert encoder.members_ == []
+    for name, value in fitted.module_.state_dict().items():
+        assert torch.equal(encoder.module_.state_dict()[name], value)
+    with pytest.raises(DataError, match="fine-tune"):
+        encoder.score(np.zeros((1, 32, 32), dtype=np.uint8))
 
 
 def test_a_probe_without_nuisance_does_not_move_where_a_stretch_moves_the_features_most(phantoms: ImageSet) -> None:
     assert phantoms.labels is not None
     backbone = PneumoniaModel(**SMALL).pretrain(phantoms).module_.backbone
     data = Labelled(phantoms.images, phantoms.labels)
-    probe, plain = fit_probe(backbone, data, nuisance=2), fit_probe(backbone, data)
+    probe, plain = (fit_probe(backbone, data, usual(backbone, data.images, nuisance=n)) for n in (2, 0))
     pixels = torch.from_numpy(phantoms.images)
     wide, high = (network.summaries(backbone, stretched(pixels, by).numpy(), once=True) for by in (1.28, 1 / 1.28))
     deviation = network.summaries(backbone, phantoms.images).std(axis=0) + 1e-6

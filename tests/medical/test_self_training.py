@@ -160,10 +160,13 @@ def test_the_command_says_on_how_many_pictures_its_students_learnt(
     assert not PneumoniaModel.load(in_tmp / "m" / "baselines" / "scratch").self_training
 
 
-def test_a_fold_of_a_cross_validation_learns_nothing_from_whom_it_judges(pretrained: Path, phantoms: ImageSet) -> None:
-    model = PneumoniaModel.load(pretrained).set_params(self_training=True)
+@pytest.mark.parametrize("self_training", [False, True], ids=["probes", "students"])
+def test_a_fold_of_a_cross_validation_learns_from_unlabelled_pictures_but_nothing_from_whom_it_judges(
+    pretrained: Path, phantoms: ImageSet, *, self_training: bool
+) -> None:
+    model = PneumoniaModel.load(pretrained).set_params(self_training=self_training)
     out = patient_folds(phantoms.patients, labels_of(phantoms), folds=2, seed=0) == 0
-    train, judged = phantoms.take(~out), phantoms.take(out)
+    train, judged = phantoms.take(np.flatnonzero(~out)[:24]), phantoms.take(out)
     turned = phantoms.images.copy()
     turned[out] = 255 - turned[out]
     plain, other = (
@@ -180,12 +183,19 @@ def test_a_curve_over_labels_can_be_of_students(
     pretrained: Path, phantoms: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taught: list[int] = []
+    usual: list[ImageSet | None] = []
+    known = planning.known
 
     def spy(*given: Any, **settings: Any) -> Any:
         taught.append(len(given[2]))
         return distil(*given, **settings)
 
+    def ask(*given: Any) -> Any:
+        usual.append(given[2])
+        return known(*given)
+
     monkeypatch.setattr(planning, "distil", spy)
+    monkeypatch.setattr(planning, "known", ask)
     parts = divide(phantoms, n_labels=None, seed=0)
     models = [PneumoniaModel.load(pretrained).set_params(self_training=on) for on in (False, True)]
     plain, students = (label_need.learners(model, parts) for model in models)
@@ -193,6 +203,7 @@ def test_a_curve_over_labels_can_be_of_students(
     assert plain[scratch](20, 0) == students[scratch](20, 0)
     plain[name](20, 0)
     assert not taught
+    assert usual == [parts.unlabelled, parts.unlabelled]  # a probe for each fold knows what is usual, students or not
     students[name](20, 0)
     # A student for each fold, taught by the unlabelled pictures of the patients who do not judge it.
     assert len(taught) == 2
