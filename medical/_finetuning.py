@@ -205,7 +205,7 @@ def fit_probe(backbone: Backbone, data: Labelled, known: Usual) -> Probe:
     """Logistic regression (both classes weigh the same) on the summaries that ``backbone`` makes.
 
     Args:
-        known: what is usual, which many pictures without labels tell better than few with (looks.md in
+        known: what is usual; whether the labelled pictures say it, or many others, hardly matters (looks.md in
             benchmarks/results).
     """
     from sklearn.linear_model import LogisticRegression
