@@ -58,7 +58,7 @@ def medical(content: dict[str, Any]) -> list[str]:
         "Stretches in fine-tuning, what the probe leaves out, smaller batches and self-training were chosen on changed "
         "pictures of the validation patients ([shift.md](benchmarks/results/shift.md)), as were three looks at each "
         "picture, by both networks, and what the probe reads ([looks.md](benchmarks/results/looks.md); before, and "
-        "with 500 and 1,000 labels and self-training too: [medical-once.md](benchmarks/results/medical-once.md)), and "
+        "with 1,000 labels and self-training too: [medical-once.md](benchmarks/results/medical-once.md)), and "
         "how scores are adapted "
         "(`predict --adapt`: by the distribution of the test scores, without labels; "
         "[adaptation.md](benchmarks/results/adaptation.md)); that the official test set is "
