@@ -60,7 +60,7 @@ def radiographs(data: Path) -> Kind:
     taught, truth = labelled.labels, val.labels
 
     def quality(backbone: Backbone) -> float:
-        model = _regression().fit(embeddings(backbone, labelled.images), taught)
+        model = regression().fit(embeddings(backbone, labelled.images), taught)
         return roc_auc(truth, model.predict_proba(embeddings(backbone, val.images))[:, 1])
 
     return Kind(
@@ -93,7 +93,7 @@ def vibration(data: Path) -> Kind:
     told = np.tile(np.repeat([0, 1], 12), len(taught))
 
     def quality(backbone: Backbone) -> float:
-        model = _regression().fit(_embedded(backbone, few), told)
+        model = regression().fit(_embedded(backbone, few), told)
 
         def one(pair: tuple[NDArray[np.float32], NDArray[np.float32]]) -> float:
             score = model.predict_proba(_embedded(backbone, np.concatenate(pair)))[:, 1]
@@ -127,7 +127,7 @@ def _embedded(backbone: Backbone, pictures: NDArray[np.float32]) -> NDArray[np.f
     return np.concatenate(parts)
 
 
-def _regression() -> Any:
+def regression() -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from kinds import regression
 from tables import interval
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,7 +29,6 @@ from unlabeled.core.seeds import derive
 from unlabeled.core.training import TrainingSettings, fit
 from unlabeled.medical import _network as network
 from unlabeled.medical import read_images
-from unlabeled.medical._finetuning import PROBE_C
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.splits import first_labels
 from unlabeled.medical.transforms import Augment
@@ -126,10 +123,7 @@ def probe(module: Pretraining, train: ImageSet, val: ImageSet) -> dict[str, floa
     for count in LABELS:
         few = first_labels(train, count, seed=0)
         assert few.labels is not None
-        regression = LogisticRegression(C=PROBE_C, class_weight="balanced", max_iter=3000)
-        fitted = make_pipeline(StandardScaler(), regression).fit(
-            network.embeddings(module.backbone, few.images), few.labels
-        )
+        fitted = regression().fit(network.embeddings(module.backbone, few.images), few.labels)
         found[str(count)] = roc_auc(val.labels, fitted.decision_function(on_val))
     return found
 

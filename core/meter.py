@@ -54,6 +54,7 @@ class Meter:
         # A training of hardly more steps than are measured is over before a prediction helps.
         self.on = on and steps >= 2 * (WARMUP + LEAST_STEPS)
         self._laps: list[float] = []
+        # Running sums: there may be thousands of steps, and each asks whether they are enough.
         self._all = self._gaps = self._at = 0.0
 
     def start(self) -> None:

@@ -47,13 +47,11 @@ class Usual(NamedTuple):
     Attributes:
         mean, deviation: (2 D,).
         away: orthonormal rows (directions, 2 D) that a probe does not use.
-        pictures: how many it was found on.
     """
 
     mean: NDArray[np.float32]
     deviation: NDArray[np.float32]
     away: NDArray[np.float64]
-    pictures: int
 
 
 class Labelled(NamedTuple):
@@ -198,7 +196,7 @@ def usual(backbone: Backbone, images: NDArray[np.uint8], *, nuisance: int = NUIS
     away = np.zeros((0, x.shape[1]))
     if nuisance:
         away = moved_by_stretching(backbone, seen, deviation, directions=nuisance)
-    return Usual(mean, deviation, away, len(seen))
+    return Usual(mean, deviation, away)
 
 
 def fit_probe(backbone: Backbone, data: Labelled, known: Usual) -> Probe:
@@ -210,7 +208,7 @@ def fit_probe(backbone: Backbone, data: Labelled, known: Usual) -> Probe:
     """
     from sklearn.linear_model import LogisticRegression
 
-    mean, deviation, away, _ = known
+    mean, deviation, away = known
     x = summaries(backbone, data.images)
     kept = np.eye(x.shape[1]) - away.T @ away
     regression = LogisticRegression(C=PROBE_C, class_weight="balanced", max_iter=3000)

@@ -187,10 +187,17 @@ def mean_log_odds(
     for rows in chunks(len(images), CHUNK):
         x_bchw = standardise(torch.from_numpy(images[rows])).to(device)
         kept = kept_k[rows] if kept_k is not None and kept_k.ndim == 2 else kept_k
-        seen = _looks(x_bchw, kept)
-        known = summary(pretrained, seen, kept) if any(member.probe is not None for member in members) else None
-        parts.append(torch.stack([member.odds(seen, known, kept) for member in members]).mean(dim=0))
+        parts.append(mean_odds(members, pretrained, x_bchw, None if kept is None else kept.to(device)))
     return torch.cat(parts).double().cpu().numpy()
+
+
+def mean_odds(
+    members: Sequence[Member], pretrained: Backbone, images_bchw: Tensor, kept_k: Tensor | None = None
+) -> Tensor:
+    """The same, (B,), of standardised pictures; what an export computes."""
+    seen = _looks(images_bchw, kept_k)
+    known = summary(pretrained, seen, kept_k) if any(member.probe is not None for member in members) else None
+    return torch.stack([member.odds(seen, known, kept_k) for member in members]).mean(dim=0)
 
 
 def leave_out_map(members: Sequence[Member], pretrained: Backbone, images: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -203,13 +210,13 @@ def leave_out_map(members: Sequence[Member], pretrained: Backbone, images: NDArr
     assert isinstance(tokenizer, GridPatches)
     rows, columns = tokenizer.rows, tokenizer.columns
     index = torch.arange(tokenizer.tokens).view(rows, columns)
-    whole = mean_log_odds(members, pretrained, images, index.flatten().to(next(pretrained.parameters()).device))
+    whole = mean_log_odds(members, pretrained, images, index.flatten())
     result = np.zeros((len(images), rows, columns))
     for r in range(rows):
         for c in range(columns):
             shown = torch.ones(rows, columns, dtype=torch.bool)
             shown[max(0, r - 1) : r + 2, max(0, c - 1) : c + 2] = False
-            kept = index[shown].to(next(pretrained.parameters()).device)
+            kept = index[shown]
             result[:, r, c] = whole - mean_log_odds(members, pretrained, images, kept)
     return result
 

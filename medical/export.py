@@ -25,7 +25,7 @@ from unlabeled.core.exchange import huggingface, onnx
 from unlabeled.core.seeds import derive
 from unlabeled.medical import _card as card
 from unlabeled.medical import _network as network
-from unlabeled.medical.transforms import LEAST_DEVIATION, looks, standardise
+from unlabeled.medical.transforms import LEAST_DEVIATION, standardise
 
 if TYPE_CHECKING:
     from unlabeled.medical.model import PneumoniaModel
@@ -66,11 +66,8 @@ class Scores(nn.Module):
         self.prior, self.temperature = model.prior_, model.decision_.temperature
 
     def forward(self, batch: Tensor) -> Tensor:
-        seen = looks(batch)
-        probes = any(member.probe is not None for member in self.members)
-        known = network.summary(self.pretrained, seen) if probes else None
-        odds_nb = torch.stack([member.odds(seen, known) for member in self.members])
-        return torch.sigmoid((odds_nb.mean(dim=0) + self.prior) / self.temperature)
+        odds_b = network.mean_odds(self.members, self.pretrained, batch)
+        return torch.sigmoid((odds_b + self.prior) / self.temperature)
 
 
 def to_huggingface(model: "PneumoniaModel", folder: str | Path) -> Exported:

@@ -276,7 +276,7 @@ def _overlap(first: float, last: float, cells: int) -> Floats:
 def _log_odds(model: PneumoniaModel, images: NDArray[np.uint8], kept_nk: NDArray[np.int64]) -> Floats:
     """(N,), every picture with patches of its own choice."""
     backbone = model.module_.backbone
-    kept = torch.from_numpy(np.ascontiguousarray(kept_nk)).to(next(backbone.parameters()).device)
+    kept = torch.from_numpy(np.ascontiguousarray(kept_nk))
     return mean_log_odds(model.members_, backbone, images, kept) + model.prior_
 
 
