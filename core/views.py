@@ -91,7 +91,7 @@ class SignalView:
         x = batch.gather(3, column.view(b, 1, 1, w).expand(batch.shape).to(batch.device))
         wide = _uniform(b, 0.0, self.band, draw) * h
         first = _uniform(b, 0.0, 1.0, draw) * (h - wide)
-        row = torch.arange(h)
+        row = torch.arange(h) + 0.5  # its middle: both ends are as likely to be hidden
         hidden = (row >= first[:, None]) & (row < (first + wide)[:, None])
         x = torch.where(hidden.view(b, 1, h, 1).to(x.device), x.mean(dim=(1, 2, 3), keepdim=True), x)
         x = x + _uniform(b, -self.gain, self.gain, draw).view(b, 1, 1, 1).to(x)

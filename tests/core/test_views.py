@@ -91,7 +91,14 @@ def test_a_masked_band_is_some_neighbouring_rows_at_the_item_s_mean() -> None:
         places |= set(rows)
     assert max(widths) <= SIDE // 2
     assert len(widths) > 4
-    assert places == set(range(1, SIDE))
+    assert places == set(range(SIDE))
+
+
+def test_both_ends_are_masked_equally_often() -> None:
+    x = torch.randn(1, 1, SIDE, SIDE, generator=draw()).expand(4096, -1, -1, -1)
+    hidden = (SignalView(**{**QUIET, "band": 0.5})(x, draw()) != x).any(dim=3)[:, 0].float().mean(dim=0)
+    torch.testing.assert_close(hidden, hidden.flip(0), atol=0.03, rtol=0.0)  # 3 of its standard errors
+    assert 0 < hidden[0] < hidden[SIDE // 2]
 
 
 def test_a_slice_of_a_history_is_a_run_of_its_events() -> None:
