@@ -70,6 +70,7 @@ def check(model: "PneumoniaModel") -> None:
         ("learning rate", model.lr, model.lr > 0, "above 0"),
         ("temperature", model.temperature, model.temperature > 0, "above 0"),
         ("strength of the augmentation", model.augmentation, 0 <= model.augmentation <= 2, "between 0 and 2"),
+        ("number of networks", model.ensemble, model.ensemble >= 1, "at least 1"),
     ):
         if not fits:
             raise DataError(f"a {what} must be {said}, got {value:g}")
@@ -233,52 +234,67 @@ def finetuning(model: "PneumoniaModel", labels: int) -> TrainingSettings:
     )
 
 
-def train_member(
+def train_members(
     model: "PneumoniaModel",
     data: Labelled,
-    number: int,
+    part: int,
     *,
     of: int,
     without: NDArray[np.generic],
     unlabelled: ImageSet | None,
     log: Log | None,
-) -> tuple[Member, list[History]]:
-    """Number ``number`` of ``of`` networks, with its probe, and the trainings that it took.
+) -> tuple[list[Member], list[History]]:
+    """The networks that learn part number ``part`` of ``of``, each with the same probe, and all of their trainings.
 
     Args:
-        without: patients who will judge it, (N,).
+        without: patients who will judge them, (N,).
         unlabelled: for the probe and for ``self_training``; those patients are left out.
         log: of the first network's fine-tuning.
     """
-    backbone, seed = model.module_.backbone, derive(model.random_state, "finetune", number)
-    numbered = "" if of == 1 else f" {number + 1} of {of}"
-    network, history = train_classifier(
-        backbone,
-        data,
-        settings=finetuning(model, len(data.labels)),
-        batch_size=FINETUNE_BATCH,
-        seed=seed,
-        tuning=model.tuning,
-        log=log if number == 0 else None,
-        label=f"fine-tuning{numbered}",
-    )
-    probe = None
+    backbone, probe = model.module_.backbone, None
     if model.has_learnt:
         probe = fit_probe(backbone, data, known(model, data, unlabelled, without))
-    member = Member(network, probe)
-    if not model.self_training or unlabelled is None:
-        return member, [history]
-    student, another = distil(
-        backbone,
-        member,
-        model._pixels(unlabelled.take(~np.isin(unlabelled.patients, without))),
-        settings=self_training(model),
-        batch_size=FINETUNE_BATCH,
-        seed=seed,
-        tuning=model.tuning,
-        label=f"self-training{numbered}",
-    )
-    return Member(student, member.probe), [history, another]
+    untold = None
+    if model.self_training and unlabelled is not None:
+        untold = model._pixels(unlabelled.take(~np.isin(unlabelled.patients, without)))
+    members, histories = [], []
+    for number in numbers(model, part):
+        seed, name = derive(model.random_state, "finetune", number), numbered(model, number, of)
+        network, history = train_classifier(
+            backbone,
+            data,
+            settings=finetuning(model, len(data.labels)),
+            batch_size=FINETUNE_BATCH,
+            seed=seed,
+            tuning=model.tuning,
+            log=log if number == 0 else None,
+            label=f"fine-tuning{name}",
+        )
+        histories.append(history)
+        if untold is not None:
+            network, another = distil(
+                backbone,
+                Member(network, probe),
+                untold,
+                settings=self_training(model),
+                batch_size=FINETUNE_BATCH,
+                seed=seed,
+                tuning=model.tuning,
+                label=f"self-training{name}",
+            )
+            histories.append(another)
+        members.append(Member(network, probe))
+    return members, histories
+
+
+def numbers(model: "PneumoniaModel", part: int) -> range:
+    """Of the networks that learn a part of the labels, among all of them."""
+    return range(part * model.ensemble, (part + 1) * model.ensemble)
+
+
+def numbered(model: "PneumoniaModel", number: int, parts: int) -> str:
+    """Which network of how many, where there are several."""
+    return "" if parts * model.ensemble == 1 else f" {number + 1} of {parts * model.ensemble}"
 
 
 def known(model: "PneumoniaModel", data: Labelled, unlabelled: ImageSet | None, without: NDArray[np.generic]) -> Usual:
@@ -305,7 +321,7 @@ def pretraining_cost(model: "PneumoniaModel", pixels: NDArray[np.uint8]) -> Budg
     return estimate(fresh(model), *pretraining(model, pixels), seed=model.random_state, label="pretraining")
 
 
-def finetuning_cost(model: "PneumoniaModel", data: Labelled, *, networks: int) -> Budget:
+def finetuning_cost(model: "PneumoniaModel", data: Labelled, *, parts: int) -> Budget:
     """See :meth:`PneumoniaModel.finetuning_cost`."""
     module = model.module_ if hasattr(model, "module_") else fresh(model)
     classifier, batches = prepare(
@@ -319,6 +335,7 @@ def finetuning_cost(model: "PneumoniaModel", data: Labelled, *, networks: int) -
     if model.self_training:  # of the same size and batch, so that a step costs the same
         settings = replace(settings, steps=settings.steps + self_training(model).steps)
     one = estimate(classifier, batches, settings, label="fine-tuning", resumable=False)
+    networks = parts * model.ensemble
     return one.times(networks, f"fine-tuning of {networks} network(s)")
 
 

@@ -68,7 +68,8 @@ def add_prediction_sections(report: Report, model: PneumoniaModel, decisions: De
 
 
 def _exactness(model: PneumoniaModel) -> str:
-    if len(model.members_) == 1:
+    assert model.finetuning_ is not None
+    if model.finetuning_["decided_on"] == "validation pictures":
         return "Chosen on the validation pictures; the rate holds for pictures like these."
     return (
         "Chosen on left-out folds of the patients, while new pictures are judged by all networks together: the rate "

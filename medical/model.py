@@ -65,6 +65,7 @@ class PneumoniaModel(BaseEstimator):
         self_training: let each fine-tuned network teach another one from pictures without labels, which then takes its
             place (:func:`~unlabeled.medical._finetuning.distil`).
         folds: networks that vote when no validation pictures are given; each leaves out one fold of the patients.
+        ensemble: networks that vote in place of each of those (or of the one), with other draws of everything random.
         finding: what the labels say is there or not, in a word or two.
         random_state: seed of everything random.
 
@@ -111,6 +112,7 @@ class PneumoniaModel(BaseEstimator):
         layer_decay: float = 1.0,
         self_training: bool = False,
         folds: int = 3,
+        ensemble: int = 1,
         finding: str = PNEUMONIA,
         random_state: int = 0,
     ) -> None:
@@ -120,7 +122,7 @@ class PneumoniaModel(BaseEstimator):
         self.mask_ratio, self.temperature, self.augmentation = mask_ratio, temperature, augmentation
         self.lr, self.pretrain_epochs = lr, pretrain_epochs
         self.finetune_steps, self.tuning, self.layer_decay = finetune_steps, tuning, layer_decay
-        self.self_training, self.folds, self.random_state = self_training, folds, random_state
+        self.self_training, self.folds, self.ensemble, self.random_state = self_training, folds, ensemble, random_state
         self.finding = finding
 
     def check(self) -> None:
@@ -217,7 +219,8 @@ class PneumoniaModel(BaseEstimator):
         features votes along. Training runs a fixed number of steps (at least ``finetune_steps``, at least four passes).
         With ``validation``, one network is trained, and its temperature and thresholds come from those pictures.
         Without it, one network a fold of the patients is trained, temperature and thresholds come from each
-        network's predictions on the patients it did not see, and the networks vote (mean log odds).
+        network's predictions on the patients it did not see, and the networks vote (mean log odds). With ``ensemble``,
+        that many take the place of each one, and what they say is their vote.
 
         Args:
             images: (N, S, S).
@@ -250,18 +253,12 @@ class PneumoniaModel(BaseEstimator):
         self.members_, logits, histories = [], [], []
         self.prior_ = finetuning.prior_logit(data.labels)
         for number, (train, (held, held_patients)) in enumerate(parts):
-            member, taken = planning.train_member(
-                self,
-                train,
-                number,
-                of=len(parts),
-                without=held_patients,
-                unlabelled=unlabelled,
-                log=log,
+            members, taken = planning.train_members(
+                self, train, number, of=len(parts), without=held_patients, unlabelled=unlabelled, log=log
             )
             histories += taken
-            self.members_.append(member)
-            logits.append(network.log_odds(member, self.module_.backbone, held.images) + self.prior_)
+            self.members_ += members
+            logits.append(network.mean_log_odds(members, self.module_.backbone, held.images) + self.prior_)
         return self.conclude(data, patients, parts, logits, histories, chosen_on, unlabelled, log)
 
     def conclude(
@@ -275,8 +272,8 @@ class PneumoniaModel(BaseEstimator):
         unlabelled: ImageSet | None,
         log: Log | None,
     ) -> "PneumoniaModel":
-        """Ends a fine-tuning whose networks are ``members_`` already: decides by what each said (``logits``) of the
-        pictures that it did not learn from (the second of its ``parts``), and keeps what there is to know."""
+        """Ends a fine-tuning whose networks are ``members_`` already: decides by what those of each of its ``parts``
+        said (``logits``) of the pictures that they did not learn from, and keeps what there is to know."""
         if log is not None:
             log(budget.totals([h.predicted for h in histories], [h.spent for h in histories]), histories[0].steps)
         kept = finetuning.held_out([held for _, held in parts], logits)
@@ -302,10 +299,10 @@ class PneumoniaModel(BaseEstimator):
 
         Args:
             images, labels: as for :meth:`finetune`.
-            validation: whether there are validation pictures (one network is trained, not one a fold).
+            validation: whether there are validation pictures (all labels teach at once, not fold by fold).
         """
         data = Labelled(self._pixels(images), finetuning.binary(labels, what="labels"))
-        return planning.finetuning_cost(self, data, networks=1 if validation else self.folds)
+        return planning.finetuning_cost(self, data, parts=1 if validation else self.folds)
 
     def remember(self, patients: Sequence[str] | NDArray[np.str_]) -> None:
         """Keeps salted digests of patients whose labels were used, so that :meth:`seen` can tell a leak later."""

@@ -68,8 +68,11 @@ def finetune_together(
         chosen_on = Held(Labelled(model._pixels(validation[0]), held_labels), finetuning.people(validation[0]))
     everything = Labelled(pixels, table)
     parts = _parts(everything, patients, chosen_on, folds=model.folds, seed=model.random_state, names=list(labels))
-    trained = [_train(model, train, number, of=len(parts), log=log) for number, (train, _) in enumerate(parts)]
-    histories = [history for _, history in trained]
+    trained = [
+        [_train(model, train, number, of=len(parts), log=log) for number in planning.numbers(model, part)]
+        for part, (train, _) in enumerate(parts)
+    ]
+    histories = [history for together in trained for _, history in together]
     # Of each fold, the same for all findings.
     known = [planning.known(model, train, unlabelled, who) if model.has_learnt else None for train, (_, who) in parts]
     found = {}
@@ -78,15 +81,15 @@ def finetune_together(
         data, whose = _known(everything, k, patients)
         own.prior_, own.members_, logits = finetuning.prior_logit(data.labels), [], []
         split = []
-        for (train, (held, held_patients)), (several, _), usual in zip(parts, trained, known, strict=True):
+        for (train, (held, held_patients)), together, usual in zip(parts, trained, known, strict=True):
             taught, _ = _known(train, k, None)
             asked, askers = _known(held, k, held_patients)
             probe = None
             if usual is not None:
                 probe = finetuning.fit_probe(own.module_.backbone, taught, usual)
-            member = Member(several.alone(k), probe)
-            own.members_.append(member)
-            logits.append(network.log_odds(member, own.module_.backbone, asked.images) + own.prior_)
+            members = [Member(several.alone(k), probe) for several, _ in together]
+            own.members_ += members
+            logits.append(network.mean_log_odds(members, own.module_.backbone, asked.images) + own.prior_)
             split.append((taught, Held(asked, askers)))
         own_choice = None if chosen_on is None else split[0][1]
         found[name] = own.conclude(
@@ -111,7 +114,7 @@ def _train(
     )  # fmt: skip
     history = fit(
         several, batches, settings=planning.finetuning(model, len(train.labels)), seed=seed,
-        log=log if number == 0 else None, label="fine-tuning" if of == 1 else f"fine-tuning {number + 1} of {of}",
+        log=log if number == 0 else None, label=f"fine-tuning{planning.numbered(model, number, of)}",
     )  # fmt: skip
     merge(several.backbone)
     return several, history

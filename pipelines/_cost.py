@@ -40,6 +40,14 @@ SelfTraining = Annotated[
         "labels; three times the cost of fine-tuning.",
     ),
 ]
+Ensemble = Annotated[
+    int | None,
+    typer.Option(
+        help="Networks that vote in place of each one, with other draws of everything random: as many times the cost "
+        "(default: as the model was made, usually 1).",
+        min=1,
+    ),
+]
 BesideRandom = Annotated[
     bool,
     typer.Option(

@@ -47,6 +47,7 @@ def crossvalidate(
     steps: int | None = None,
     size: int | None = None,
     self_training: bool = False,
+    ensemble: int | None = None,
     finding: str = PNEUMONIA,
     seed: int = 0,
     dry_run: bool = False,
@@ -63,7 +64,7 @@ def crossvalidate(
     """
     base = adjusted(
         pretrained(model, size=size), random_state=seed, finetune_steps=steps, self_training=self_training or None,
-        finding=finding,
+        ensemble=ensemble, finding=finding,
     )  # fmt: skip
     images = read(source, labels, size=base.image_size, framing=framing_of(base), finding=finding)
     base.set_params(framing=images.framing)

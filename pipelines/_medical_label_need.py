@@ -60,6 +60,7 @@ def labels_needed(
     seeds: int = 5,
     steps: int | None = None,
     self_training: bool = False,
+    ensemble: int | None = None,
     finding: str = PNEUMONIA,
     seed: int = 0,
     dry_run: bool = False,
@@ -74,6 +75,7 @@ def labels_needed(
         seeds: draws of labels for each.
         steps: optimiser steps of each network.
         self_training: let the networks of ours teach others from the pictures without labels.
+        ensemble: networks that vote in place of each one.
         finding: what the labels are about, where they are about several.
         dry_run: only say what that would cost, at the user's own ``rates``.
 
@@ -81,8 +83,9 @@ def labels_needed(
         DataError: too few labels for a curve.
     """
     base = adjusted(
-        pretrained(model, size=None), finetune_steps=steps, self_training=self_training or None, finding=finding
-    )
+        pretrained(model, size=None), finetune_steps=steps, self_training=self_training or None, ensemble=ensemble,
+        finding=finding,
+    )  # fmt: skip
     images = read(source, labels, size=base.image_size, framing=framing_of(base), finding=finding)
     base.set_params(framing=images.framing)
     parts = divide(images, n_labels=None, seed=seed)

@@ -43,6 +43,7 @@ class Plan:
         seed: fixes everything random.
         finding: what the labels are about, where they are about several.
         self_training: the networks teach others from the pictures without labels.
+        ensemble: networks that vote in place of each one.
     """
 
     size: int = 64
@@ -53,6 +54,7 @@ class Plan:
     register: str = PNEUMONIA
     seed: int = 0
     self_training: bool = False
+    ensemble: int = 1
     finding: str = PNEUMONIA
 
 
@@ -142,7 +144,7 @@ def run(
 def _model(plan: Plan, framing: Framing) -> PneumoniaModel:
     model = PneumoniaModel(
         image_size=plan.size, framing=framing, pretrain_epochs=plan.epochs, random_state=plan.seed,
-        self_training=plan.self_training, finding=plan.finding,
+        self_training=plan.self_training, ensemble=plan.ensemble, finding=plan.finding,
     )  # fmt: skip
     if plan.steps is not None:
         model.set_params(finetune_steps=plan.steps)

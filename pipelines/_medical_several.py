@@ -47,6 +47,7 @@ def finetune(
     steps: int | None = None,
     tuning: Tuning | None = None,
     layer_decay: float | None = None,
+    ensemble: int | None = None,
     size: int | None = None,
     seed: int = 0,
     dry_run: bool = False,
@@ -70,8 +71,9 @@ def finetune(
         )
     check_columns(labels, names)
     base = adjusted(
-        pretrained(model, size=size), random_state=seed, finetune_steps=steps, tuning=tuning, layer_decay=layer_decay
-    )
+        pretrained(model, size=size), random_state=seed, finetune_steps=steps, tuning=tuning,
+        layer_decay=layer_decay, ensemble=ensemble,
+    )  # fmt: skip
     images = read(source, labels, size=base.image_size, framing=framing_of(base), finding=names[0])
     base.set_params(framing=images.framing)
     told = {name: attach(images, read_labels(labels, finding=name)).labels for name in names}

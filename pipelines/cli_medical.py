@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 import typer
 
 from unlabeled.pipelines import cli_medical_crossvalidation, cli_medical_intake, cli_medical_run
-from unlabeled.pipelines._cost import PNEUMONIA, BesideRandom, DryRun, Finding, Price, SelfTraining, Watts
+from unlabeled.pipelines._cost import PNEUMONIA, BesideRandom, DryRun, Ensemble, Finding, Price, SelfTraining, Watts
 from unlabeled.pipelines.jobs import Outcome
 
 app = typer.Typer(
@@ -139,6 +139,7 @@ def finetune(
         typer.Option(help="Factor on the learning rate for every layer that lies above (default 1).", min=0.1, max=1.0),
     ] = None,
     self_training: SelfTraining = False,
+    ensemble: Ensemble = None,
     finding: Annotated[
         list[str],
         typer.Option(
@@ -171,13 +172,13 @@ def finetune(
             raise DataError("--self-training knows one finding at a time: leave it out, or name one")
         return together.finetune(
             source, model=model, labels=labels, out=out, findings=finding, n_labels=n_labels, steps=steps,
-            tuning=tuning, layer_decay=layer_decay, size=size, seed=seed, dry_run=dry_run, rates=rates,
+            tuning=tuning, layer_decay=layer_decay, ensemble=ensemble, size=size, seed=seed,
+            dry_run=dry_run, rates=rates,
         )  # fmt: skip
     return job.finetune(
         source, model=model, labels=labels, out=out, n_labels=n_labels, steps=steps, tuning=tuning,
-        layer_decay=layer_decay, self_training=self_training, finding=finding[0], size=size,
-        seed=seed,
-        dry_run=dry_run, rates=rates,
+        layer_decay=layer_decay, self_training=self_training, ensemble=ensemble, finding=finding[0], size=size,
+        seed=seed, dry_run=dry_run, rates=rates,
     )  # fmt: skip
 
 
@@ -335,6 +336,7 @@ def labels_needed(
     seeds: Annotated[int, typer.Option(help="Draws of labels for each number.", min=3)] = 5,
     steps: Annotated[int | None, typer.Option(help="As for finetune.", min=1)] = None,
     self_training: SelfTraining = False,
+    ensemble: Ensemble = None,
     finding: Finding = PNEUMONIA,
     out: Annotated[Path, typer.Option(help="Folder for the report and the curve.")] = Path("medical-labels-needed"),
     seed: Seed = 0,
@@ -359,7 +361,7 @@ def labels_needed(
         ) from None
     return job.labels_needed(
         source, model=model, labels=labels, out=out, price=price_per_label, counts=chosen, seeds=seeds, steps=steps,
-        self_training=self_training, finding=finding, seed=seed,
+        self_training=self_training, ensemble=ensemble, finding=finding, seed=seed,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from unlabeled.pipelines._cost import PNEUMONIA, DryRun, Finding, Price, SelfTraining, Watts
+from unlabeled.pipelines._cost import PNEUMONIA, DryRun, Ensemble, Finding, Price, SelfTraining, Watts
 from unlabeled.pipelines.jobs import Outcome
 
 
@@ -31,6 +31,7 @@ def crossvalidate(
         "medical-crossvalidation"
     ),
     self_training: SelfTraining = False,
+    ensemble: Ensemble = None,
     finding: Finding = PNEUMONIA,
     seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
     dry_run: DryRun = False,
@@ -47,6 +48,6 @@ def crossvalidate(
 
     return job.crossvalidate(
         source, model=model, out=out, labels=labels, by=by, folds=folds, n_labels=n_labels, steps=steps, size=size,
-        self_training=self_training, finding=finding, seed=seed,
+        self_training=self_training, ensemble=ensemble, finding=finding, seed=seed,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unlabeled.pipelines._cost import PNEUMONIA, DryRun, Finding, Price, SelfTraining, Watts
+from unlabeled.pipelines._cost import PNEUMONIA, DryRun, Ensemble, Finding, Price, SelfTraining, Watts
 from unlabeled.pipelines.jobs import Outcome
 
 
@@ -31,6 +31,7 @@ def run(
         str | None, typer.Option(metavar="NAME", help="Name in MLflow's registry (default: the finding).")
     ] = None,
     self_training: SelfTraining = False,
+    ensemble: Ensemble = None,
     finding: Finding = PNEUMONIA,
     seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
     dry_run: DryRun = False,
@@ -47,7 +48,7 @@ def run(
 
     plan = job.Plan(
         size=size, epochs=epochs, steps=steps, n_labels=n_labels, site=site, register=register or finding, seed=seed,
-        self_training=self_training, finding=finding,
+        self_training=self_training, ensemble=ensemble or 1, finding=finding,
     )  # fmt: skip
     return job.run(
         source, labels=labels, out=out, private=private, plan=plan,

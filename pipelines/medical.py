@@ -122,6 +122,7 @@ def finetune(
     tuning: Tuning | None = None,
     layer_decay: float | None = None,
     self_training: bool = False,
+    ensemble: int | None = None,
     finding: str = PNEUMONIA,
     size: int | None = None,
     seed: int = 0,
@@ -133,12 +134,12 @@ def finetune(
     ``model`` is a folder that :func:`pretrain` wrote, or a Hugging Face folder, for which ``size`` may be given.
     ``steps`` are the optimiser steps of each network (:class:`PneumoniaModel`'s ``finetune_steps``), ``tuning`` and
     ``layer_decay`` what the labels may change and how fast; default: what the model was saved with. With
-    ``self_training`` the networks learn from the pictures without labels too, by what they said of them; with
-    ``dry_run``, only says what that would cost.
+    ``self_training`` the networks learn from the pictures without labels too, by what they said of them;
+    ``ensemble`` networks vote in place of each; with ``dry_run``, only says what that would cost.
     """
     base = adjusted(
         pretrained(model, size=size), random_state=seed, finetune_steps=steps, tuning=tuning, layer_decay=layer_decay,
-        self_training=self_training or None, finding=finding,
+        self_training=self_training or None, ensemble=ensemble, finding=finding,
     )  # fmt: skip
     base.check()
     images = read(source, labels, size=base.image_size, framing=framing_of(base), finding=finding)
