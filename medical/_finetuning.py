@@ -246,6 +246,21 @@ def people(images: ImageSet | ArrayLike) -> NDArray[np.generic]:
     return images.patients if isinstance(images, ImageSet) else np.arange(len(np.asarray(images)))
 
 
+def check_judges(
+    images: ImageSet | ArrayLike,
+    groups: ArrayLike | None,
+    validation: tuple[ImageSet | ArrayLike, object] | None,
+    unlabelled: ImageSet | None,
+) -> None:
+    """Raises a DataError where those who decide could not be left out of the pictures without labels."""
+    judges = images if validation is None else validation[0]
+    if unlabelled is not None and not isinstance(judges, ImageSet) and (validation is not None or groups is None):
+        raise DataError(
+            "pictures without labels teach too, and those of the patients who decide are left out of them: say who "
+            "they are, with groups= or an ImageSet (validation pictures: an ImageSet)"
+        )
+
+
 def facts(data: Labelled, patients: NDArray[np.generic]) -> dict[str, Any]:
     """What a model remembers of the labels that it learnt from."""
     return {

@@ -225,19 +225,21 @@ class PneumoniaModel(BaseEstimator):
         Args:
             images: (N, S, S).
             labels: (N,) 1 with the finding, 0 without.
-            groups: (N,) patients; pictures of one patient never fall on both sides of a fold.
+            groups: (N,) patients (default: those of an :class:`ImageSet`, else each picture is somebody's); pictures
+                of one patient never fall on both sides of a fold.
             validation: pictures and labels of other patients.
             unlabelled: more pictures of the same source, to learn what is usual (:meth:`out_of_distribution`, and the
                 probe beside the network), and for ``self_training``; the last two leave those of the patients out who
                 decide.
 
         Raises:
-            DataError: labels that are not 0 and 1, one class only, too few patients for the folds, or ``self_training``
-                without a pretraining or unlabelled pictures.
+            DataError: labels that are not 0 and 1, one class only, too few patients for the folds, ``unlabelled``
+                without word of who decides, or ``self_training`` without a pretraining or unlabelled pictures.
         """
         self.check()
+        finetuning.check_judges(images, groups, validation, unlabelled)
         data = Labelled(self._pixels(images), finetuning.binary(labels, what="labels"))
-        patients = np.arange(len(data.labels)) if groups is None else np.asarray(groups)
+        patients = finetuning.people(images) if groups is None else np.asarray(groups)
         if not len(data.images) == len(data.labels) == len(patients):
             raise DataError(f"{len(data.images)} pictures, {len(data.labels)} labels, {len(patients)} patients")
         if not hasattr(self, "module_"):

@@ -41,7 +41,7 @@ def finetune_together(
         base: pretrained; stays as it is.
         images: (N, S, S).
         labels: by finding, (N,) 1 with it, 0 without, -1 unknown.
-        groups: (N,) patients.
+        groups: (N,) patients (default: those of an ImageSet, else each picture is somebody's).
         validation: pictures and labels by finding, of other patients.
         unlabelled: more pictures of the same source, to learn what is usual; those of the patients who decide are left
             out of what the probes learn.
@@ -52,6 +52,7 @@ def finetune_together(
     """
     if base.self_training:
         raise DataError("self-training knows one finding at a time: leave it out, or learn them one by one")
+    finetuning.check_judges(images, groups, validation, unlabelled)
     model = copy.deepcopy(base)
     for name in labels:
         model.set_params(finding=name).check()
@@ -59,7 +60,7 @@ def finetune_together(
         model.module_ = model._fresh()
         model._remember_nothing()
     pixels, table = model._pixels(images), _table(labels, what="labels")
-    patients = np.arange(len(pixels)) if groups is None else np.asarray(groups)
+    patients = finetuning.people(images) if groups is None else np.asarray(groups)
     if not len(pixels) == len(table) == len(patients):
         raise DataError(f"{len(pixels)} pictures, {len(table)} labels, {len(patients)} patients")
     chosen_on = None

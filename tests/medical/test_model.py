@@ -32,8 +32,13 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def fitted(phantoms: ImageSet) -> PneumoniaModel:
-    model = PneumoniaModel(**SMALL).pretrain(phantoms)
+def pretrained(phantoms: ImageSet) -> PneumoniaModel:
+    return PneumoniaModel(**SMALL).pretrain(phantoms)
+
+
+@pytest.fixture(scope="module")
+def fitted(pretrained: PneumoniaModel, phantoms: ImageSet) -> PneumoniaModel:
+    model = copy.deepcopy(pretrained)
     model.finetune(phantoms, phantoms.labels, groups=phantoms.patients)
     model.remember(phantoms.patients[:10])
     return model
@@ -232,6 +237,23 @@ def test_the_probe_is_the_logistic_regression_that_it_was_fitted_as(phantoms: Im
     theirs = LogisticRegression(C=0.1, class_weight="balanced", max_iter=3000).fit(scaled, phantoms.labels)
     ours = probe(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(ours, theirs.decision_function(scaled), atol=1e-3)
+
+
+def test_whose_pictures_decide_is_known_or_asked_for(pretrained: PneumoniaModel, phantoms: ImageSet) -> None:
+    """A picture set says it itself; bare arrays beside unlabelled pictures do not, and are refused."""
+    few = phantoms.take(range(40))
+    assert few.labels is not None
+    told, by_itself = (
+        copy.deepcopy(pretrained).finetune(few, few.labels, groups=groups, unlabelled=phantoms)
+        for groups in (few.patients, None)
+    )
+    assert told.finetuning_ == by_itself.finetuning_ | {"seconds": told.finetuning_["seconds"]}
+    np.testing.assert_array_equal(told.score(phantoms), by_itself.score(phantoms))
+    held = (few.images, few.labels)
+    for given in ({}, {"validation": held}, {"groups": few.patients, "validation": held}):
+        with pytest.raises(DataError, match="say who they are, with groups= or an ImageSet"):
+            copy.deepcopy(pretrained).finetune(few.images, few.labels, unlabelled=phantoms, **given)
+        copy.deepcopy(pretrained).finetune(few.images, few.labels, **given)
 
 
 def test_what_is_usual_comes_from_pictures_without_labels(phantoms: ImageSet) -> None:
