@@ -169,6 +169,9 @@ def predict(
         files = write_predictions(out, _side_by_side({name: one.files["table"] for name, one in done.items()}))
         for path in files.values():
             run.artifact(path, "predictions")
+        folders = {name: _folder(name) for name in models}
+        files["report"] = _predictions_page(done, folders, run_id=run.run_id).write(out / "report.html")
+        run.artifact(files["report"])
         for count in ("pictures", "skipped"):
             run.metrics({count: next(iter(done.values())).details[count]})
     return Outcome(
@@ -248,8 +251,28 @@ def _page(done: dict[str, Outcome], folders: dict[str, str], parts: Parts, *, ru
         rows.append([name, one.details["labels"], one.details["unseen"], auroc.ours, *auroc.baselines.values()])
     note = "Brackets are 95 % bootstrap intervals over patients."
     section.table(["finding", "labels", "unseen pictures", "AUROC", *others], rows, note=note)
+    _pages_of(page, done, folders)
+    return page
+
+
+def _predictions_page(done: dict[str, Outcome], folders: dict[str, str], *, run_id: str) -> report.Report:
+    """What was said of each finding, and where its own page is."""
+    read = next(iter(done.values())).details
+    page = report.Report(
+        title="Several findings, looked for in the same pictures",
+        subtitle=f"{read['pictures']} pictures, {read['skipped']} files skipped",
+        verdict=report.Verdict("Each finding is decided by thresholds of its own; no picture is called as a whole."),
+        facts={"findings": len(done)},
+        run_id=run_id,
+    )
+    _pages_of(page, done, folders)
+    return page
+
+
+def _pages_of(page: report.Report, done: dict[str, Outcome], folders: dict[str, str]) -> None:
     for name, one in done.items():
         own = page.section(name.capitalize())
         own.text(one.headline)
+        for line in one.lines:
+            own.text(line)
         own.note(f"Its own page: {folders[name]}/report.html; its run: {one.run_id}")
-    return page

@@ -176,6 +176,9 @@ def test_the_command_leaves_a_model_and_a_page_for_each(
         with pytest.raises(SystemExit) as ended:
             main([*predict, "--model", model, "--out", out])
         assert ended.value.code == 0, capsys.readouterr().err
+    above = (in_tmp / "all" / "report.html").read_text(encoding="utf-8")
+    for words in ("pleural-effusion/report.html", "nodule/report.html", str(len(pd.read_csv("one/predictions.csv")))):
+        assert words in above
     table, own = pd.read_csv("all/predictions.csv"), pd.read_csv("one/predictions.csv")
     assert {"nodule: probability", "pleural effusion: probability"} < set(table)
     assert not np.allclose(table["nodule: probability"], table["pleural effusion: probability"])
