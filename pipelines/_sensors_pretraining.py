@@ -135,11 +135,15 @@ def alike(one: Recording, other: Recording) -> bool:
 
 
 def fleet_of(
-    inputs: Sequence[Path], fs: float | None, every: float | None, skipped: list[tuple[str, str]]
+    inputs: Sequence[Path],
+    fs: float | None,
+    every: float | None,
+    signal: Sequence[str],
+    skipped: list[tuple[str, str]],
 ) -> list[Recording]:
     """What the encoder is to learn from; files that cannot be read join ``skipped``."""
     unread: list[tuple[str, str]] = []
-    fleet = told(read(*inputs, fs=fs, every=every, left_out=unread), unread)
+    fleet = told(read(*inputs, fs=fs, every=every, signal=signal, left_out=unread), unread)
     skipped += unread
     return fleet
 

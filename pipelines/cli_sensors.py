@@ -18,12 +18,23 @@ app = typer.Typer(
 )
 
 SMALLEST = 1e-6  # of what has to be greater than zero
-Inputs = Annotated[list[Path], typer.Argument(help="Files or folders: npz, Parquet or CSV.", metavar="INPUT...")]
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(help="Files or folders: npz, Parquet, CSV, MAT, HDF5, TDMS, WAV or FLAC.", metavar="INPUT..."),
+]
 Rate = Annotated[
     float | None, typer.Option("--fs", help="Sampling rate in Hz, where the file does not say.", min=SMALLEST)
 ]
 Every = Annotated[
     float | None, typer.Option(help="Seconds between snapshots, where the file has no times.", min=SMALLEST)
+]
+Signal = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--signal",
+        help="Array or channel of the file that is the vibration, where its name does not tell (may be repeated, once "
+        "an axis).",
+    ),
 ]
 Share = Annotated[
     float, typer.Option(help="Share of each record, from its start, that is declared normal.", min=0.01, max=1.0)
@@ -76,6 +87,7 @@ def fit(
     normal_until: Until = None,
     fs: Rate = None,
     every: Every = None,
+    signal: Signal = None,
     asset: Assets = None,
     pretrain_on: Fleet = None,
     encoder: Annotated[
@@ -107,7 +119,7 @@ def fit(
     from unlabeled.pipelines import sensors as jobs
 
     return jobs.fit(
-        inputs, out=out, normal_share=normal_share, normal_until=normal_until, fs=fs, every=every,
+        inputs, out=out, normal_share=normal_share, normal_until=normal_until, fs=fs, every=every, signal=signal or (),
         assets=asset or (), pretrain_on=pretrain_on or (), encoder=encoder,
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
@@ -130,6 +142,7 @@ def search(
     normal_until: Until = None,
     fs: Rate = None,
     every: Every = None,
+    signal: Signal = None,
     asset: Assets = None,
     steps: Steps = 200,
     task: PretextTask = "masked",
@@ -150,7 +163,7 @@ def search(
 
     return jobs.search(
         inputs, out=out, labels=labels, trials=trials, normal_share=normal_share, normal_until=normal_until, fs=fs,
-        every=every, assets=asset or (),
+        every=every, signal=signal or (), assets=asset or (),
         template=_template(
             steps=steps, task=task, masking=masking, shaft_hz=shaft_hz, lr=learning_rate, random_state=seed
         ),
@@ -165,12 +178,13 @@ def score(
     out: Annotated[Path, typer.Option(help="Folder for scores, alarms and the report.")] = Path("machine-scores"),
     fs: Rate = None,
     every: Every = None,
+    signal: Signal = None,
     asset: Assets = None,
 ) -> Outcome:
     """Score snapshots: state, score and its parts for each, alarms, and why."""
     from unlabeled.pipelines import sensors as jobs
 
-    return jobs.score(inputs, model=model, out=out, fs=fs, every=every, assets=asset or ())
+    return jobs.score(inputs, model=model, out=out, fs=fs, every=every, signal=signal or (), assets=asset or ())
 
 
 @app.command()
@@ -186,6 +200,7 @@ def backtest(
     running_column: Annotated[str, typer.Option(help="Column that is false while the machine stands.")] = "running",
     fs: Rate = None,
     every: Every = None,
+    signal: Signal = None,
     asset: Assets = None,
     pretrain_on: Fleet = None,
     steps: Steps = 200,
@@ -207,8 +222,8 @@ def backtest(
 
     return jobs.replay(
         inputs, out=out, normal_share=normal_share, normal_until=normal_until, failure_at=failure_at,
-        healthy=healthy or (), running_column=running_column, fs=fs, every=every, assets=asset or (),
-        pretrain_on=pretrain_on or (),
+        healthy=healthy or (), running_column=running_column, fs=fs, every=every, signal=signal or (),
+        assets=asset or (), pretrain_on=pretrain_on or (),
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
             augmentation=augmentation, shaft_hz=shaft_hz, lr=learning_rate, random_state=seed,

@@ -34,6 +34,7 @@ def fit(
     normal_until: str | None = None,
     fs: float | None = None,
     every: float | None = None,
+    signal: Sequence[str] = (),
     assets: Sequence[str] = (),
     pretrain_on: Sequence[Path] = (),
     encoder: Path | None = None,
@@ -67,9 +68,9 @@ def fit(
         ablation.check(template.masking, hides=template.task in HIDING)
     known_states = None if labels is None else read_states(labels)
     skipped: list[tuple[str, str]] = []
-    recordings = pre.told(read(*inputs, fs=fs, every=every, assets=assets, left_out=skipped), skipped)
+    recordings = pre.told(read(*inputs, fs=fs, every=every, signal=signal, assets=assets, left_out=skipped), skipped)
     alone = len(recordings) == 1 and not skipped
-    fleet = pre.fleet_of(pretrain_on, fs, every, skipped) if pretrain_on else recordings
+    fleet = pre.fleet_of(pretrain_on, fs, every, signal, skipped) if pretrain_on else recordings
     taught = [r.normal_rows(share=normal_share, until=summary.hours_of(normal_until, r)) for r in fleet]
     if not pretrain_on:  # a machine's own calibration part is kept from the encoder too
         taught = [template.teaching_rows(r, normal_rows=n) for r, n in zip(fleet, taught, strict=True)]
@@ -154,11 +155,12 @@ def score(
     out: Path,
     fs: float | None = None,
     every: float | None = None,
+    signal: Sequence[str] = (),
     assets: Sequence[str] = (),
 ) -> Outcome:
     """Scores snapshots with a fitted model; says for each machine whether it is in alarm, and why."""
     skipped: list[tuple[str, str]] = []
-    recordings = pre.told(read(*inputs, fs=fs, every=every, assets=assets, left_out=skipped), skipped)
+    recordings = pre.told(read(*inputs, fs=fs, every=every, signal=signal, assets=assets, left_out=skipped), skipped)
     alone = len(recordings) == 1 and not skipped
     machines: list[pages.Machine] = []
     parent = None
@@ -233,6 +235,7 @@ def replay(
     running_column: str = "running",
     fs: float | None = None,
     every: float | None = None,
+    signal: Sequence[str] = (),
     assets: Sequence[str] = (),
     pretrain_on: Sequence[Path] = (),
     template: MachineMonitor | None = None,
@@ -247,14 +250,17 @@ def replay(
     template = template or MachineMonitor()
     skipped: list[tuple[str, str]] = []
     recordings = pre.told(
-        read(*inputs, fs=fs, every=every, running_column=running_column, assets=assets, left_out=skipped), skipped
+        read(
+            *inputs, fs=fs, every=every, signal=signal, running_column=running_column, assets=assets, left_out=skipped
+        ),
+        skipped,
     )
     if failure_at is not None:
         recordings = [with_failure(r, summary.hours_of(failure_at, r) or 0.0) for r in recordings]
     unknown = sorted(set(healthy) - {r.asset for r in recordings})
     if unknown:
         raise DataError(f"no machine {', '.join(unknown)} to be counted as healthy")
-    extra = pre.fleet_of(pretrain_on, fs, every, skipped) if pretrain_on else []
+    extra = pre.fleet_of(pretrain_on, fs, every, signal, skipped) if pretrain_on else []
     if dry_run:
         budgets = []
         for recording in recordings:

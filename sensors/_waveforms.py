@@ -1,7 +1,6 @@
-"""Waveform snapshots from npz and Parquet files."""
+"""Waveform snapshots from arrays and Parquet tables."""
 
-import zipfile
-import zlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,37 +16,38 @@ from unlabeled.sensors.recording import Recording
 SIGNALS = ("acc", "x", "signal", "vibration", "waveform")
 ENDS = ("de", "fe", "ba")  # drive end, fan end, base plate: usual names of single sensors
 PIECE_SECONDS = 0.1
+LEAST = 512  # samples a snapshot that make a spectrum
 
 
-def read_npz(path: Path, *, fs: float | None, every: float | None) -> list[Recording]:
-    """One machine from an npz file. Object arrays are never loaded (they could run code)."""
-    try:
-        # Opened here: NumPy would leave the file of a damaged archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            content = {name: stored[name] for name in stored.files if _plain(stored, name)}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
-        # NumPy's own message would advise to load what may run code.
-        raise DataError(f"{path} is no npz archive of plain arrays: write it again with numpy.savez") from None
-    signal, names = _signal(content, path)
-    rates = _rates(content.get("fs"), fs, count=len(signal) if signal.ndim > 1 else 1, source=str(path))
+def read_arrays(
+    path: Path, content: dict[str, NDArray], *, fs: float | None, every: float | None, signal: Sequence[str] = ()
+) -> list[Recording]:
+    """One machine from the arrays of a file (:func:`~unlabeled.sensors._formats.arrays`)."""
+    values, names = _signal(content, path, signal)
+    continuous = values.ndim == 1 or (
+        values.ndim == 2 and (values.shape[1] < LEAST <= len(values) or (_is_ends(names) and not signal))
+    )
+    rates = _rates(content.get("fs"), fs, count=1 if continuous else len(values), source=str(path))
     notes: tuple[str, ...] = ()
-    if signal.ndim == 1 or (signal.ndim == 2 and "acc" not in content and names[0] in ENDS):
-        signal, times = _cut(signal, float(rates[0]))
-        rates = np.full(len(signal), rates[0])
-        notes = (f"one continuous record, cut into {len(signal)} snapshots of {PIECE_SECONDS} s",)
+    if continuous:
+        values, times = _cut(values, float(rates[0]))
+        rates = np.full(len(values), rates[0])
+        notes = (f"one continuous record, cut into {len(values)} snapshots of {values.shape[1] / rates[0]:g} s",)
+        if "start" in content:
+            times = content["start"] + (times * 1e9).round().astype("timedelta64[ns]")
     else:
-        if signal.ndim == 2:
-            signal = signal[:, :, None]
-        times = _times(content, len(signal), every, path)
-    if "axes" in content:
+        if values.ndim == 2:
+            values = values[:, :, None]
+        times = _times(content, len(values), every, path)
+    if "axes" in content and not signal:
         names = tuple(str(name) for name in np.atleast_1d(content["axes"]))
-    if len(names) != signal.shape[2]:
-        names = _axis_names(signal.shape[2])
+    if len(names) != values.shape[2]:
+        names = _axis_names(values.shape[2])
     failure = content.get("failure_t_s")
     return [
         _recording(
             path.stem,
-            signal,
+            values,
             rates,
             times,
             names=names,
@@ -59,9 +59,11 @@ def read_npz(path: Path, *, fs: float | None, every: float | None) -> list[Recor
     ]
 
 
-def read_table(table: pd.DataFrame, path: Path, *, fs: float | None, every: float | None) -> list[Recording]:
-    """Machines from a table: a list a snapshot in one or more columns, or one sample a row (columns ``snapshot``
-    and ``sample``)."""
+def read_table(
+    table: pd.DataFrame, path: Path, *, fs: float | None, every: float | None, signal: Sequence[str] = ()
+) -> list[Recording]:
+    """Machines from a table: a list a snapshot in one or more columns (those of ``signal``, or all), or one sample a
+    row (columns ``snapshot`` and ``sample``)."""
     from unlabeled.sensors._trends import asset_column
 
     lists = list_columns(table)
@@ -72,7 +74,11 @@ def read_table(table: pd.DataFrame, path: Path, *, fs: float | None, every: floa
         if not lists:
             group = _gather(group, path, skip=asset)
         columns = list_columns(group)
-        signal, flaws = _stack([group[column].tolist() for column in columns])
+        missing = sorted(set(signal) - set(columns))
+        if missing:
+            raise DataError(f"{path}: no waveforms in {', '.join(missing)} (has {', '.join(columns)})")
+        columns = list(signal) or columns
+        values, flaws = _stack([group[column].tolist() for column in columns])
         rates = _rates(
             group["fs"].to_numpy(dtype=float) if "fs" in group else None, fs, count=len(group), source=str(path)
         )
@@ -83,7 +89,7 @@ def read_table(table: pd.DataFrame, path: Path, *, fs: float | None, every: floa
         running = group["running"].to_numpy(dtype=bool) if "running" in group else None
         recordings.append(
             _recording(
-                name, signal, rates, times, names=columns, source=str(path), running=running, failure_s=None, notes=(),
+                name, values, rates, times, names=columns, source=str(path), running=running, failure_s=None, notes=(),
                 flaws=flaws,
             )
         )  # fmt: skip
@@ -105,15 +111,12 @@ def is_long(table: pd.DataFrame) -> bool:
     return {"snapshot", "sample"} <= set(table.columns)
 
 
-def _plain(stored: Any, name: str) -> bool:
-    try:
-        stored[name]
-    except ValueError:
-        return False
-    return True
-
-
-def _signal(content: dict[str, NDArray], path: Path) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+def _signal(
+    content: dict[str, NDArray], path: Path, chosen: Sequence[str]
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """The vibration among the arrays, and the names of its axes: those that were chosen, or one of a usual name."""
+    if chosen:
+        return _chosen(content, path, chosen), tuple(chosen)
     for name in SIGNALS:
         if name in content:
             signal = content[name].astype(np.float32)
@@ -126,11 +129,50 @@ def _signal(content: dict[str, NDArray], path: Path) -> tuple[NDArray[np.float32
                 )
             names = _axis_names(signal.shape[2]) if signal.ndim == 3 else (name,)
             return signal, names
-    ends = [name for name in ENDS if name in content and content[name].ndim == 1]
+    ends = {end: name for end in ENDS for name in content if _end(name) == end and content[name].ndim == 1}
     if ends:
-        shortest = min(len(content[name]) for name in ends)
-        return np.stack([content[name][:shortest] for name in ends], axis=1).astype(np.float32), tuple(ends)
-    raise DataError(f"{path}: no signal array; name it one of {', '.join((*SIGNALS, *ENDS))} (has {sorted(content)})")
+        shortest = min(len(content[name]) for name in ends.values())
+        return np.stack([content[n][:shortest] for n in ends.values()], axis=1).astype(np.float32), tuple(ends)
+    raise DataError(
+        f"{path}: no signal array; name it one of {', '.join((*SIGNALS, *ENDS))}, or say with --signal which one it is "
+        f"(has {', '.join(sorted(content)) or 'none'})"
+    )
+
+
+def _chosen(content: dict[str, NDArray], path: Path, chosen: Sequence[str]) -> NDArray[np.float32]:
+    content = {**content, **_axes(content)}
+    missing = [name for name in chosen if name not in content]
+    if missing:
+        raise DataError(f"{path}: no array {', '.join(missing)} (has {', '.join(sorted(content)) or 'none'})")
+    shapes = {content[name].shape for name in chosen}
+    if len(shapes) > 1:
+        raise DataError(f"{path}: {', '.join(chosen)} are of different shapes: {sorted(shapes)}; take those alike")
+    parts = [content[name].astype(np.float32) for name in chosen]
+    (shape,) = shapes
+    if len(parts) == 1 and len(shape) in (1, 2, 3):
+        return parts[0]
+    if len(shape) not in (1, 2):
+        raise DataError(f"{path}: {', '.join(chosen)} have shape {shape}; expected (samples) or (snapshots, samples)")
+    return np.stack(parts, axis=-1)
+
+
+def _axes(content: dict[str, NDArray]) -> dict[str, NDArray]:
+    """Each axis of the signal by its own name, where the file names them."""
+    names = [str(name) for name in np.atleast_1d(content.get("axes", np.empty(0)))]
+    found = [content[name] for name in SIGNALS if name in content and content[name].ndim > 1]
+    if not found or found[0].shape[-1] != len(names):
+        return {}
+    return {name: found[0][..., n] for n, name in enumerate(names)}
+
+
+def _end(name: str) -> str:
+    """``de`` of ``de`` and of ``X097_DE_time``, as the Case Western bearing data are named."""
+    told = re.fullmatch(r"X\d+_(DE|FE|BA)_time", name)
+    return told[1].lower() if told else name
+
+
+def _is_ends(names: Sequence[str]) -> bool:
+    return set(names) <= set(ENDS)
 
 
 def _axis_names(count: int) -> tuple[str, ...]:
@@ -163,12 +205,13 @@ def _times(content: dict[str, NDArray], count: int, every: float | None, path: P
 
 
 def _cut(signal: NDArray[np.float32], fs: float) -> tuple[NDArray[np.float32], NDArray]:
-    """A continuous record (samples[, axes]) -> snapshots (n, samples, axes) one after another, and their times."""
+    """A continuous record (samples[, axes]) -> snapshots (n, samples, axes) one after another, and their times in
+    seconds; of slow records they are longer, so that a spectrum can be had."""
     record = signal if signal.ndim == 2 else signal[:, None]
-    samples = round(PIECE_SECONDS * fs)
+    samples = max(LEAST, round(PIECE_SECONDS * fs))
     count = max(1, len(record) // samples)
     pieces = record[: count * samples].reshape(count, -1, record.shape[1])
-    return pieces.astype(np.float32), np.arange(count) * PIECE_SECONDS
+    return pieces.astype(np.float32), np.arange(count) * (samples / fs)
 
 
 def _gather(table: pd.DataFrame, path: Path, *, skip: str | None) -> pd.DataFrame:
@@ -214,9 +257,9 @@ def _recording(
     notes: tuple[str, ...],
     flaws: NDArray[np.str_] | None = None,
 ) -> Recording:
-    if signal.shape[1] < 512:
+    if signal.shape[1] < LEAST:
         raise DataError(
-            f"{source}: {signal.shape[1]} samples a snapshot are too few for a spectrum; expected 512 or more"
+            f"{source}: {signal.shape[1]} samples a snapshot are too few for a spectrum; expected {LEAST} or more"
         )
     values, counts = np.unique(rates, return_counts=True)
     usual = float(values[counts.argmax()])

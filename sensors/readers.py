@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from unlabeled.core.errors import DataError
-from unlabeled.sensors import _trends, _waveforms
+from unlabeled.sensors import _formats, _trends, _waveforms
 from unlabeled.sensors.recording import Recording
 
-SUFFIXES = (".npz", ".parquet", ".csv")
+SUFFIXES = (*_formats.SUFFIXES, ".parquet", ".csv")
 
 
 def read(
@@ -17,20 +17,23 @@ def read(
     fs: float | None = None,
     every: float | None = None,
     running_column: str = "running",
+    signal: Sequence[str] = (),
     assets: Sequence[str] = (),
     left_out: list[tuple[str, str]] | None = None,
 ) -> list[Recording]:
     """Reads one recording a machine from files or folders of files.
 
-    An npz file holds one machine's waveforms: ``acc`` (or ``x``, ``signal``, ``de`` and ``fe``) of shape
-    (snapshots, samples[, axes]) with ``fs`` (Hz) and ``t_s`` (seconds) or ``timestamps``; a one-dimensional
-    array is one continuous record and is cut into short snapshots. A Parquet file holds waveforms as lists, or
-    one sample a row with columns ``snapshot`` and ``sample``. Any other Parquet or CSV table with a time column
-    is a trend: its numeric columns are indicators.
+    An npz, MAT or HDF5 file holds one machine's waveforms: ``acc`` (or ``x``, ``signal``, ``de`` and ``fe``, also as
+    the Case Western data name them) of shape (snapshots, samples[, axes]) with ``fs`` (Hz) and ``t_s`` (seconds) or
+    ``timestamps``. An array (samples) or (samples, axes) is one continuous record and is cut into short snapshots, as
+    are TDMS, WAV and FLAC files. (The extra ``formats`` reads HDF5, MAT 7.3, TDMS, WAV and FLAC.) A Parquet file holds
+    waveforms as lists, or one sample a row with columns ``snapshot`` and ``sample``. Any other Parquet or CSV table
+    with a time column is a trend: its numeric columns are indicators.
 
     Args:
         fs: sampling rate in Hz where the file does not say; it is never guessed.
         every: seconds between snapshots where the file has no times.
+        signal: names of the arrays or channels that are the vibration, one an axis, where the usual names do not tell.
         running_column: column that is false while the machine stands still.
         assets: only these machines.
         left_out: takes the name of each file that cannot be read, and why, while the others are read all the same;
@@ -43,7 +46,7 @@ def read(
     recordings: list[Recording] = []
     for path in _files(inputs):
         try:
-            recordings += _one(path, fs, every, running_column)
+            recordings += _one(path, fs, every, running_column, signal)
         except DataError as error:
             if left_out is None:
                 raise
@@ -84,9 +87,11 @@ def _files(inputs: Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def _one(path: Path, fs: float | None, every: float | None, running_column: str) -> list[Recording]:
-    if path.suffix.lower() == ".npz":
-        return _waveforms.read_npz(path, fs=fs, every=every)
+def _one(
+    path: Path, fs: float | None, every: float | None, running_column: str, signal: Sequence[str]
+) -> list[Recording]:
+    if path.suffix.lower() in _formats.SUFFIXES:
+        return _waveforms.read_arrays(path, _formats.arrays(path, signal), fs=fs, every=every, signal=signal)
     try:
         table = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path)
     except (OSError, ValueError) as error:
@@ -94,5 +99,7 @@ def _one(path: Path, fs: float | None, every: float | None, running_column: str)
     if table.empty:
         raise DataError(f"{path} holds no rows")
     if _waveforms.is_long(table) or _waveforms.list_columns(table):
-        return _waveforms.read_table(table, path, fs=fs, every=every)
+        return _waveforms.read_table(table, path, fs=fs, every=every, signal=signal)
+    if signal:
+        raise DataError(f"{path} is a table of indicators, of which each is judged: leave --signal out")
     return _trends.read_table(table, path, running_column=running_column)

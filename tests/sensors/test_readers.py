@@ -46,6 +46,14 @@ def test_a_continuous_record_is_cut_into_tenths_of_a_second(tmp_path: Path) -> N
     assert "cut into 25 snapshots" in one.notes[0]
 
 
+def test_a_slow_record_is_cut_into_pieces_that_make_a_spectrum(tmp_path: Path) -> None:
+    (one,) = read(npz(tmp_path / "rig.npz", x=np.arange(2 * 512 + 9.0), fs=1024))
+    assert one.values.shape == (2, 512, 1)
+    np.testing.assert_array_equal(one.values.reshape(-1), np.arange(1024.0))
+    np.testing.assert_allclose(one.hours * 3600, [0.0, 0.5])
+    assert "snapshots of 0.5 s" in one.notes[0]
+
+
 def test_the_sampling_rate_is_never_guessed(tmp_path: Path) -> None:
     path = npz(tmp_path / "a.npz", acc=acc(), t_s=np.arange(6.0))
     with pytest.raises(DataError, match=r"a\.npz does not say its sampling rate: give it with --fs"):
