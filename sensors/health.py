@@ -6,13 +6,17 @@ from numpy.typing import NDArray
 CLIPPED_SHARE = 0.005
 FEWEST_LEVELS = 16
 FLAT_ROWS = 24
+HELD_SHARE = 0.01  # of the samples, in one stretch that does not move: a dropout
+HELD_TIMES = 20  # as long as nearly all other stretches of the same snapshot
+MOST_CODES = 2**24  # float32 holds no more of them apart
 
 
 def waveform_flaw(signal: NDArray) -> str:
     """What is wrong with one snapshot (samples, axes); empty when nothing.
 
     Clipped means that half a percent of the samples or more sit, three or more in a row, at the very highest or
-    lowest value.
+    lowest value; a dropout, that one value is held for a percent of the samples, in a signal that otherwise moves from
+    sample to sample; a stuck bit, that of the converter's codes every other block of 2, 4, 8... is missing.
     """
     bad = int((~np.isfinite(signal)).sum())
     if bad:
@@ -28,7 +32,49 @@ def waveform_flaw(signal: NDArray) -> str:
         stuck = _in_runs(x == high) + _in_runs(x == low)
         if stuck >= CLIPPED_SHARE * len(x):
             return f"clipped (axis {axis + 1}: {stuck} samples at the end of the range)"
+        held = _held(x)
+        if held:
+            return f"dropout (axis {axis + 1} does not move for {held} samples)"
+        bit = _stuck_bit(x)
+        if bit is not None:
+            return f"stuck bit (axis {axis + 1}: bit {bit} of the converter never changes)"
     return ""
+
+
+def _held(x: NDArray) -> int:
+    """Samples in the longest stretch of one value, where that is a dropout; else 0."""
+    ends = np.flatnonzero(np.r_[np.diff(x) != 0, True])
+    lengths = np.diff(np.r_[-1, ends])
+    longest = int(lengths.max())
+    # A slow or coarse signal rests often, and about as long each time.
+    usual = np.quantile(lengths, 0.99)
+    return longest if longest >= max(HELD_SHARE * len(x), HELD_TIMES * usual) else 0
+
+
+def _stuck_bit(x: NDArray) -> int | None:
+    """The converter's bit that never changes, counted from the lowest that does; told where all values are whole
+    steps of one size, from the second bit on."""
+    values = np.unique(x.astype(np.float64))
+    gaps = np.diff(values)
+    # The smallest gap alone is as exact as float32, which is not enough for thousands of codes.
+    step = (values[-1] - values[0]) / np.round(gaps / gaps.min()).sum()
+    codes = (values - values[0]) / step
+    if codes[-1] >= MOST_CODES or np.abs(codes - codes.round()).max() > 0.1:
+        return None
+    codes = codes.round().astype(np.int64)
+    span = int(codes[-1]) + 1
+    # Half of the codes are missing then, everywhere alike; a signal of two levels misses most.
+    if not 0.25 * span <= len(codes) <= 0.6 * span:
+        return None
+    bit = 1
+    while 8 * 2**bit <= span:
+        seen = np.bincount(codes % (2 * 2**bit), minlength=2 * 2**bit) > 0
+        # Where the codes begin is not known: half of the places in a ring, next to each other, may be taken.
+        around = np.convolve(np.r_[seen, seen], np.ones(2**bit, dtype=np.int64), mode="valid")[: 2 * 2**bit]
+        if int(around.max()) == int(seen.sum()):
+            return bit
+        bit += 1
+    return None
 
 
 def _in_runs(at: NDArray[np.bool_], shortest: int = 3) -> int:
@@ -52,10 +98,12 @@ class TrendHealth:
 
     def flaw(self, row: NDArray) -> str:
         """What is wrong with a row (indicators,); empty when nothing."""
-        bad = [name for name, value in zip(self.names, row, strict=True) if not np.isfinite(value)]
-        if bad:
-            return f"not a number: {', '.join(bad)}"
-        self._still = np.where(row == self._last, self._still + 1, 1)
-        self._last = np.array(row)
+        there = np.isfinite(row)
+        # A cell that is missing says neither that an indicator moved nor that it did not.
+        self._still = np.where(there, np.where(row == self._last, self._still + 1, 1), self._still)
+        self._last = np.where(there, row, self._last)
+        bad = [name for name, known in zip(self.names, there, strict=True) if not known]
         stuck = [name for name, count in zip(self.names, self._still, strict=True) if count >= FLAT_ROWS]
-        return f"flat-lined ({', '.join(stuck)} has not moved for {FLAT_ROWS} rows)" if stuck else ""
+        reasons = [f"not a number: {', '.join(bad)}"] if bad else []
+        reasons += [f"flat-lined ({', '.join(stuck)} has not moved for {FLAT_ROWS} rows)"] if stuck else []
+        return "; ".join(reasons)
