@@ -79,6 +79,16 @@ Shaft = Annotated[
 ]
 
 
+BearingName = Annotated[
+    str | None,
+    typer.Option(
+        "--bearing",
+        help="Bearing whose rates alarms are explained by: 6203, 6205, ZA-2115, or a .toml file with elements, "
+        "element_diameter, pitch_diameter and contact_angle; needs --shaft-hz.",
+    ),
+]
+
+
 @app.command()
 def fit(
     inputs: Inputs,
@@ -100,6 +110,7 @@ def fit(
     temperature: Temperature = 0.2,
     augmentation: Augmentation = 1.0,
     shaft_hz: Shaft = None,
+    bearing: BearingName = None,
     learning_rate: LearningRate = 1e-3,
     seed: Seed = 0,
     labels: Annotated[
@@ -123,7 +134,7 @@ def fit(
         assets=asset or (), pretrain_on=pretrain_on or (), encoder=encoder,
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
-            augmentation=augmentation, shaft_hz=shaft_hz, lr=learning_rate, random_state=seed,
+            augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,
         ),
         labels=labels, beside_random=beside_random, dry_run=dry_run,
         rates=Rates(watts=watts, price_per_hour=price_per_hour),
@@ -210,6 +221,7 @@ def backtest(
     temperature: Temperature = 0.2,
     augmentation: Augmentation = 1.0,
     shaft_hz: Shaft = None,
+    bearing: BearingName = None,
     learning_rate: LearningRate = 1e-3,
     seed: Seed = 0,
     dry_run: DryRun = False,
@@ -226,14 +238,15 @@ def backtest(
         assets=asset or (), pretrain_on=pretrain_on or (),
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
-            augmentation=augmentation, shaft_hz=shaft_hz, lr=learning_rate, random_state=seed,
+            augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,
         ),
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
 
-def _template(**settings: Any) -> "MachineMonitor":
+def _template(*, bearing: str | None = None, **settings: Any) -> "MachineMonitor":
     """The settings that all monitors of a job have."""
     from unlabeled.sensors import MachineMonitor
+    from unlabeled.sensors.bearings import find
 
-    return MachineMonitor(**settings)
+    return MachineMonitor(**settings, bearing=None if bearing is None else find(bearing))

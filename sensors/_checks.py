@@ -24,6 +24,12 @@ def alike(one: Recording, other: Recording) -> None:
         )
 
 
+def bearing(monitor: "MachineMonitor") -> None:
+    """What a bearing's rates follow from is known."""
+    if monitor.bearing is not None and monitor.shaft_hz is None:
+        raise DataError("the rates of a bearing follow from the shaft's speed: give --shaft-hz too")
+
+
 def grid(monitor: "MachineMonitor", pictures: NDArray) -> None:
     """The encoder was made for such pictures."""
     if pictures.shape[1:] != (monitor.channels_, *monitor.grid_):

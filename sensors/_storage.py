@@ -29,7 +29,11 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
     tensors |= {f"pretext.{k}": v for k, v in monitor.pretext_.state_dict().items()}
     params = monitor.get_params(deep=False)
     manifest: dict[str, Any] = {
-        "params": {**params, "rule": monitor.rule.config()},
+        "params": {
+            **params,
+            "rule": monitor.rule.config(),
+            "bearing": None if monitor.bearing is None else asdict(monitor.bearing),
+        },
         "picture": {"channels": monitor.channels_, "grid": list(monitor.grid_), "fs": monitor.pretraining_fs_},
         "fleet": monitor.fleet_,
         "pretrained": getattr(monitor, "pretrained_", False),
@@ -52,11 +56,14 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
 def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
     from unlabeled.sensors.alarms import AlarmRule
     from unlabeled.sensors.baselines import Rule
+    from unlabeled.sensors.bearings import Bearing
     from unlabeled.sensors.monitor import KIND, Period
     from unlabeled.sensors.views import Scaling
 
     tensors, manifest = checkpoints.load(folder, kind=KIND)
     params = {**manifest["params"], "rule": AlarmRule(**manifest["params"]["rule"])}
+    told = params.get("bearing")  # a monitor of before there was one has none
+    params["bearing"] = None if told is None else Bearing(**told)
     monitor = cls(**params)
     fitted = manifest.get("fitted")
     grid = tuple(manifest["picture"]["grid"])

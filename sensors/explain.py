@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
-from unlabeled.sensors import features
+from unlabeled.sensors import bearings, features
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.views import Seen, View, departure
 
@@ -34,6 +34,7 @@ class Explanation:
         spectrum: (axes, bands) level now in decibels; ``None`` for a trend.
         normal_spectrum: (axes, bands) in the normal period.
         words: a few plain sentences.
+        repeats: axis by axis, what stands at the rates of the bearing; empty where that or the speed is not known.
     """
 
     parts: dict[str, float]
@@ -41,6 +42,7 @@ class Explanation:
     spectrum: NDArray[np.float64] | None
     normal_spectrum: NDArray[np.float64] | None
     words: tuple[str, ...]
+    repeats: tuple[bearings.Repeats, ...] = ()
 
 
 def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Explanation:
@@ -52,10 +54,12 @@ def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Ex
     view = View(monitor.kind_, monitor.names_, monitor.fs_, monitor.window)
     start = max(0, len(recording) - last - (0 if monitor.kind_ == "waveform" else monitor.window + 50))
     seen: list[Seen] = []
+    rows: list[int] = []
     for i in range(start, len(recording)):
         one = view.push(recording.values[i], flaw=str(recording.flaws[i]), running=bool(recording.running[i]))
         if isinstance(one, Seen):
             seen.append(one)
+            rows.append(i)
     if not seen:
         raise DataError(f"{recording.asset}: none of the snapshots to explain can be judged")
     seen = seen[-last:]
@@ -72,8 +76,11 @@ def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Ex
     if monitor.kind_ == "waveform":
         spectrum = np.median([one.picture.mean(axis=2) for one in seen], axis=0)
         normal = monitor.scaling_.picture_mean[:, :, 0]
-    words = (*_words(parts, changes), *_loudest(monitor, spectrum, normal))
-    return Explanation(parts, changes, spectrum, normal, words)
+    repeats: tuple[bearings.Repeats, ...] = ()
+    if monitor.kind_ == "waveform" and monitor.bearing is not None and monitor.shaft_hz is not None:
+        repeats = bearings.repeats(recording.rows(np.array(rows[-last:])), monitor.bearing, monitor.shaft_hz)
+    words = (*_words(parts, changes), *_loudest(monitor, spectrum, normal), *bearings.words(repeats))
+    return Explanation(parts, changes, spectrum, normal, words, repeats)
 
 
 def _changes(monitor: "MachineMonitor", now: NDArray[np.float64], names: tuple[str, ...]) -> pd.DataFrame:

@@ -29,6 +29,7 @@ from unlabeled.core.views import SignalView
 from unlabeled.sensors import _checks, explain, features
 from unlabeled.sensors.alarms import AlarmRule
 from unlabeled.sensors.baselines import usual_rules
+from unlabeled.sensors.bearings import Bearing
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
 from unlabeled.sensors.states import Asked
 from unlabeled.sensors.stream import Stream, fused
@@ -73,7 +74,8 @@ class MachineMonitor(BaseEstimator):
         mask_ratio: share of the patches hidden in pretraining; nothing from 0.4 to 0.85 was clearly better than 0.6
             (benchmarks/results/settings.md).
         temperature, augmentation: of tasks that compare two views.
-        shaft_hz: shaft speed in revolutions a second, for masking ``bearing``.
+        shaft_hz: shaft speed in revolutions a second, for masking ``bearing`` and, with
+        bearing: what it runs in, for :meth:`explain`, which then looks for the bearing's rates in the envelope.
         steps, batch_size, lr: pretraining.
         window: rows of a trend that are seen together.
         neighbours: for the nearest-neighbour distance.
@@ -102,6 +104,7 @@ class MachineMonitor(BaseEstimator):
         temperature: float = 0.2,
         augmentation: float = 1.0,
         shaft_hz: float | None = None,
+        bearing: Bearing | None = None,
         steps: int = 200,
         batch_size: int = 64,
         lr: float = 1e-3,
@@ -112,7 +115,7 @@ class MachineMonitor(BaseEstimator):
         random_state: int = 0,
     ) -> None:
         self.dim, self.depth, self.heads = dim, depth, heads
-        self.task, self.masking, self.shaft_hz = task, masking, shaft_hz
+        self.task, self.masking, self.shaft_hz, self.bearing = task, masking, shaft_hz, bearing
         self.mask_ratio, self.temperature, self.augmentation = mask_ratio, temperature, augmentation
         self.steps, self.batch_size, self.lr = steps, batch_size, lr
         self.window, self.neighbours, self.sigmas, self.rule = window, neighbours, sigmas, rule
@@ -196,6 +199,7 @@ class MachineMonitor(BaseEstimator):
         Raises:
             DataError: too few snapshots that can be judged, or another kind of data than the pretraining's.
         """
+        _checks.bearing(self)
         stop = recording.normal_rows(share=normal_share, until=normal_until)
         seen = look(recording, rows=stop, window=self.window)
         cut = int(len(seen.rows) * (1 - CALIBRATION_SHARE))

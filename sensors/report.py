@@ -24,6 +24,7 @@ from unlabeled.sensors import features
 from unlabeled.sensors.alarms import Episode, episodes
 from unlabeled.sensors.backtest import Result
 from unlabeled.sensors.baselines import SIGMAS, ThreeSigma
+from unlabeled.sensors.bearings import HARMONICS, PARTS
 from unlabeled.sensors.explain import Explanation
 from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.recording import Recording
@@ -149,6 +150,29 @@ def spectrum(machine: Machine) -> "Figure":
     return figure
 
 
+def envelopes(machine: Machine) -> "Figure":
+    """What repeats itself, one plot an axis, with the rates of the bearing marked."""
+    assert machine.explanation is not None
+    repeats = machine.explanation.repeats
+    figure, axes = new_figure(height=2.8, columns=len(repeats), sharey=True, squeeze=False)
+    for axis, one in zip(axes[0], repeats, strict=True):
+        fastest = max(found.hz for found in one.evidence) if one.evidence else one.spectrum.hz[-1]
+        shown = (one.spectrum.hz > 0) & (one.spectrum.hz <= 1.1 * HARMONICS * fastest)
+        axis.plot(one.spectrum.hz[shown], 10 * np.log10(one.spectrum.power[shown] + 1e-12), color=OURS, lw=0.9)
+        for found in sorted(one.evidence, key=lambda found: list(PARTS).index(found.name)):
+            colour = (*OTHERS, "grey")[list(PARTS).index(found.name)]
+            for harmonic in range(1, HARMONICS + 1):
+                axis.axvline(
+                    harmonic * found.hz, color=colour, lw=0.8, ls="--", label=found.name if harmonic == 1 else None
+                )
+        axis.set(xlabel="repetitions a second", title=one.axis)
+    axes[0, 0].set_ylabel("dB over where nothing repeats")
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", frameon=False, fontsize=8, ncols=4
+    )
+    return figure
+
+
 def bars(machine: Machine, most: int = 12) -> "Figure":
     """Distance of the indicators from normal, those that weigh most in the score."""
     assert machine.explanation is not None
@@ -221,6 +245,12 @@ def _machine(section: Section, machine: Machine) -> None:
             section.text(sentence)
         if machine.explanation.spectrum is not None:
             section.figure(spectrum(machine), "Levels in 64 bands: the normal period's mean, and the explained moment.")
+        if machine.explanation.repeats:
+            section.figure(
+                envelopes(machine),
+                "Squared envelope spectrum after pre-whitening, and the bearing's rates up to their "
+                f"{HARMONICS}rd harmonic.",
+            )
         section.figure(bars(machine), "Which indicators moved, in spreads of the normal period.")
         section.table(["part of the score", "usual spreads"], [[k, v] for k, v in machine.explanation.parts.items()])
 
