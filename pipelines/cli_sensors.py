@@ -75,7 +75,10 @@ LearningRate = Annotated[
 ]
 Shaft = Annotated[
     float | None,
-    typer.Option(help="Shaft speed in revolutions a second, for --masking bearing (default: unknown).", min=SMALLEST),
+    typer.Option(
+        help="Shaft speed in revolutions a second, for --masking bearing and --bearing (default: unknown).",
+        min=SMALLEST,
+    ),
 ]
 
 
@@ -242,6 +245,32 @@ def backtest(
         ),
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
+
+
+@app.command()
+def explain(
+    inputs: Inputs,
+    model: Annotated[Path, typer.Option(help="Folder that 'fit' wrote.")] = Path("machine-model"),
+    out: Annotated[Path, typer.Option(help="Folder for the page and the numbers.")] = Path("explained"),
+    at: Annotated[
+        str | None, typer.Option(help="A date, or hours after the first snapshot (default: the last snapshot).")
+    ] = None,
+    last: Annotated[int, typer.Option(help="Explain the median over so many snapshots up to then.", min=1)] = 9,
+    bearing: BearingName = None,
+    shaft_hz: Shaft = None,
+    fs: Rate = None,
+    every: Every = None,
+    signal: Signal = None,
+    asset: Assets = None,
+) -> Outcome:
+    """Say what is away from normal at one moment, alarm or not: parts of the score, bands, indicators, the bearing."""
+    from unlabeled.pipelines import _sensors_explain as job
+    from unlabeled.sensors.bearings import find
+
+    moment = job.Moment(at=at, last=last, bearing=None if bearing is None else find(bearing), shaft_hz=shaft_hz)
+    return job.explain(
+        inputs, model=model, out=out, moment=moment, fs=fs, every=every, signal=signal or (), assets=asset or ()
+    )
 
 
 def _template(*, bearing: str | None = None, **settings: Any) -> "MachineMonitor":

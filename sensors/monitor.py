@@ -271,6 +271,7 @@ class MachineMonitor(BaseEstimator):
             row: the snapshot to explain; the last one without it.
             last: the median over so many snapshots up to it is explained.
         """
+        _checks.bearing(self)
         _checks.fits(self, recording)
         at = len(recording) - 1 if row is None else row
         return explain.explain(self, recording.rows(slice(0, at + 1)), last=last)

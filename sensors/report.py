@@ -240,19 +240,26 @@ def _machine(section: Section, machine: Machine) -> None:
     if machine.baselines and not machine.results:
         _beside(section, machine, ours=len(alarms))
     if machine.explanation is not None:
-        section.text(f"Explained: {machine.explained}.")
-        for sentence in machine.explanation.words:
-            section.text(sentence)
-        if machine.explanation.spectrum is not None:
-            section.figure(spectrum(machine), "Levels in 64 bands: the normal period's mean, and the explained moment.")
-        if machine.explanation.repeats:
-            section.figure(
-                envelopes(machine),
-                "Squared envelope spectrum after pre-whitening, and the bearing's rates up to their "
-                f"{HARMONICS}rd harmonic.",
-            )
-        section.figure(bars(machine), "Which indicators moved, in spreads of the normal period.")
-        section.table(["part of the score", "usual spreads"], [[k, v] for k, v in machine.explanation.parts.items()])
+        explanation(section, machine)
+
+
+def explanation(section: Section, machine: Machine) -> None:
+    """What is away from normal at the moment that is explained, in words, plots and numbers."""
+    told = machine.explanation
+    assert told is not None
+    section.text(f"Explained: {machine.explained}.")
+    for sentence in told.words:
+        section.text(sentence)
+    if told.spectrum is not None:
+        section.figure(spectrum(machine), "Levels in 64 bands: the normal period's mean, and the explained moment.")
+    if told.repeats:
+        section.figure(
+            envelopes(machine),
+            "Squared envelope spectrum after pre-whitening, and the bearing's rates up to their "
+            f"{HARMONICS}rd harmonic.",
+        )
+    section.figure(bars(machine), "Which indicators moved, in spreads of the normal period.")
+    section.table(["part of the score", "usual spreads"], [[k, v] for k, v in told.parts.items()])
 
 
 def plain_alarms(machine: Machine) -> dict[str, NDArray[np.bool_]]:

@@ -123,8 +123,9 @@ def test_an_explanation_names_the_race(fresh: MachineMonitor, plant: list[Record
     assert any("outer race (BPFO, 106.9 Hz)" in sentence for sentence in told.words)
     quiet = loaded.explain(failing, row=40)
     assert "Nothing shows in the envelope at the rates of the bearing." in quiet.words
-    with pytest.raises(DataError, match="give --shaft-hz too"):
-        loaded.set_params(shaft_hz=None).fit(failing)
+    for use in (loaded.set_params(shaft_hz=None).fit, loaded.explain):
+        with pytest.raises(DataError, match="give --shaft-hz too"):
+            use(failing)
     assert loaded.set_params(bearing=None).explain(failing).repeats == ()
 
 
