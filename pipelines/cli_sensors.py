@@ -273,6 +273,30 @@ def explain(
     )
 
 
+@app.command()
+def monitor(
+    job: Annotated[Path, typer.Argument(help="Job file (TOML): what is watched, who judges, where it is told.")],
+    once: Annotated[bool, typer.Option("--once", help="Deal with what is there now, and end.")] = False,
+) -> Outcome:
+    """Judge new readings as they come, for months: alarms, cases, and a logbook that survives whatever stops it."""
+    from unlabeled.pipelines import _sensors_monitor as work
+
+    return work.monitor(job, once=once)
+
+
+@app.command()
+def cases(
+    job: Annotated[Path, typer.Argument(help="Job file of 'monitor'.")],
+    acknowledge: Annotated[
+        int | None, typer.Option(help="Say that somebody looks after this case (its number).")
+    ] = None,
+) -> Outcome:
+    """List the cases of a monitoring job, or acknowledge one."""
+    from unlabeled.pipelines import _sensors_monitor as work
+
+    return work.cases(job, acknowledge=acknowledge)
+
+
 def _template(*, bearing: str | None = None, **settings: Any) -> "MachineMonitor":
     """The settings that all monitors of a job have."""
     from unlabeled.sensors import MachineMonitor

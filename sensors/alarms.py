@@ -4,8 +4,9 @@ Everything here looks back only.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,6 +46,16 @@ class AlarmState:
         self._scores: deque[float] = deque(maxlen=rule.smooth)
         self._above: deque[bool] = deque(maxlen=rule.of)
         self._calm = 0
+
+    def memory(self) -> dict[str, Any]:
+        """What the next score will be judged with, as plain JSON."""
+        return {"scores": list(self._scores), "above": list(self._above), "calm": self._calm, "on": self.on}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Goes on from :meth:`memory`."""
+        self._scores = deque(memory["scores"], maxlen=self.rule.smooth)
+        self._above = deque(memory["above"], maxlen=self.rule.of)
+        self._calm, self.on = memory["calm"], memory["on"]
 
     def push(self, score: float) -> tuple[float, bool]:
         """Takes the next score that could be judged; returns the smoothed score and whether the alarm is on."""

@@ -1,5 +1,7 @@
 """Can a snapshot be judged at all? If not it is neither an alarm nor an all-clear, and the reason is kept."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -95,6 +97,14 @@ class TrendHealth:
         self.names = names
         self._last = np.full(len(names), np.nan)
         self._still = np.zeros(len(names), dtype=np.int64)
+
+    def memory(self) -> dict[str, list[float]]:
+        """How long each indicator has not moved, as plain JSON."""
+        return {"last": self._last.tolist(), "still": self._still.tolist()}
+
+    def recall(self, memory: Mapping[str, list[float]]) -> None:
+        """Goes on from :meth:`memory`."""
+        self._last, self._still = np.array(memory["last"], dtype=np.float64), np.array(memory["still"], dtype=np.int64)
 
     def flaw(self, row: NDArray) -> str:
         """What is wrong with a row (indicators,); empty when nothing."""

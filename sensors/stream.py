@@ -20,6 +20,21 @@ class Stream:
         self._view = View(monitor.kind_, monitor.names_, monitor.fs_, monitor.window)
         self._alarm = AlarmState(monitor.rule, monitor.threshold_)
 
+    @property
+    def on(self) -> bool:
+        """Whether the alarm is on."""
+        return self._alarm.on
+
+    def memory(self) -> dict[str, Any]:
+        """All that it remembers, as plain JSON: a new stream that recalls it goes on as this one would."""
+        return {"view": self._view.memory(), "alarm": self._alarm.memory()}
+
+    def recall(self, memory: Mapping[str, Any]) -> "Stream":
+        """Goes on from :meth:`memory`."""
+        self._view.recall(memory["view"])
+        self._alarm.recall(memory["alarm"])
+        return self
+
     def push(self, values: NDArray, *, flaw: str = "", running: bool = True) -> dict[str, Any]:
         """Judges the next snapshot (samples, axes) or row (indicators,)."""
         monitor = self.monitor

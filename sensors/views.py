@@ -4,8 +4,8 @@ Shape suffixes: n snapshot, c channel, h row of the picture, w column, i indicat
 """
 
 from collections import deque
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,15 @@ class View:
         self._health = TrendHealth(names)
         self._rows: deque[NDArray] = deque(maxlen=window)
         self.indicator_names = names if fs is None else features.indicator_names(names, fs)
+
+    def memory(self) -> dict[str, Any]:
+        """What the next snapshot will be seen with, as plain JSON."""
+        return {"rows": [row.tolist() for row in self._rows], "health": self._health.memory()}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Goes on from :meth:`memory`."""
+        self._rows = deque([np.array(row, dtype=np.float64) for row in memory["rows"]], maxlen=self.window)
+        self._health.recall(memory["health"])
 
     def push(self, values: NDArray, *, flaw: str = "", running: bool = True) -> Seen | str:
         """The snapshot as it is seen, or the reason why it cannot be judged."""

@@ -1,0 +1,112 @@
+"""The job file of ``unlabeled sensors monitor``: what is watched, who judges, where it is told."""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from unlabeled.core.errors import DataError
+
+_Kind = TypeVar("_Kind")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """A folder into which readings are put, a file at a time.
+
+    Attributes:
+        path: of the folder; files in it are read and left where they are.
+        asset: the machine that all files are of (default: as each file says).
+        fs: sampling rate in Hz, where the files do not say.
+        signal: arrays or channels that are the vibration, where no usual name tells.
+        settled_seconds: a file that has not changed for so long is whole; 0 where files are renamed into the folder.
+    """
+
+    path: Path
+    asset: str | None = None
+    fs: float | None = None
+    signal: tuple[str, ...] = ()
+    settled_seconds: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the file says; paths in it count from the file's own folder.
+
+    Attributes:
+        models: folder that ``sensors fit`` wrote: a model, or one for each machine.
+        folders: what is watched.
+        logbook: SQLite file that remembers all of it.
+        lines: file to which each event is written as a line of JSON.
+        every_seconds: how often the folders are looked at.
+        silent_hours: after so long without a reading a machine is told to be silent.
+        ahead_minutes: a reading dated later than so far from now is refused: it would make all others late.
+    """
+
+    models: Path
+    folders: tuple[Folder, ...]
+    logbook: Path
+    lines: Path
+    every_seconds: float = 5.0
+    silent_hours: float | None = None
+    ahead_minutes: float = 60.0
+
+
+def read(path: Path) -> Job:
+    """Reads and checks a job file.
+
+    Raises:
+        DataError: what is missing, unknown or of another kind, by its name in the file.
+    """
+    try:
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a job file ({str(error).splitlines()[0]})") from None
+    folders = said.pop("folders", None)
+    if not isinstance(folders, list) or not folders or not all(isinstance(one, dict) for one in folders):
+        raise DataError(f"{path}: name at least one watched folder under [[folders]]")
+    said = {"logbook": "monitor.sqlite", "lines": "events.jsonl", **said}
+    job = _made(Job, {**said, "folders": ()}, path, "")
+    watched = tuple(_made(Folder, one, path, "folders.") for one in folders)
+    for one in watched:
+        if not one.path.is_dir():
+            raise DataError(f"{path}: the watched folder {one.path} does not exist")
+    twice = {one.path for one in watched if [other.path for other in watched].count(one.path) > 1}
+    if twice:
+        raise DataError(f"{path}: {', '.join(sorted(map(str, twice)))} is watched twice")
+    inside = [one.path for one in watched if one.path in (job.logbook.parent, job.lines.parent)]
+    if inside:
+        raise DataError(f"{path}: logbook and lines must not lie in a watched folder ({inside[0]})")
+    return dataclasses.replace(job, folders=watched)
+
+
+def _made(kind: type[_Kind], said: Mapping[str, Any], path: Path, above: str) -> _Kind:
+    """One of the settings' classes from a table of the file."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(said) - set(fields))
+    if unknown:
+        raise DataError(f"{path}: unknown {', '.join(above + name for name in unknown)}; known are {', '.join(fields)}")
+    missing = [n for n, f in fields.items() if n not in said and f.default is dataclasses.MISSING]
+    if missing:
+        raise DataError(f"{path} does not say {', '.join(above + name for name in missing)}")
+    return kind(**{name: _value(value, str(fields[name].type), path, above + name) for name, value in said.items()})
+
+
+def _value(value: Any, kind: str, path: Path, name: str) -> Any:
+    """A setting as its field wants it."""
+    base = path.resolve().parent
+    if "Path" in kind and isinstance(value, str):
+        return base / value
+    if "float" in kind and isinstance(value, int | float) and not isinstance(value, bool):
+        if value < 0:
+            raise DataError(f"{path}: {name} must not be negative, got {value:g}")
+        return float(value)
+    if "tuple[str" in kind and isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return tuple(value)
+    if ("str" in kind and "tuple" not in kind and isinstance(value, str)) or value == ():
+        return value
+    words = {"Path": "a path", "float": "a number", "tuple": "a list of names", "str": "a text"}
+    expected = next(said for part, said in words.items() if part in kind)
+    raise DataError(f"{path}: {name} is {value!r}, expected {expected}")

@@ -1,0 +1,238 @@
+"""What a monitoring job knows, on disk: readings, cases, and what has to be told, in one SQLite file.
+
+Everything that one file of readings changes is written in one transaction: killed at any moment, a job finds either all
+of it or none, and a reading is judged once.
+"""
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unlabeled.core.errors import DataError
+
+VERSION = 1
+OPEN, ACKNOWLEDGED, CLEARED = "open", "acknowledged", "cleared"
+_TABLES = """
+CREATE TABLE files (name TEXT PRIMARY KEY, print TEXT NOT NULL, why TEXT NOT NULL);
+CREATE TABLE readings (
+    asset TEXT NOT NULL, time TEXT NOT NULL, state TEXT NOT NULL, alarm INTEGER NOT NULL,
+    score REAL, smoothed REAL, reason TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (asset, time)
+) WITHOUT ROWID;
+CREATE TABLE machines (asset TEXT PRIMARY KEY, model TEXT NOT NULL, last TEXT NOT NULL, memory TEXT NOT NULL);
+CREATE TABLE cases (
+    id INTEGER PRIMARY KEY, asset TEXT NOT NULL, state TEXT NOT NULL, opened TEXT NOT NULL, acknowledged TEXT,
+    cleared TEXT, highest REAL NOT NULL, evidence TEXT NOT NULL
+);
+CREATE UNIQUE INDEX one_open_case ON cases (asset) WHERE state != 'cleared';
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, asset TEXT NOT NULL, time TEXT NOT NULL, kind TEXT NOT NULL,
+    told TEXT NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An alarm of one machine, from its start until it has cleared; there is never more than one at a time."""
+
+    id: int
+    asset: str
+    state: str
+    opened: str
+    acknowledged: str | None
+    cleared: str | None
+    highest: float
+    evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something to be told: ``alarm``, ``cleared``, ``late``, ``refused`` or ``silent``; ids only ever grow."""
+
+    id: int
+    asset: str
+    time: str
+    kind: str
+    told: Mapping[str, Any]
+
+    def line(self) -> str:
+        """One line of JSON."""
+        return json.dumps({"id": self.id, "asset": self.asset, "time": self.time, "kind": self.kind, **self.told})
+
+
+class Logbook:
+    """One job's memory.
+
+    Args:
+        path: the SQLite file; made where there is none.
+
+    Raises:
+        DataError: the file is something else, or of another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")  # what is acknowledged survives a power cut
+            with self.together():  # two jobs may begin at once
+                (version,) = self._db.execute("PRAGMA user_version").fetchone()
+                if not version and not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    for statement in filter(str.strip, _TABLES.split(";")):
+                        self._db.execute(statement)
+                    self._db.execute(f"PRAGMA user_version = {VERSION}")
+                    version = VERSION
+        except sqlite3.DatabaseError as error:
+            raise DataError(f"{path} is no logbook of a monitoring job ({error})") from None
+        if version != VERSION:
+            raise DataError(f"{path} is no logbook of this version ({version} instead of {VERSION})")
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> "Logbook":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All that is written inside is there afterwards, or nothing of it."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # Files
+
+    def print_of(self, file: str) -> str | None:
+        """How a file looked when it was dealt with, or ``None``."""
+        row = self._db.execute("SELECT print FROM files WHERE name = ?", (file,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def dealt_with(self, file: str, looked: str, why: str = "") -> None:
+        """A file need not be read again while it looks so; ``why`` it could not be read, if so."""
+        self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (file, looked, why))
+
+    # Readings
+
+    def memory(self, asset: str, model: str) -> tuple[np.datetime64 | None, dict[str, Any] | None]:
+        """When a machine was last judged, and what its stream remembers: nothing under another model."""
+        row = self._db.execute("SELECT model, last, memory FROM machines WHERE asset = ?", (asset,)).fetchone()
+        if row is None:
+            return None, None
+        return np.datetime64(str(row[1]), "ns"), json.loads(row[2]) if row[0] == model else None
+
+    def remember(self, asset: str, model: str, last: np.datetime64, memory: Mapping[str, Any]) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO machines VALUES (?, ?, ?, ?)", (asset, model, _text(last), json.dumps(memory))
+        )
+
+    def knows(self, asset: str, time: np.datetime64) -> bool:
+        found = self._db.execute("SELECT 1 FROM readings WHERE asset = ? AND time = ?", (asset, _text(time)))
+        return found.fetchone() is not None
+
+    def reading(self, asset: str, time: np.datetime64, judged: Mapping[str, Any], *, file: str) -> None:
+        """Keeps what was said of one reading (:meth:`~unlabeled.sensors.stream.Stream.push`)."""
+        numbers = [_number(judged.get(name)) for name in ("score", "smoothed")]
+        self._db.execute(
+            "INSERT INTO readings VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (asset, _text(time), judged["state"], int(judged["alarm"]), *numbers, judged["reason"], file),
+        )
+
+    def readings(self, asset: str) -> list[dict[str, Any]]:
+        """All of a machine's readings, in order of time."""
+        names = ("time", "state", "alarm", "score", "smoothed", "reason", "file")
+        rows = self._db.execute(f"SELECT {', '.join(names)} FROM readings WHERE asset = ? ORDER BY time", (asset,))
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def last_times(self) -> dict[str, np.datetime64]:
+        """When each machine was last judged."""
+        rows = self._db.execute("SELECT asset, last FROM machines ORDER BY asset")
+        return {asset: np.datetime64(str(last), "ns") for asset, last in rows}
+
+    # Cases
+
+    def case_of(self, asset: str) -> Case | None:
+        """The machine's case, open or acknowledged, if there is one."""
+        return next((case for case in self.cases() if case.asset == asset and case.state != CLEARED), None)
+
+    def cases(self) -> list[Case]:
+        """All cases, the newest first."""
+        return [Case(**row) for row in self._rows(Case, "FROM cases ORDER BY id DESC", "evidence")]
+
+    def open_case(self, asset: str, time: np.datetime64, score: float, evidence: Mapping[str, Any]) -> int:
+        cursor = self._db.execute(
+            "INSERT INTO cases (asset, state, opened, highest, evidence) VALUES (?, ?, ?, ?, ?)",
+            (asset, OPEN, _text(time), score, json.dumps(evidence)),
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def rise(self, case: int, score: float) -> None:
+        self._db.execute("UPDATE cases SET highest = max(highest, ?) WHERE id = ?", (score, case))
+
+    def clear(self, case: int, time: np.datetime64) -> None:
+        self._db.execute("UPDATE cases SET state = ?, cleared = ? WHERE id = ?", (CLEARED, _text(time), case))
+
+    def acknowledge(self, case: int, time: np.datetime64) -> None:
+        """Somebody looks after it; it is cleared when the machine is calm again.
+
+        Raises:
+            DataError: there is no such case, or it is not open.
+        """
+        with self.together():
+            changed = self._db.execute(
+                "UPDATE cases SET state = ?, acknowledged = ? WHERE id = ? AND state = ?",
+                (ACKNOWLEDGED, _text(time), case, OPEN),
+            ).rowcount
+        if not changed:
+            raise DataError(f"there is no open case {case}")
+
+    # Events
+
+    def tell(self, asset: str, time: np.datetime64, kind: str, told: Mapping[str, Any]) -> None:
+        self._db.execute(
+            "INSERT INTO events (asset, time, kind, told) VALUES (?, ?, ?, ?)",
+            (asset, _text(time), kind, json.dumps(told)),
+        )
+
+    def events(self, *, after: int = 0) -> list[Event]:
+        """What was to be told after the event of that id, in order."""
+        return [Event(**row) for row in self._rows(Event, "FROM events WHERE id > ? ORDER BY id", "told", after)]
+
+    def _rows(self, kind: type[Case | Event], where: str, as_json: str, *given: object) -> Iterator[dict[str, Any]]:
+        """Rows by the names of a class, one of its columns read from JSON."""
+        names = [field.name for field in fields(kind)]
+        for row in self._db.execute(f"SELECT {', '.join(names)} {where}", given):
+            found = dict(zip(names, row, strict=True))
+            yield {**found, as_json: json.loads(found[as_json])}
+
+    def last_told(self, asset: str, kind: str) -> np.datetime64 | None:
+        """The time of the machine's newest event of a kind."""
+        row = self._db.execute(
+            "SELECT time FROM events WHERE asset = ? AND kind = ? ORDER BY id DESC LIMIT 1", (asset, kind)
+        ).fetchone()
+        return None if row is None else np.datetime64(str(row[0]), "ns")
+
+
+def _text(time: np.datetime64) -> str:
+    """Of one length, so that texts are in order of time."""
+    return str(time.astype("datetime64[ns]"))
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)

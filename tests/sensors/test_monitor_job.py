@@ -1,0 +1,372 @@
+"""The job that runs for months: what it says is what scoring everything at once says, whatever happens in between."""
+
+import copy
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unlabeled.core.errors import DataError
+from unlabeled.pipelines import _sensors_monitor as job
+from unlabeled.pipelines._sensors_job_file import read as job_file_of
+from unlabeled.pipelines.cli import main
+from unlabeled.sensors import MachineMonitor, Recording, read, simulate
+from unlabeled.sensors.logbook import Logbook
+
+START = np.datetime64("2024-03-01T00:00:00", "ns")
+NORMAL = 96  # of the plant's 192 snapshots
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),
+]
+
+
+def stamps(recording: Recording) -> np.ndarray:
+    return START + (recording.hours * 3600e9).astype("timedelta64[ns]")
+
+
+def put(recording: Recording, rows: slice, folder: Path, name: str) -> Path:
+    """Some snapshots as a recorder writes them: beside the folder, then renamed into it."""
+    folder.mkdir(exist_ok=True, parents=True)
+    path = folder / f"{name}.npz"
+    with (folder / f".{name}.new").open("wb") as new:
+        np.savez(
+            new, acc=recording.values[rows], fs=recording.fs, timestamps=stamps(recording)[rows].astype(str),
+            axes=np.array(recording.names),
+        )  # fmt: skip
+    os.replace(folder / f".{name}.new", path)
+    return path
+
+
+def put_all(recording: Recording, folder: Path, *, each: int = 8, upto: int | None = None) -> list[Path]:
+    ends = range(0, len(recording) if upto is None else upto, each)
+    return [put(recording, slice(start, start + each), folder, f"r{start:04d}") for start in ends]
+
+
+@pytest.fixture(scope="module")
+def fitted(plant: list[Recording], encoder: MachineMonitor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "pump7"
+    copy.deepcopy(encoder).fit(plant[3], normal_share=0.5).save(folder)
+    return folder.parent
+
+
+@pytest.fixture
+def job_file(fitted: Path, tmp_path: Path) -> Path:
+    (tmp_path / "incoming").mkdir()
+    path = tmp_path / "job.toml"
+    path.write_text(
+        f'models = "{fitted}"\nevery_seconds = 0.05\n\n'
+        '[[folders]]\npath = "incoming"\nasset = "pump7"\nsettled_seconds = 0\n'
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(plant: list[Recording], fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """What scoring the whole record at once says."""
+    whole = put(plant[3], slice(None), tmp_path_factory.mktemp("whole"), "pump7")
+    return MachineMonitor.load(fitted / "pump7").score(read(whole)[0])
+
+
+def readings(job_file: Path) -> pd.DataFrame:
+    with Logbook(job_file.parent / "monitor.sqlite") as book:
+        return pd.DataFrame(book.readings("pump7"))
+
+
+def events(job_file: Path) -> list[dict[str, object]]:
+    path = job_file.parent / "events.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
+    assert found["state"].tolist() == expected["state"].tolist()
+    for name in ("score", "smoothed"):
+        np.testing.assert_array_equal(found[name].to_numpy(dtype=float), expected[name].to_numpy())
+
+
+def test_file_by_file_it_says_what_the_whole_record_says(
+    plant: list[Recording], job_file: Path, expected: pd.DataFrame
+) -> None:
+    failing, incoming = plant[3], job_file.parent / "incoming"
+    for start in range(0, len(failing), 48):  # a new process each time, as far as memory goes
+        put_all(failing.rows(slice(start, start + 48)), incoming / ".." / "incoming", each=48)
+        (incoming / "r0000.npz").rename(incoming / f"s{start:04d}.npz")
+        done = job.monitor(job_file, once=True)
+        assert done.details["judged"] == 48
+    same(readings(job_file), expected)
+    told = events(job_file)
+    (alarm,) = [event for event in told if event["kind"] == "alarm"]
+    first = int(np.flatnonzero(expected["alarm"])[0])
+    assert alarm["time"] == str(stamps(failing)[first])
+    assert alarm["asset"] == "pump7"
+    assert alarm["smoothed"] > alarm["threshold"]
+    assert any("rose from" in words for words in alarm["words"])
+    # Once more there is nothing to do and nothing is told again.
+    assert job.monitor(job_file, once=True).details == {"judged": 0, "files_read": 0, "open": ["pump7"]}
+    assert events(job_file) == told
+
+
+def test_doubles_count_once_and_late_readings_change_nothing(
+    plant: list[Recording], job_file: Path, expected: pd.DataFrame
+) -> None:
+    failing, incoming = plant[3], job_file.parent / "incoming"
+    put(failing, slice(0, 40), incoming, "a")
+    put(failing, slice(60, 192), incoming, "b")
+    os.utime(incoming / "a.npz", (1, 1))
+    job.monitor(job_file, once=True)
+    before = readings(job_file)
+    put(failing, slice(30, 60), incoming, "c")  # ten known, twenty that come too late
+    put(failing, slice(50, 62), incoming, "d")  # all known by now
+    os.utime(incoming / "c.npz", (2, 2))
+    assert job.monitor(job_file, once=True).details["judged"] == 0
+    after = readings(job_file)
+    late = after[after["state"] == "late"]
+    assert late["time"].tolist() == [str(at) for at in stamps(failing)[40:60]]
+    pd.testing.assert_frame_equal(after[after["state"] != "late"].reset_index(drop=True), before)
+    (told,) = [event for event in events(job_file) if event["kind"] == "late"]
+    assert told["readings"] == 20
+    # What was judged before the gap is what it would have been without it.
+    same(before.head(40), expected.head(40))
+
+
+def test_a_growing_log_is_taken_up_where_it_grew(job_file: Path, tmp_path: Path) -> None:
+    n = 300
+    draw = np.random.default_rng(0)
+    table = pd.DataFrame({"time": pd.date_range("2024-01-01", periods=n, freq="h"), "rms": draw.normal(1, 0.1, n)})
+    table["temperature"] = 40 + draw.normal(0, 1, n)
+    table.to_csv(tmp_path / "whole.csv", index=False)
+    whole = read(tmp_path / "whole.csv")[0]
+    model = MachineMonitor(steps=20, dim=32, depth=1).fit(whole, normal_share=0.5)
+    model.save(tmp_path / "trend")
+    job_file.write_text(job_file.read_text().replace("models = ", 'models = "trend" #'))
+    log = tmp_path / "incoming" / "log.csv"
+    for end in (10, 100, 101, n):
+        table.head(end).to_csv(tmp_path / "new.csv", index=False)
+        os.replace(tmp_path / "new.csv", log)
+        job.monitor(job_file, once=True)
+    same(readings(job_file), model.score(whole))
+
+
+def test_what_cannot_be_read_is_told_once_and_read_when_it_is_mended(plant: list[Recording], job_file: Path) -> None:
+    incoming = job_file.parent / "incoming"
+    (incoming / "bad.npz").write_bytes(b"garbage")
+    simulate.write(plant[3].rows(slice(0, 8)), incoming)  # seconds, no dates
+    put(plant[3], slice(0, 8), incoming, "half").rename(incoming / "half.npz.part")
+    (incoming / ".hidden.npz").write_bytes(b"garbage")
+    for _ in range(2):
+        assert job.monitor(job_file, once=True).details["judged"] == 0
+    told = {str(event["file"]): str(event["why"]) for event in events(job_file)}
+    assert len(events(job_file)) == len(told) == 2
+    assert "no npz archive" in told["incoming/bad.npz"]
+    assert "has no dates" in told["incoming/failing-1.npz"]
+    put(plant[3], slice(0, 8), incoming, "bad")
+    assert job.monitor(job_file, once=True).details["judged"] == 8
+
+
+def test_a_clock_that_runs_ahead_does_not_make_all_others_late(plant: list[Recording], job_file: Path) -> None:
+    incoming = job_file.parent / "incoming"
+    path = put(plant[3], slice(0, 4), incoming, "a")
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    arrays["timestamps"] = np.array([*arrays["timestamps"][:2], "2199-01-01T00:00:00", arrays["timestamps"][3]])
+    np.savez(incoming / "a.npz", **arrays)
+    assert job.monitor(job_file, once=True).details["judged"] == 3
+    (told,) = events(job_file)
+    assert told["why"] == "1 reading(s) dated ahead of now"
+    put(plant[3], slice(4, 8), incoming, "b")
+    assert job.monitor(job_file, once=True).details["judged"] == 4
+
+
+def test_a_case_lives_from_open_to_acknowledged_to_cleared(
+    plant: list[Recording], job_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing, incoming = plant[3], job_file.parent / "incoming"
+    with pytest.raises(DataError, match="has not run yet"):
+        job.cases(job_file)
+    put(failing, slice(0, 192), incoming, "a")
+    job.monitor(job_file, once=True)
+    with pytest.raises(SystemExit) as ended:
+        main(["sensors", "cases", str(job_file), "--acknowledge", "1"])
+    assert ended.value.code == 0
+    assert "case 1, pump7: acknowledged, since 2024-03-2" in capsys.readouterr().out
+    with pytest.raises(DataError, match="there is no open case 1"):
+        job.cases(job_file, acknowledge=1)
+    # Mended: it runs as it ran in its first days.
+    later = Recording(**{**vars(failing.rows(slice(0, 60))), "hours": failing.hours[:60] + 600})
+    put(later, slice(0, 60), incoming, "b")
+    job.monitor(job_file, once=True)
+    (case,) = job.cases(job_file).details["cases"]
+    assert case["state"] == "cleared"
+    assert case["cleared"] > case["opened"]
+    assert [event["kind"] for event in events(job_file)] == ["alarm", "cleared"]
+
+
+def test_a_silent_machine_is_told_of_once_a_silence(plant: list[Recording], job_file: Path) -> None:
+    job_file.write_text("silent_hours = 6\n" + job_file.read_text())
+    put(plant[3], slice(0, 8), job_file.parent / "incoming", "a")
+    for _ in range(2):
+        job.monitor(job_file, once=True)
+    assert [event["kind"] for event in events(job_file)] == ["silent"]
+
+
+def test_half_a_line_is_written_again(plant: list[Recording], job_file: Path) -> None:
+    put(plant[3], slice(0, 192), job_file.parent / "incoming", "a")
+    (job_file.parent / "incoming" / "bad.npz").write_bytes(b"garbage")
+    job.monitor(job_file, once=True)
+    path = job_file.parent / "events.jsonl"
+    whole = path.read_bytes()
+    assert whole.count(b"\n") == 2
+    for kept in (0, 1, whole.index(b"\n"), whole.index(b"\n") + 1, len(whole) - 1, len(whole)):
+        path.write_bytes(whole[:kept])
+        job.monitor(job_file, once=True)
+        assert path.read_bytes() == whole
+
+
+KILLER = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from unlabeled.core.progress import quiet
+from unlabeled.pipelines import _sensors_monitor as job
+from unlabeled.sensors import MachineMonitor
+quiet(True)
+MachineMonitor.load(sys.argv[2])  # whatever is imported late
+draw, killed = random.Random(0), 0
+for _ in range(int(sys.argv[3])):
+    child = os.fork()
+    if not child:
+        job.monitor(Path(sys.argv[1]), once=True)
+        os._exit(0)
+    time.sleep(draw.uniform(0.0, float(sys.argv[4])))
+    os.kill(child, signal.SIGKILL)
+    killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+print(killed)
+"""
+
+
+def test_killed_hundreds_of_times_it_loses_nothing_and_tells_nothing_twice(
+    plant: list[Recording], job_file: Path, fitted: Path, expected: pd.DataFrame
+) -> None:
+    put_all(plant[3], job_file.parent / "incoming", each=1)
+    for at, path in enumerate(sorted((job_file.parent / "incoming").iterdir())):
+        os.utime(path, (at + 1, at + 1))
+    began = time.monotonic()
+    job.monitor(job_file, once=True)
+    whole = time.monotonic() - began
+    undisturbed = events(job_file)
+    for path in job_file.parent.glob("monitor.sqlite*"):
+        path.unlink()
+    (job_file.parent / "events.jsonl").unlink()
+    kills = 300
+    # Two or three readings a life, so that all of them die in the midst of work.
+    reach = str(6 * whole / len(plant[3]))
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, str(job_file), str(fitted / "pump7"), str(kills), reach],
+        capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert int(done.stdout.split()[-1]) > kills / 2
+    job.monitor(job_file, once=True)
+    same(readings(job_file), expected)
+    assert events(job_file) == undisturbed
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+def test_it_runs_until_it_is_told_to_stop_and_takes_a_new_model_up(
+    plant: list[Recording], job_file: Path, fitted: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "models"
+    MachineMonitor.load(fitted / "pump7").save(own / "pump7")
+    job_file.write_text(job_file.read_text().replace(f'"{fitted}"', '"models"'))
+    running = subprocess.Popen(
+        [sys.executable, "-c", "from unlabeled.pipelines.cli import main; main()", "sensors", "monitor", str(job_file)]
+    )
+    try:
+        put(plant[3], slice(0, 8), tmp_path / "incoming", "a")
+        wait_for(lambda: (tmp_path / "monitor.sqlite").exists() and len(readings(job_file)) == 8)
+        MachineMonitor.load(fitted / "pump7").set_params(sigmas=9.0).fit(plant[3], normal_share=0.5).save(own / "pump7")
+        put(plant[3], slice(8, 16), tmp_path / "incoming", "b")
+        wait_for(lambda: len(readings(job_file)) == 16)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=30) == 0
+    finally:
+        running.kill()
+        running.wait()
+    found = readings(job_file)
+    # Another model begins with nothing remembered: its smoothing holds its own scores alone.
+    assert found["smoothed"][8] == found["score"][8]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("models = ", "cannot be read as a job file"),
+        ("", r"at least one watched folder under \[\[folders\]\]"),
+        ('[[folders]]\npath = "in"', "does not say models"),
+        ('models = "m"\n[[folders]]\nasset = "a"', "does not say folders.path"),
+        ('models = "m"\nfolder = 1\n[[folders]]\npath = "in"', "unknown folder; known are models, folders"),
+        ('models = "m"\n[[folders]]\npath = "in"\nrate = 3', "unknown folders.rate"),
+        (
+            'models = "m"\nevery_seconds = "often"\n[[folders]]\npath = "in"',
+            "every_seconds is 'often', expected a number",
+        ),
+        ('models = "m"\nevery_seconds = -1\n[[folders]]\npath = "in"', "must not be negative"),
+        ('models = 3\n[[folders]]\npath = "in"', "models is 3, expected a path"),
+        ('models = "m"\n[[folders]]\npath = "none"', "none does not exist"),
+        ('models = "m"\n[[folders]]\npath = "in"\n[[folders]]\npath = "in"', "is watched twice"),
+        ('models = "m"\nlogbook = "in/l.sqlite"\n[[folders]]\npath = "in"', "must not lie in a watched folder"),
+    ],
+)
+def test_a_wrong_job_file_is_told_by_the_name_in_it(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "job.toml").write_text(text)
+    with pytest.raises(DataError, match=why):
+        job.monitor(tmp_path / "job.toml", once=True)
+
+
+def test_the_example_is_a_job_file(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parents[2] / "examples" / "monitor.toml", tmp_path)
+    (tmp_path / "incoming").mkdir()
+    found = job_file_of(tmp_path / "monitor.toml")
+    assert found.models == tmp_path / "pump7-model"
+    assert (found.folders[0].path, found.folders[0].asset) == (tmp_path / "incoming", "pump7")
+
+
+def test_two_that_begin_at_once_make_one_logbook(tmp_path: Path) -> None:
+    opened: list[Logbook] = []
+    ready = threading.Barrier(8)
+
+    def begin() -> None:
+        ready.wait()
+        with Logbook(tmp_path / "l.sqlite") as book:
+            opened.append(book)
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 8
+
+
+def test_another_file_is_no_logbook(job_file: Path) -> None:
+    (job_file.parent / "monitor.sqlite").write_bytes(b"something else" * 100)
+    with pytest.raises(DataError, match="is no logbook of a monitoring job"):
+        job.monitor(job_file, once=True)
