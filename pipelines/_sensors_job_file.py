@@ -32,12 +32,40 @@ class Folder:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mqtt:
+    """A broker.
+
+    Attributes:
+        host, port: where it is.
+        topics: on which readings come (filters such as ``plant/+/vibration``).
+        client: the name under which the broker keeps what came while the job was away; one a job.
+        username: for a broker that asks; its password is in
+        password_env, password_file: a variable of the environment, or a file.
+        tls: encrypt; and
+        ca: by which authorities the broker is known (default: the system's).
+        events: topic below which events are published, by their kind (``plant/alarms/alarm``).
+    """
+
+    host: str
+    topics: tuple[str, ...] = ()
+    port: int = 1883
+    client: str = "unlabeled-monitor"
+    username: str | None = None
+    password_env: str | None = None
+    password_file: Path | None = None
+    tls: bool = False
+    ca: Path | None = None
+    events: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """What the file says; paths in it count from the file's own folder.
 
     Attributes:
         models: folder that ``sensors fit`` wrote: a model, or one for each machine.
         folders: what is watched.
+        mqtt: a broker from which readings come, and to which events go.
         logbook: SQLite file that remembers all of it.
         lines: file to which each event is written as a line of JSON.
         every_seconds: how often the folders are looked at.
@@ -49,6 +77,7 @@ class Job:
     folders: tuple[Folder, ...]
     logbook: Path
     lines: Path
+    mqtt: Mqtt | None = None
     every_seconds: float = 5.0
     silent_hours: float | None = None
     ahead_minutes: float = 60.0
@@ -64,9 +93,13 @@ def read(path: Path) -> Job:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a job file ({str(error).splitlines()[0]})") from None
-    folders = said.pop("folders", None)
-    if not isinstance(folders, list) or not folders or not all(isinstance(one, dict) for one in folders):
-        raise DataError(f"{path}: name at least one watched folder under [[folders]]")
+    folders, broker = said.pop("folders", []), said.pop("mqtt", None)
+    if not isinstance(folders, list) or not all(isinstance(one, dict) for one in folders):
+        raise DataError(f"{path}: watched folders stand under [[folders]], each of its own")
+    if not folders and broker is None:
+        raise DataError(f"{path}: name at least one watched folder under [[folders]], or a broker under [mqtt]")
+    if not isinstance(broker, dict | None):
+        raise DataError(f"{path}: what is said of the broker stands under [mqtt]")
     said = {"logbook": "monitor.sqlite", "lines": "events.jsonl", **said}
     job = _made(Job, {**said, "folders": ()}, path, "")
     watched = tuple(_made(Folder, one, path, "folders.") for one in folders)
@@ -79,7 +112,8 @@ def read(path: Path) -> Job:
     inside = [one.path for one in watched if one.path in (job.logbook.parent, job.lines.parent)]
     if inside:
         raise DataError(f"{path}: logbook and lines must not lie in a watched folder ({inside[0]})")
-    return dataclasses.replace(job, folders=watched)
+    mqtt = None if broker is None else _made(Mqtt, broker, path, "mqtt.")
+    return dataclasses.replace(job, folders=watched, mqtt=mqtt)
 
 
 def _made(kind: type[_Kind], said: Mapping[str, Any], path: Path, above: str) -> _Kind:
@@ -99,6 +133,10 @@ def _value(value: Any, kind: str, path: Path, name: str) -> Any:
     base = path.resolve().parent
     if "Path" in kind and isinstance(value, str):
         return base / value
+    if "bool" in kind and isinstance(value, bool):
+        return value
+    if "int" in kind and isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
     if "float" in kind and isinstance(value, int | float) and not isinstance(value, bool):
         if value < 0:
             raise DataError(f"{path}: {name} must not be negative, got {value:g}")
@@ -107,6 +145,13 @@ def _value(value: Any, kind: str, path: Path, name: str) -> Any:
         return tuple(value)
     if ("str" in kind and "tuple" not in kind and isinstance(value, str)) or value == ():
         return value
-    words = {"Path": "a path", "float": "a number", "tuple": "a list of names", "str": "a text"}
+    words = {
+        "Path": "a path",
+        "float": "a number",
+        "bool": "true or false",
+        "int": "a number above 0",
+        "tuple": "a list of names",
+        "str": "a text",
+    }
     expected = next(said for part, said in words.items() if part in kind)
     raise DataError(f"{path}: {name} is {value!r}, expected {expected}")

@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import sqlite3
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from unlabeled.core.interrupts import interruptible
 from unlabeled.core.progress import say
 from unlabeled.pipelines import _sensors_files as files
 from unlabeled.pipelines._sensors_job_file import Folder, Job, read
+from unlabeled.pipelines._sensors_mqtt import Broker, recording_of
 from unlabeled.pipelines.jobs import Outcome
 from unlabeled.sensors import MachineMonitor, _checks
 from unlabeled.sensors import read as read_recordings
@@ -26,28 +29,35 @@ from unlabeled.sensors.readers import SUFFIXES
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.stream import Stream
 
+MOMENT = 0.25  # seconds after which a job that waits for a broker looks whether it should end
 _UNFINISHED = (".part", ".tmp", ".crdownload")
 
 
-def monitor(job_file: Path, *, once: bool = False) -> Outcome:
+def monitor(
+    job_file: Path, *, once: bool = False, until: Callable[[], AbstractContextManager[threading.Event]] = interruptible
+) -> Outcome:
     """Judges what is put into the watched folders, until it is told to stop.
 
     Args:
         job_file: see :mod:`unlabeled.pipelines._sensors_job_file`.
         once: deal with what is there now, and end.
+        until: gives an event that ends the job when it is set; as it stands, Ctrl-C or a termination signal does.
 
     Raises:
         DataError: the job file is wrong, or the logbook is of something else.
     """
     job = read(job_file)
-    with Logbook(job.logbook) as book, interruptible() as asked:
-        work = _Work(job, book, once=once)
-        work.write_lines()
-        while True:
-            work.look()
-            if once or asked.wait(job.every_seconds):
-                break
-        return work.outcome()
+    with Logbook(job.logbook) as book, until() as asked:
+        broker = None if job.mqtt is None else Broker(job.mqtt)
+        work = _Work(job, book, broker, once=once)
+        try:
+            while True:
+                work.look()
+                if once or work.pause(asked):
+                    return work.outcome()
+        finally:
+            if broker is not None:
+                broker.close()
 
 
 def cases(job_file: Path, *, acknowledge: int | None = None) -> Outcome:
@@ -81,24 +91,68 @@ def _line(case: Case) -> str:
 class _Work:
     """One job at work: its logbook, and the models that it has loaded."""
 
-    def __init__(self, job: Job, book: Logbook, *, once: bool) -> None:
-        self.job, self.book = job, book
+    def __init__(self, job: Job, book: Logbook, broker: Broker | None, *, once: bool) -> None:
+        self.job, self.book, self.broker = job, book, broker
         self._models: dict[str, tuple[str, MachineMonitor]] = {}
         self.once, self.read, self.judged = once, 0, 0
 
     def look(self) -> None:
-        """Deals with every file that is whole and new or has changed."""
+        """Deals with every file that is whole and new or has changed, and with what the broker has given."""
         try:
+            self._take_messages(0.0)
             for folder in self.job.folders:
                 for path, looked in _waiting(folder, self.book):
                     self._take(folder, path, looked)
-                    self.write_lines()
+                    self._tell()
             self._silence()
-            self.write_lines()
+            self._tell()
         except (OSError, sqlite3.OperationalError) as error:  # a full disk, a share that is away: nothing is half done
             if self.once:
                 raise
             say(f"nothing could be read or kept ({error}); trying again in {self.job.every_seconds:g} s")
+
+    def pause(self, asked: threading.Event) -> bool:
+        """Until the next look, dealing with what the broker gives; whether the job has been told to end."""
+        ends = time.monotonic() + self.job.every_seconds
+        while (left := ends - time.monotonic()) > 0 and not asked.is_set():
+            if self.broker is None:
+                asked.wait(left)
+                continue
+            try:
+                self._take_messages(min(left, MOMENT))
+            except (OSError, sqlite3.OperationalError) as error:
+                say(f"a reading could not be kept ({error}); it is not acknowledged")
+                asked.wait(left)
+        return asked.is_set()
+
+    def _take_messages(self, seconds: float) -> None:
+        """Keeps what the broker has given, then acknowledges it."""
+        if self.broker is None:
+            return
+        messages = self.broker.waiting(seconds)
+        if not messages:
+            return
+        with self.book.together():
+            for message in messages:
+                name = f"mqtt {message.topic}"
+                try:
+                    self._judge(recording_of(message.payload), name)
+                except UnlabeledError as error:
+                    self._refuse(message.topic, name, str(error))
+        self.broker.acknowledge()
+        self._tell()
+
+    def _refuse(self, topic: str, name: str, why: str) -> None:
+        """Told once, however often a sender repeats it."""
+        before = self.book.last_event(topic, "refused")
+        if before is None or before.told["why"] != why:
+            say(f"{name}: a reading is refused: {why}")
+            self.book.tell(topic, _now(), "refused", {"file": name, "why": why})
+
+    def _tell(self) -> None:
+        self.write_lines()
+        if self.broker is not None:
+            self.broker.tell(self.book)
 
     def _take(self, folder: Folder, path: Path, looked: str) -> None:
         name = str(path.relative_to(folder.path.parent))
@@ -185,8 +239,8 @@ class _Work:
             return
         allowed = np.timedelta64(round(self.job.silent_hours * 3600), "s")
         for asset, last in self.book.last_times().items():
-            told = self.book.last_told(asset, "silent")
-            if _now() - last > allowed and (told is None or told < last):
+            told = self.book.last_event(asset, "silent")
+            if _now() - last > allowed and (told is None or np.datetime64(told.time, "ns") < last):
                 with self.book.together():
                     self.book.tell(asset, _now(), "silent", {"last": str(last)})
                 say(f"{asset}: nothing since {last}")

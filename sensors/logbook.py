@@ -35,6 +35,7 @@ CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT, asset TEXT NOT NULL, time TEXT NOT NULL, kind TEXT NOT NULL,
     told TEXT NOT NULL
 );
+CREATE TABLE cursors (name TEXT PRIMARY KEY, last INTEGER NOT NULL);
 """
 
 
@@ -221,12 +222,18 @@ class Logbook:
             found = dict(zip(names, row, strict=True))
             yield {**found, as_json: json.loads(found[as_json])}
 
-    def last_told(self, asset: str, kind: str) -> np.datetime64 | None:
-        """The time of the machine's newest event of a kind."""
-        row = self._db.execute(
-            "SELECT time FROM events WHERE asset = ? AND kind = ? ORDER BY id DESC LIMIT 1", (asset, kind)
-        ).fetchone()
-        return None if row is None else np.datetime64(str(row[0]), "ns")
+    def cursor(self, name: str) -> int:
+        """The id of the last event that was told there."""
+        row = self._db.execute("SELECT last FROM cursors WHERE name = ?", (name,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def move_cursor(self, name: str, last: int) -> None:
+        self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, last))
+
+    def last_event(self, asset: str, kind: str) -> Event | None:
+        """The newest of a kind about a machine."""
+        where = "FROM events WHERE asset = ? AND kind = ? ORDER BY id DESC LIMIT 1"
+        return next((Event(**row) for row in self._rows(Event, where, "told", asset, kind)), None)
 
 
 def _text(time: np.datetime64) -> str:

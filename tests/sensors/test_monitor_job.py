@@ -318,7 +318,7 @@ def test_it_runs_until_it_is_told_to_stop_and_takes_a_new_model_up(
     ("text", "why"),
     [
         ("models = ", "cannot be read as a job file"),
-        ("", r"at least one watched folder under \[\[folders\]\]"),
+        ("", r"at least one watched folder under \[\[folders\]\], or a broker"),
         ('[[folders]]\npath = "in"', "does not say models"),
         ('models = "m"\n[[folders]]\nasset = "a"', "does not say folders.path"),
         ('models = "m"\nfolder = 1\n[[folders]]\npath = "in"', "unknown folder; known are models, folders"),
@@ -331,6 +331,10 @@ def test_it_runs_until_it_is_told_to_stop_and_takes_a_new_model_up(
         ('models = 3\n[[folders]]\npath = "in"', "models is 3, expected a path"),
         ('models = "m"\n[[folders]]\npath = "none"', "none does not exist"),
         ('models = "m"\n[[folders]]\npath = "in"\n[[folders]]\npath = "in"', "is watched twice"),
+        ('models = "m"\n[mqtt]\nport = 1', "does not say mqtt.host"),
+        ('models = "m"\n[mqtt]\nhost = "h"\nport = "x"', "mqtt.port is 'x', expected a number above 0"),
+        ('models = "m"\n[mqtt]\nhost = "h"\ntls = 1', "mqtt.tls is 1, expected true or false"),
+        ('models = "m"\n[mqtt]\nhost = "h"\npassword = "p"', "unknown mqtt.password"),
         ('models = "m"\nlogbook = "in/l.sqlite"\n[[folders]]\npath = "in"', "must not lie in a watched folder"),
     ],
 )

@@ -1,0 +1,197 @@
+"""Readings from an MQTT broker, and events to it, for ``unlabeled sensors monitor``.
+
+A reading is acknowledged after it has been kept, and the session outlives the connection: what comes while the job or
+the broker is away is delivered later (MQTT 3.1.1, quality of service 1).
+"""
+
+import json
+import os
+import queue
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from unlabeled.core.errors import DataError
+from unlabeled.core.progress import say
+from unlabeled.pipelines._sensors_job_file import Mqtt
+from unlabeled.sensors.logbook import Event, Logbook
+from unlabeled.sensors.recording import Recording
+
+MOST = 256  # messages that are kept in one transaction
+SECONDS = 10.0  # within which a broker has to take an event
+
+
+class Message(NamedTuple):
+    """What came; ``number`` is what the broker calls it."""
+
+    topic: str
+    payload: bytes
+    number: int
+
+
+class Broker:
+    """A connection that comes back by itself.
+
+    Args:
+        settings: where, and what is asked for.
+
+    Raises:
+        DataError: paho-mqtt is not installed, or the password that is named is not there.
+    """
+
+    def __init__(self, settings: Mqtt) -> None:
+        try:
+            import paho.mqtt.client as paho
+        except ModuleNotFoundError:
+            raise DataError("[mqtt] needs the package paho-mqtt: pip install 'unlabeled[mqtt]'") from None
+        self.settings = settings
+        self._came: queue.Queue[Message] = queue.Queue()
+        self._batch: list[Message] = []
+        self._client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2, settings.client, clean_session=False, manual_ack=True
+        )
+        self._client.reconnect_delay_set(1, 30)
+        if settings.username is not None:
+            self._client.username_pw_set(settings.username, password_of(settings))
+        if settings.tls:
+            self._client.tls_set(ca_certs=None if settings.ca is None else str(settings.ca))
+        elif settings.username is not None and settings.host not in ("localhost", "127.0.0.1", "::1"):
+            say("the broker's password goes over the network unencrypted: set tls = true")
+        self._client.on_connect = self._connected
+        self._client.on_disconnect = self._away
+        self._client.on_message = lambda _, __, found: self._came.put(Message(found.topic, found.payload, found.mid))
+        self._client.connect_async(settings.host, settings.port)
+        self._client.loop_start()
+
+    def _connected(self, client: Any, _: Any, __: Any, reason: Any, ___: Any) -> None:
+        if reason.is_failure:
+            say(f"the broker at {self.settings.host} refuses: {reason}")
+            return
+        if self.settings.topics:
+            client.subscribe([(topic, 1) for topic in self.settings.topics])
+        say(f"connected to the broker at {self.settings.host}:{self.settings.port}")
+
+    def _away(self, _: Any, __: Any, ___: Any, reason: Any, ____: Any) -> None:
+        if reason.is_failure:
+            say(f"the broker at {self.settings.host} is away ({reason}); trying again")
+
+    def waiting(self, seconds: float) -> list[Message]:
+        """What has come and is not acknowledged, in order; waits so long for the first."""
+        try:
+            if not self._batch:
+                self._batch.append(self._came.get(timeout=seconds))
+            while len(self._batch) < MOST:
+                self._batch.append(self._came.get_nowait())
+        except queue.Empty:
+            pass
+        return self._batch
+
+    def acknowledge(self) -> None:
+        """The broker need not keep what :meth:`waiting` gave any longer."""
+        for message in self._batch:
+            self._client.ack(message.number, 1)
+        self._batch = []
+
+    def tell(self, book: Logbook) -> None:
+        """Publishes what was not told yet. After a crash an event may come again, under the same id."""
+        if self.settings.events is None or not self._client.is_connected():
+            return
+        for event in book.events(after=book.cursor("mqtt")):
+            if not self._publish(event):
+                return
+            book.move_cursor("mqtt", event.id)
+
+    def _publish(self, event: Event) -> bool:
+        try:
+            sent = self._client.publish(f"{self.settings.events}/{event.kind}", event.line(), qos=1)
+            sent.wait_for_publish(SECONDS)
+        except (RuntimeError, ValueError):  # the connection is gone, or its queue full
+            return False
+        return bool(sent.is_published())
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def password_of(settings: Mqtt) -> str | None:
+    """From the variable or file that the job file names; a password never stands in the job file itself.
+
+    Raises:
+        DataError: it is not there.
+    """
+    if settings.password_env is not None:
+        if settings.password_env not in os.environ:
+            raise DataError(f"the environment has no {settings.password_env}, which [mqtt] names for the password")
+        return os.environ[settings.password_env]
+    if settings.password_file is None:
+        return None
+    try:
+        return settings.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise DataError(f"the password file of [mqtt] cannot be read ({type(error).__name__})") from None
+
+
+def recording_of(payload: bytes) -> Recording:
+    """One reading as JSON: ``asset``, ``time`` (ISO 8601; without a zone: UTC), and either ``fs`` (Hz) and ``values``
+    (a list for each axis; ``axes`` names them) or ``indicators`` (numbers by name).
+
+    Raises:
+        DataError: what is missing or of another kind.
+    """
+    try:
+        said = json.loads(payload)
+    except ValueError:
+        raise DataError("the message is no JSON") from None
+    if not isinstance(said, dict):
+        raise DataError("the message is no JSON object")
+    asset, indicators = said.get("asset"), said.get("indicators")
+    if not isinstance(asset, str) or not asset.strip():
+        raise DataError("the message does not name its 'asset'")
+    if isinstance(indicators, dict) and indicators:
+        names, fs = tuple(indicators), None
+        values = _numbers(list(indicators.values()), "indicators")[None]
+    else:
+        signal = said.get("values")
+        if not isinstance(signal, list) or not signal or not all(isinstance(axis, list) for axis in signal):
+            raise DataError("the message holds neither 'values', a list for each axis, nor 'indicators' by name")
+        if len({len(axis) for axis in signal}) > 1:
+            raise DataError("the axes in 'values' are of different lengths")
+        fs = said.get("fs")
+        if not isinstance(fs, int | float) or isinstance(fs, bool) or not 0 < fs < float("inf"):
+            raise DataError("the message does not say its sampling rate: 'fs', in Hz")
+        names = tuple(str(axis) for axis in said.get("axes") or range(1, len(signal) + 1))
+        if len(names) != len(signal):
+            raise DataError(f"{len(names)} names in 'axes' for {len(signal)} lists in 'values'")
+        values = np.stack([_numbers(axis, "values") for axis in signal], axis=1)[None]
+    return Recording(
+        asset=asset,
+        values=values,
+        names=names,
+        hours=np.zeros(1),
+        fs=fs,
+        clock=np.array([_time(said.get("time"))]),
+        running=np.array([said.get("running") is not False]),
+        flaws=np.full(1, "", dtype="<U120"),
+    )
+
+
+def _numbers(values: Sequence[Any], name: str) -> np.ndarray:
+    if not all(isinstance(value, int | float) or value is None for value in values):
+        raise DataError(f"not all of '{name}' are numbers")
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float32)
+
+
+def _time(text: Any) -> np.datetime64:
+    try:
+        if not isinstance(text, str):
+            raise ValueError
+        stamp = pd.Timestamp(text)
+        found = (stamp.tz_convert(None) if stamp.tz is not None else stamp).to_datetime64()
+    except (ValueError, OverflowError):
+        raise DataError(f"the message's 'time' is {text!r}, expected a date such as 2024-03-01T06:00:00Z") from None
+    if np.isnat(found):
+        raise DataError("the message does not say its 'time'")
+    return found.astype("datetime64[ns]")

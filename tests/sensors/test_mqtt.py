@@ -1,0 +1,367 @@
+"""Readings through a real broker: kept before they are acknowledged, whoever is away or killed in between."""
+
+import copy
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paho.mqtt.client as paho
+import pandas as pd
+import pytest
+
+from unlabeled.core.errors import DataError
+from unlabeled.pipelines import _sensors_monitor as job
+from unlabeled.pipelines._sensors_job_file import Mqtt
+from unlabeled.pipelines._sensors_mqtt import password_of, recording_of
+from unlabeled.sensors import MachineMonitor, Recording
+from unlabeled.sensors.logbook import Logbook
+
+START = np.datetime64("2024-03-01T00:00:00", "ns")
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+
+broker_needed = pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto (Debian: apt-get install mosquitto)")
+
+
+class Mosquitto:
+    """A broker on a free port that remembers sessions on disk."""
+
+    def __init__(self, folder: Path, *more: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        folder.mkdir()
+        self.config = folder / "mosquitto.conf"
+        lines = ["per_listener_settings false", f"listener {self.port} 127.0.0.1", "persistence true",
+                 f"persistence_location {folder}/", "max_queued_messages 0", "autosave_interval 1",
+                 *(more or ("allow_anonymous true",))]  # fmt: skip
+        if os.getuid() == 0:
+            lines.append("user root")
+        self.config.write_text("\n".join(lines) + "\n")
+        self.start()
+
+    def start(self) -> None:
+        assert MOSQUITTO is not None
+        self.running = subprocess.Popen([MOSQUITTO, "-c", str(self.config)], stderr=subprocess.DEVNULL)
+        wait_for(self.answers)
+
+    def answers(self) -> bool:
+        with socket.socket() as there:
+            return there.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        self.running.send_signal(signal.SIGTERM)  # it writes down what it holds
+        self.running.wait()
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    found = Mosquitto(tmp_path / "broker")
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="module")
+def fitted(plant: list[Recording], encoder: MachineMonitor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "pump7"
+    copy.deepcopy(encoder).fit(plant[3], normal_share=0.5).save(folder)
+    return folder.parent
+
+
+def job_of(folder: Path, models: Path, port: int, *more: str) -> Path:
+    path = folder / "job.toml"
+    path.write_text(
+        "\n".join(
+            [f'models = "{models}"', "every_seconds = 0.2", "[mqtt]", 'host = "localhost"', f"port = {port}",
+             'topics = ["plant/+/vibration"]', 'events = "plant/alarms"', *more]
+        )
+    )  # fmt: skip
+    return path
+
+
+def message(recording: Recording, row: int, **changed: Any) -> str:
+    at = START + np.timedelta64(round(recording.hours[row] * 3600e9), "ns")
+    values = [[float(v) for v in recording.values[row, :, axis]] for axis in range(recording.values.shape[2])]
+    said = {"asset": "pump7", "time": f"{at}Z", "fs": recording.fs, "axes": list(recording.names), "values": values}
+    return json.dumps({**said, **changed})
+
+
+def publish(port: int, payloads: list[str], *, topic: str = "plant/pump7/vibration", user: str = "") -> None:
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    if user:
+        client.username_pw_set(user, "secret")
+    client.max_inflight_messages_set(1)  # as a careful sender: in order, whatever breaks
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    sent = [client.publish(topic, payload, qos=1) for payload in payloads]
+    for one in sent:
+        one.wait_for_publish(30)
+        assert one.is_published()
+    client.disconnect()
+    client.loop_stop()
+
+
+@contextmanager
+def at_work(job_file: Path) -> Iterator[None]:
+    """The job in a thread of its own, until it is told to stop."""
+    stop, errors = threading.Event(), []
+
+    @contextmanager
+    def asked() -> Iterator[threading.Event]:
+        yield stop
+
+    def run() -> None:
+        try:
+            job.monitor(job_file, until=asked)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+        assert not errors, errors
+
+
+def readings(job_file: Path) -> pd.DataFrame:
+    if not (job_file.parent / "monitor.sqlite").exists():
+        return pd.DataFrame()
+    with Logbook(job_file.parent / "monitor.sqlite") as book:
+        return pd.DataFrame(book.readings("pump7"))
+
+
+def expected(plant: list[Recording], fitted: Path) -> pd.DataFrame:
+    return MachineMonitor.load(fitted / "pump7").score(plant[3])
+
+
+def same(found: pd.DataFrame, whole: pd.DataFrame) -> None:
+    assert found["state"].tolist() == whole["state"].tolist()
+    np.testing.assert_array_equal(found["score"].to_numpy(dtype=float), whole["score"].to_numpy())
+
+
+@broker_needed
+@pytest.mark.integration
+def test_what_comes_by_a_broker_is_judged_as_a_whole_record_and_alarms_go_back(
+    plant: list[Recording], fitted: Path, broker: Mosquitto, tmp_path: Path
+) -> None:
+    heard: list[tuple[str, dict[str, Any]]] = []
+    listener = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    listener.on_message = lambda _, __, m: heard.append((m.topic, json.loads(m.payload)))
+    listener.on_connect = lambda client, *_: client.subscribe("plant/alarms/#", 1)
+    listener.connect("127.0.0.1", broker.port)
+    listener.loop_start()
+    job_file = job_of(tmp_path, fitted, broker.port)
+    with at_work(job_file):
+        publish_when_there(job_file, broker.port, [message(plant[3], row) for row in range(192)])
+        wait_for(lambda: len(readings(job_file)) == 192)
+        wait_for(lambda: bool(heard))
+    same(readings(job_file), expected(plant, fitted))
+    ((topic, alarm),) = heard
+    assert topic == "plant/alarms/alarm"
+    assert (alarm["asset"], alarm["case"], alarm["id"]) == ("pump7", 1, 1)
+    listener.disconnect()
+    listener.loop_stop()
+
+
+def publish_when_there(job_file: Path, port: int, payloads: list[str]) -> None:
+    """Sends the first again and again until the job has it: only then its session is known to the broker."""
+    while not len(readings(job_file)):
+        publish(port, payloads[:1])
+    publish(port, payloads[1:])
+
+
+@broker_needed
+@pytest.mark.integration
+def test_a_broker_that_was_away_and_a_job_that_was_lose_nothing(
+    plant: list[Recording], fitted: Path, broker: Mosquitto, tmp_path: Path
+) -> None:
+    job_file = job_of(tmp_path, fitted, broker.port)
+    with at_work(job_file):
+        publish_when_there(job_file, broker.port, [message(plant[3], row) for row in range(20)])
+        wait_for(lambda: len(readings(job_file)) == 20)
+        broker.stop()
+        broker.start()
+        publish(broker.port, [message(plant[3], row) for row in range(20, 60)])
+        wait_for(lambda: len(readings(job_file)) == 60)
+    publish(broker.port, [message(plant[3], row) for row in range(60, 192)])  # nobody is there
+    broker.stop()
+    broker.start()
+    with at_work(job_file):
+        wait_for(lambda: len(readings(job_file)) == 192)
+    same(readings(job_file), expected(plant, fitted))
+
+
+KILLER = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import paho.mqtt.client
+from unlabeled.core.progress import quiet
+from unlabeled.pipelines import _sensors_monitor as job
+from unlabeled.sensors import MachineMonitor
+quiet(True)
+MachineMonitor.load(sys.argv[2])
+draw, killed = random.Random(0), 0
+for _ in range(int(sys.argv[3])):
+    child = os.fork()
+    if not child:
+        job.monitor(Path(sys.argv[1]))
+        os._exit(0)
+    time.sleep(draw.uniform(0.05, 0.4))
+    os.kill(child, signal.SIGKILL)
+    killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+print(killed)
+"""
+
+
+@broker_needed
+@pytest.mark.integration
+def test_killed_between_keeping_and_acknowledging_it_loses_nothing_and_tells_nothing_twice(
+    plant: list[Recording], fitted: Path, broker: Mosquitto, tmp_path: Path
+) -> None:
+    job_file = job_of(tmp_path, fitted, broker.port)
+    with at_work(job_file):
+        publish_when_there(job_file, broker.port, [message(plant[3], 0)])
+    sender = threading.Thread(target=publish, args=(broker.port, [message(plant[3], row) for row in range(1, 192)]))
+    sender.start()
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, str(job_file), str(fitted / "pump7"), "60"],
+        capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    sender.join()
+    assert int(done.stdout.split()[-1]) == 60
+    with at_work(job_file):
+        wait_for(lambda: len(readings(job_file)) == 192)
+    same(readings(job_file), expected(plant, fitted))
+    lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(line["id"], line["kind"]) for line in lines] == [(1, "alarm")]
+
+
+@broker_needed
+@pytest.mark.integration
+def test_what_is_no_reading_is_refused_once_and_does_not_stand_in_the_way(
+    plant: list[Recording], fitted: Path, broker: Mosquitto, tmp_path: Path
+) -> None:
+    job_file = job_of(tmp_path, fitted, broker.port)
+    with at_work(job_file):
+        publish_when_there(job_file, broker.port, [message(plant[3], 0)])
+        publish(broker.port, ["nonsense"] * 3 + [message(plant[3], 1, fs=99.0)], topic="plant/odd/vibration")
+        publish(broker.port, [message(plant[3], 1)])
+        wait_for(lambda: len(readings(job_file)) == 2)
+    lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["why"].split(":")[0] for line in lines] == [
+        "the message is no JSON", "fitted at 12800 Hz, pump7 is sampled at 99 Hz",
+    ]  # fmt: skip
+
+
+@broker_needed
+@pytest.mark.integration
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_a_broker_that_asks_for_a_password_behind_tls(
+    plant: list[Recording], fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
+                   "subjectAltName=DNS:localhost", "-keyout", str(tmp_path / "key.pem"), "-out",
+                   str(tmp_path / "ca.pem")]  # fmt: skip
+    subprocess.run(["openssl", *certificate], check=True, capture_output=True)
+    subprocess.run(
+        ["mosquitto_passwd", "-b", "-c", str(tmp_path / "users"), "monitor", "secret"], check=True, capture_output=True
+    )
+    (tmp_path / "users").chmod(0o600)
+    broker = Mosquitto(
+        tmp_path / "broker", f"certfile {tmp_path}/ca.pem", f"keyfile {tmp_path}/key.pem", "allow_anonymous false",
+        f"password_file {tmp_path}/users",
+    )  # fmt: skip
+    told = ('username = "monitor"', 'password_env = "BROKER_PASSWORD"', "tls = true", 'ca = "ca.pem"')
+    job_file = job_of(tmp_path, fitted, broker.port, *told)
+    with pytest.raises(DataError, match="the environment has no BROKER_PASSWORD"):
+        job.monitor(job_file, once=True)
+    monkeypatch.setenv("BROKER_PASSWORD", "secret")
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    client.username_pw_set("monitor", "secret")
+    client.tls_set(ca_certs=str(tmp_path / "ca.pem"))
+    client.connect("localhost", broker.port)
+    client.loop_start()
+    with at_work(job_file):
+
+        def sent_and_judged() -> bool:
+            client.publish("plant/pump7/vibration", message(plant[3], 0), qos=1).wait_for_publish(10)
+            return len(readings(job_file)) == 1
+
+        wait_for(sent_and_judged)
+    client.disconnect()
+    client.loop_stop()
+    broker.stop()
+    assert b"secret" not in b"".join(p.read_bytes() for p in tmp_path.glob("*") if p.is_file() and p.name != "users")
+
+
+def test_a_password_comes_from_a_file_too(tmp_path: Path) -> None:
+    (tmp_path / "word").write_text("secret\n")
+    assert password_of(Mqtt(host="h", password_file=tmp_path / "word")) == "secret"
+    assert password_of(Mqtt(host="h")) is None
+    with pytest.raises(DataError, match=r"password file of \[mqtt\] cannot be read"):
+        password_of(Mqtt(host="h", password_file=tmp_path / "none"))
+
+
+def test_a_message_of_indicators_and_one_of_a_machine_that_stands() -> None:
+    said = {"asset": "p", "time": "2024-03-01T07:00:00+01:00", "indicators": {"rms": 1.5, "temperature": None}}
+    one = recording_of(json.dumps(said).encode())
+    assert (one.kind, one.names, one.asset) == ("trend", ("rms", "temperature"), "p")
+    assert one.clock is not None
+    assert one.clock[0] == np.datetime64("2024-03-01T06:00:00")
+    assert one.values[0, 0] == 1.5
+    assert np.isnan(one.values[0, 1])
+    assert one.running[0]
+    assert not recording_of(json.dumps({**said, "running": False}).encode()).running[0]
+
+
+WHOLE = {"asset": "p", "time": "2024-03-01", "fs": 1000, "values": [[1.0, 2.0]]}
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (b"\xff", "is no JSON"),
+        (b"[1]", "no JSON object"),
+        ({**WHOLE, "asset": " "}, "does not name its 'asset'"),
+        ({**WHOLE, "asset": 3}, "does not name its 'asset'"),
+        ({**WHOLE, "time": None}, "'time' is None"),
+        ({**WHOLE, "time": "yesterday-ish"}, "'time' is 'yesterday-ish'"),
+        ({**WHOLE, "time": "NaT"}, "does not say its 'time'"),
+        ({**WHOLE, "fs": None}, "does not say its sampling rate"),
+        ({**WHOLE, "fs": True}, "does not say its sampling rate"),
+        ({**WHOLE, "fs": -1}, "does not say its sampling rate"),
+        ({**WHOLE, "values": [1.0]}, "holds neither 'values'"),
+        ({**WHOLE, "values": []}, "holds neither 'values'"),
+        ({**WHOLE, "values": [[1.0], [1.0, 2.0]]}, "of different lengths"),
+        ({**WHOLE, "values": [["a"]]}, "not all of 'values' are numbers"),
+        ({**WHOLE, "axes": ["x", "y"]}, "2 names in 'axes' for 1 lists"),
+        ({"asset": "p", "time": "2024-03-01", "indicators": {}}, "holds neither 'values'"),
+        ({"asset": "p", "time": "2024-03-01", "indicators": {"rms": "high"}}, "not all of 'indicators' are numbers"),
+    ],
+)
+def test_a_message_that_is_no_reading_is_told_why(payload: Any, why: str) -> None:
+    with pytest.raises(DataError, match=why):
+        recording_of(payload if isinstance(payload, bytes) else json.dumps(payload).encode())
