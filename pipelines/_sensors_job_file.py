@@ -1,6 +1,7 @@
 """The job file of ``unlabeled sensors monitor``: what is watched, who judges, where it is told."""
 
 import dataclasses
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any, TypeVar
 from unlabeled.core.errors import DataError
 
 _Kind = TypeVar("_Kind")
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +62,28 @@ class Mqtt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Status:
+    """A page to look at, and ``/metrics`` for Prometheus.
+
+    Attributes:
+        host, port: where; beyond this machine only with a token, which is in
+        token_env, token_file: a variable of the environment, or a file.
+    """
+
+    host: str = "localhost"
+    port: int = 8750
+    token_env: str | None = None
+    token_file: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """What the file says; paths in it count from the file's own folder.
 
     Attributes:
         models: folder that ``sensors fit`` wrote: a model, or one for each machine.
         folders: what is watched.
+        status: where a page shows how the machines are.
         mqtt: a broker from which readings come, and to which events go.
         logbook: SQLite file that remembers all of it.
         lines: file to which each event is written as a line of JSON.
@@ -78,6 +97,7 @@ class Job:
     logbook: Path
     lines: Path
     mqtt: Mqtt | None = None
+    status: Status | None = None
     every_seconds: float = 5.0
     silent_hours: float | None = None
     ahead_minutes: float = 60.0
@@ -93,13 +113,14 @@ def read(path: Path) -> Job:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a job file ({str(error).splitlines()[0]})") from None
-    folders, broker = said.pop("folders", []), said.pop("mqtt", None)
+    folders, broker, page = said.pop("folders", []), said.pop("mqtt", None), said.pop("status", None)
     if not isinstance(folders, list) or not all(isinstance(one, dict) for one in folders):
         raise DataError(f"{path}: watched folders stand under [[folders]], each of its own")
     if not folders and broker is None:
         raise DataError(f"{path}: name at least one watched folder under [[folders]], or a broker under [mqtt]")
-    if not isinstance(broker, dict | None):
-        raise DataError(f"{path}: what is said of the broker stands under [mqtt]")
+    for name, table in (("mqtt", broker), ("status", page)):
+        if not isinstance(table, dict | None):
+            raise DataError(f"{path}: what is said of it stands under [{name}]")
     said = {"logbook": "monitor.sqlite", "lines": "events.jsonl", **said}
     job = _made(Job, {**said, "folders": ()}, path, "")
     watched = tuple(_made(Folder, one, path, "folders.") for one in folders)
@@ -113,7 +134,29 @@ def read(path: Path) -> Job:
     if inside:
         raise DataError(f"{path}: logbook and lines must not lie in a watched folder ({inside[0]})")
     mqtt = None if broker is None else _made(Mqtt, broker, path, "mqtt.")
-    return dataclasses.replace(job, folders=watched, mqtt=mqtt)
+    status = None if page is None else _made(Status, page, path, "status.")
+    return dataclasses.replace(job, folders=watched, mqtt=mqtt, status=status)
+
+
+def secret_of(where: str, variable: str | None, file: Path | None) -> str | None:
+    """From the variable or file that the job file names; a secret never stands in the job file itself.
+
+    Raises:
+        DataError: it is not there.
+    """
+    if variable is not None:
+        if not os.environ.get(variable):
+            raise DataError(f"the environment has no {variable}, which {where} names")
+        return os.environ[variable]
+    if file is None:
+        return None
+    try:
+        found = file.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise DataError(f"the file that {where} names cannot be read ({type(error).__name__})") from None
+    if not found:
+        raise DataError(f"the file that {where} names is empty")
+    return found
 
 
 def _made(kind: type[_Kind], said: Mapping[str, Any], path: Path, above: str) -> _Kind:

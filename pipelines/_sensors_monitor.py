@@ -21,6 +21,7 @@ from unlabeled.core.progress import say
 from unlabeled.pipelines import _sensors_files as files
 from unlabeled.pipelines._sensors_job_file import Folder, Job, read
 from unlabeled.pipelines._sensors_mqtt import Broker, recording_of
+from unlabeled.pipelines._sensors_status import served
 from unlabeled.pipelines.jobs import Outcome
 from unlabeled.sensors import MachineMonitor, _checks
 from unlabeled.sensors import read as read_recordings
@@ -47,7 +48,7 @@ def monitor(
         DataError: the job file is wrong, or the logbook is of something else.
     """
     job = read(job_file)
-    with Logbook(job.logbook) as book, until() as asked:
+    with Logbook(job.logbook) as book, until() as asked, served(job):
         broker = None if job.mqtt is None else Broker(job.mqtt)
         work = _Work(job, book, broker, once=once)
         try:
@@ -199,7 +200,7 @@ class _Work:
                 self._one(stream, recording, row, at, name)
                 last = at
         if last is not None:
-            self.book.remember(asset, print_, last, stream.memory())
+            self.book.remember(asset, print_, last, threshold=model.threshold_, memory=stream.memory())
         if late:
             self.book.tell(asset, _now(), "late", {"file": name, "readings": late})
         if ahead:

@@ -5,7 +5,6 @@ the broker is away is delivered later (MQTT 3.1.1, quality of service 1).
 """
 
 import json
-import os
 import queue
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import pandas as pd
 
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
-from unlabeled.pipelines._sensors_job_file import Mqtt
+from unlabeled.pipelines._sensors_job_file import LOOPBACK, Mqtt, secret_of
 from unlabeled.sensors.logbook import Event, Logbook
 from unlabeled.sensors.recording import Recording
 
@@ -45,7 +44,7 @@ class Broker:
         try:
             import paho.mqtt.client as paho
         except ModuleNotFoundError:
-            raise DataError("[mqtt] needs the package paho-mqtt: pip install 'unlabeled[mqtt]'") from None
+            raise DataError("[mqtt] needs the package paho-mqtt: pip install 'unlabeled[monitor]'") from None
         self.settings = settings
         self._came: queue.Queue[Message] = queue.Queue()
         self._batch: list[Message] = []
@@ -54,10 +53,12 @@ class Broker:
         )
         self._client.reconnect_delay_set(1, 30)
         if settings.username is not None:
-            self._client.username_pw_set(settings.username, password_of(settings))
+            self._client.username_pw_set(
+                settings.username, secret_of("[mqtt]", settings.password_env, settings.password_file)
+            )
         if settings.tls:
             self._client.tls_set(ca_certs=None if settings.ca is None else str(settings.ca))
-        elif settings.username is not None and settings.host not in ("localhost", "127.0.0.1", "::1"):
+        elif settings.username is not None and settings.host not in LOOPBACK:
             say("the broker's password goes over the network unencrypted: set tls = true")
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._away
@@ -114,24 +115,6 @@ class Broker:
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
-
-
-def password_of(settings: Mqtt) -> str | None:
-    """From the variable or file that the job file names; a password never stands in the job file itself.
-
-    Raises:
-        DataError: it is not there.
-    """
-    if settings.password_env is not None:
-        if settings.password_env not in os.environ:
-            raise DataError(f"the environment has no {settings.password_env}, which [mqtt] names for the password")
-        return os.environ[settings.password_env]
-    if settings.password_file is None:
-        return None
-    try:
-        return settings.password_file.read_text(encoding="utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise DataError(f"the password file of [mqtt] cannot be read ({type(error).__name__})") from None
 
 
 def recording_of(payload: bytes) -> Recording:

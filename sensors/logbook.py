@@ -8,7 +8,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ CREATE TABLE readings (
     asset TEXT NOT NULL, time TEXT NOT NULL, state TEXT NOT NULL, alarm INTEGER NOT NULL,
     score REAL, smoothed REAL, reason TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (asset, time)
 ) WITHOUT ROWID;
-CREATE TABLE machines (asset TEXT PRIMARY KEY, model TEXT NOT NULL, last TEXT NOT NULL, memory TEXT NOT NULL);
+CREATE TABLE machines (
+    asset TEXT PRIMARY KEY, model TEXT NOT NULL, last TEXT NOT NULL, threshold REAL NOT NULL, memory TEXT NOT NULL
+);
 CREATE TABLE cases (
     id INTEGER PRIMARY KEY, asset TEXT NOT NULL, state TEXT NOT NULL, opened TEXT NOT NULL, acknowledged TEXT,
     cleared TEXT, highest REAL NOT NULL, evidence TEXT NOT NULL
@@ -73,25 +75,20 @@ class Logbook:
 
     Args:
         path: the SQLite file; made where there is none.
+        read_only: look at what another process writes, without ever standing in its way.
 
     Raises:
         DataError: the file is something else, or of another version.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")  # what is acknowledged survives a power cut
-            with self.together():  # two jobs may begin at once
+            if read_only:
+                self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
                 (version,) = self._db.execute("PRAGMA user_version").fetchone()
-                if not version and not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    for statement in filter(str.strip, _TABLES.split(";")):
-                        self._db.execute(statement)
-                    self._db.execute(f"PRAGMA user_version = {VERSION}")
-                    version = VERSION
+            else:
+                self._db, version = _opened(path)
         except sqlite3.DatabaseError as error:
             raise DataError(f"{path} is no logbook of a monitoring job ({error})") from None
         if version != VERSION:
@@ -106,16 +103,9 @@ class Logbook:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self) -> AbstractContextManager[None]:
         """All that is written inside is there afterwards, or nothing of it."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+        return _transaction(self._db)
 
     # Files
 
@@ -137,9 +127,12 @@ class Logbook:
             return None, None
         return np.datetime64(str(row[1]), "ns"), json.loads(row[2]) if row[0] == model else None
 
-    def remember(self, asset: str, model: str, last: np.datetime64, memory: Mapping[str, Any]) -> None:
+    def remember(
+        self, asset: str, model: str, last: np.datetime64, *, threshold: float, memory: Mapping[str, Any]
+    ) -> None:
         self._db.execute(
-            "INSERT OR REPLACE INTO machines VALUES (?, ?, ?, ?)", (asset, model, _text(last), json.dumps(memory))
+            "INSERT OR REPLACE INTO machines VALUES (?, ?, ?, ?, ?)",
+            (asset, model, _text(last), threshold, json.dumps(memory)),
         )
 
     def knows(self, asset: str, time: np.datetime64) -> bool:
@@ -154,11 +147,21 @@ class Logbook:
             (asset, _text(time), judged["state"], int(judged["alarm"]), *numbers, judged["reason"], file),
         )
 
-    def readings(self, asset: str) -> list[dict[str, Any]]:
-        """All of a machine's readings, in order of time."""
+    def readings(self, asset: str, *, last: int = -1) -> list[dict[str, Any]]:
+        """A machine's readings, all or the ``last``, in order of time."""
         names = ("time", "state", "alarm", "score", "smoothed", "reason", "file")
-        rows = self._db.execute(f"SELECT {', '.join(names)} FROM readings WHERE asset = ? ORDER BY time", (asset,))
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        rows = self._db.execute(
+            f"SELECT {', '.join(names)} FROM readings WHERE asset = ? ORDER BY time DESC LIMIT ?", (asset, last)
+        )
+        return [dict(zip(names, row, strict=True)) for row in rows][::-1]
+
+    def counts(self) -> list[tuple[str, str, int]]:
+        """How many readings of each machine were said to be in each state."""
+        return list(self._db.execute("SELECT asset, state, count(*) FROM readings GROUP BY asset, state"))
+
+    def thresholds(self) -> dict[str, float]:
+        """Of each machine that was judged."""
+        return dict(self._db.execute("SELECT asset, threshold FROM machines ORDER BY asset"))
 
     def last_times(self) -> dict[str, np.datetime64]:
         """When each machine was last judged."""
@@ -234,6 +237,33 @@ class Logbook:
         """The newest of a kind about a machine."""
         where = "FROM events WHERE asset = ? AND kind = ? ORDER BY id DESC LIMIT 1"
         return next((Event(**row) for row in self._rows(Event, where, "told", asset, kind)), None)
+
+
+def _opened(path: Path) -> tuple[sqlite3.Connection, int]:
+    """A logbook to write in, made where there is none, and its version."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    db = sqlite3.connect(path, isolation_level=None, timeout=30)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")  # what is acknowledged survives a power cut
+    with _transaction(db):  # two jobs may begin at once
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if not version and not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            for statement in filter(str.strip, _TABLES.split(";")):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {VERSION}")
+            version = VERSION
+    return db, int(version)
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
 
 
 def _text(time: np.datetime64) -> str:

@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,3 +84,24 @@ def loud() -> Iterator[None]:
     progress.quiet(False)
     yield
     progress.quiet(False)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A real one."""
+    program = os.environ.get("UNLABELED_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
+    if not program:
+        pytest.skip("no Chromium here: install it, or name one in UNLABELED_BROWSER")
+    from playwright.sync_api import sync_playwright
+
+    quiet = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=quiet)
+        yield opened
+        opened.close()

@@ -2,10 +2,9 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,26 +63,6 @@ def test_every_run_has_parameters_metrics_curves_report_and_model(
     for name, run in runs.items():
         if name.startswith("pretrain"):
             assert len(demo.client.get_metric_history(run.info.run_id, "loss")) > 2
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    program = os.environ.get("UNLABELED_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
-    if not program:
-        pytest.skip("no Chromium here: install it, or name one in UNLABELED_BROWSER")
-    from playwright.sync_api import sync_playwright
-
-    quiet = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    ]
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=quiet)
-        yield opened
-        opened.close()
 
 
 @pytest.mark.parametrize("room", ROOMS)

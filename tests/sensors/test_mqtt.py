@@ -22,8 +22,8 @@ import pytest
 
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines import _sensors_monitor as job
-from unlabeled.pipelines._sensors_job_file import Mqtt
-from unlabeled.pipelines._sensors_mqtt import password_of, recording_of
+from unlabeled.pipelines._sensors_job_file import secret_of
+from unlabeled.pipelines._sensors_mqtt import recording_of
 from unlabeled.sensors import MachineMonitor, Recording
 from unlabeled.sensors.logbook import Logbook
 
@@ -317,12 +317,18 @@ def test_a_broker_that_asks_for_a_password_behind_tls(
     assert b"secret" not in b"".join(p.read_bytes() for p in tmp_path.glob("*") if p.is_file() and p.name != "users")
 
 
-def test_a_password_comes_from_a_file_too(tmp_path: Path) -> None:
+def test_a_password_comes_from_a_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "word").write_text("secret\n")
-    assert password_of(Mqtt(host="h", password_file=tmp_path / "word")) == "secret"
-    assert password_of(Mqtt(host="h")) is None
-    with pytest.raises(DataError, match=r"password file of \[mqtt\] cannot be read"):
-        password_of(Mqtt(host="h", password_file=tmp_path / "none"))
+    (tmp_path / "empty").write_text("\n")
+    assert secret_of("[mqtt]", None, tmp_path / "word") == "secret"
+    assert secret_of("[mqtt]", None, None) is None
+    with pytest.raises(DataError, match=r"the file that \[mqtt\] names cannot be read"):
+        secret_of("[mqtt]", None, tmp_path / "none")
+    with pytest.raises(DataError, match="is empty"):
+        secret_of("[mqtt]", None, tmp_path / "empty")
+    monkeypatch.setenv("EMPTY", "")
+    with pytest.raises(DataError, match="the environment has no EMPTY"):
+        secret_of("[mqtt]", "EMPTY", None)
 
 
 def test_a_message_of_indicators_and_one_of_a_machine_that_stands() -> None:
