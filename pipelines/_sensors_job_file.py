@@ -90,6 +90,7 @@ class Job:
         every_seconds: how often the folders are looked at.
         silent_hours: after so long without a reading a machine is told to be silent.
         ahead_minutes: a reading dated later than so far from now is refused: it would make all others late.
+        retry_minutes: a file of which something was refused is read again after so long, even if it has not changed.
     """
 
     models: Path
@@ -101,6 +102,7 @@ class Job:
     every_seconds: float = 5.0
     silent_hours: float | None = None
     ahead_minutes: float = 60.0
+    retry_minutes: float = 10.0
 
 
 def read(path: Path) -> Job:

@@ -1,20 +1,21 @@
 """``unlabeled sensors monitor``: the job that runs for months, file by file, and survives whatever stops it."""
 
 import hashlib
-import json
 import os
 import sqlite3
+import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unlabeled.core.checkpoints import MANIFEST
+from unlabeled.core.checkpoints import MANIFEST, put_back
 from unlabeled.core.errors import DataError, UnlabeledError
 from unlabeled.core.interrupts import interruptible
 from unlabeled.core.progress import say
@@ -48,13 +49,15 @@ def monitor(
         DataError: the job file is wrong, or the logbook is of something else.
     """
     job = read(job_file)
+    if once and job.mqtt is not None:
+        raise DataError("--once deals with what lies in folders; what a broker gives has no end: leave one of them out")
     with Logbook(job.logbook) as book, until() as asked, served(job):
         broker = None if job.mqtt is None else Broker(job.mqtt)
-        work = _Work(job, book, broker, once=once)
+        work = _Work(job, book, broker, asked, once=once)
         try:
             while True:
                 work.look()
-                if once or work.pause(asked):
+                if once or work.pause():
                     return work.outcome()
         finally:
             if broker is not None:
@@ -92,39 +95,66 @@ def _line(case: Case) -> str:
 class _Work:
     """One job at work: its logbook, and the models that it has loaded."""
 
-    def __init__(self, job: Job, book: Logbook, broker: Broker | None, *, once: bool) -> None:
-        self.job, self.book, self.broker = job, book, broker
+    def __init__(self, job: Job, book: Logbook, broker: Broker | None, asked: threading.Event, *, once: bool) -> None:
+        self.job, self.book, self.broker, self.asked = job, book, broker, asked
         self._models: dict[str, tuple[str, MachineMonitor]] = {}
         self.once, self.read, self.judged = once, 0, 0
 
     def look(self) -> None:
         """Deals with every file that is whole and new or has changed, and with what the broker has given."""
+        self._trying("what the broker gave", partial(self._take_messages, 0.0))
+        for folder in self.job.folders:
+            self._trying(str(folder.path), partial(self._look_into, folder))
+        self._trying("the logbook", self._silence)
+        self._trying(str(self.job.lines), self._tell)
+
+    def _trying(self, what: str, do: Callable[[], None]) -> None:
+        """A full disk, a share that is away: nothing is half done, and it is tried again."""
         try:
-            self._take_messages(0.0)
-            for folder in self.job.folders:
-                for path, looked in _waiting(folder, self.book):
-                    self._take(folder, path, looked)
-                    self._tell()
-            self._silence()
-            self._tell()
-        except (OSError, sqlite3.OperationalError) as error:  # a full disk, a share that is away: nothing is half done
+            do()
+        except (OSError, sqlite3.Error) as error:
             if self.once:
                 raise
-            say(f"nothing could be read or kept ({error}); trying again in {self.job.every_seconds:g} s")
+            say(f"{what} could not be read or kept ({error}); trying again in {self.job.every_seconds:g} s")
 
-    def pause(self, asked: threading.Event) -> bool:
+    def pause(self) -> bool:
         """Until the next look, dealing with what the broker gives; whether the job has been told to end."""
         ends = time.monotonic() + self.job.every_seconds
-        while (left := ends - time.monotonic()) > 0 and not asked.is_set():
+        while (left := ends - time.monotonic()) > 0 and not self.asked.is_set():
             if self.broker is None:
-                asked.wait(left)
-                continue
+                self.asked.wait(left)
+            else:
+                self._trying("what the broker gave", partial(self._take_messages, min(left, MOMENT)))
+        return self.asked.is_set()
+
+    def _look_into(self, folder: Folder) -> None:
+        waiting = _waiting(folder, self.book, retry=0.0 if self.once else 60 * self.job.retry_minutes)
+        for path, looked in waiting:
+            if self.asked.is_set():
+                return
+            self._take_file(folder, path, looked)
+            self._tell()
+
+    def _take_file(self, folder: Folder, path: Path, looked: str) -> None:
+        name, key = f"{folder.path.name}/{path.name}", str(path)
+        before = self.book.tried(key)
+        whys = []
+        with self.book.together():
             try:
-                self._take_messages(min(left, MOMENT))
-            except (OSError, sqlite3.OperationalError) as error:
-                say(f"a reading could not be kept ({error}); it is not acknowledged")
-                asked.wait(left)
-        return asked.is_set()
+                recordings = _read(folder, path)
+                self.read += 1
+            except (OSError, sqlite3.Error):
+                raise
+            except Exception as error:  # whatever a file makes of a reader must not end the job
+                recordings = []
+                whys.append((folder.asset or path.stem, _why(error)))
+            for recording in recordings:
+                whys += [(recording.asset, why) for why in self._kept(recording, name)]
+            told = "; ".join(why for _, why in whys)
+            for asset, why in whys if before is None or before[1] != told else ():
+                say(f"{name}: {asset}: {why}")
+                self.book.tell(asset, _now(), "refused", {"file": name, "why": why})
+            self.book.dealt_with(key, looked, at=time.time(), why=told)
 
     def _take_messages(self, seconds: float) -> None:
         """Keeps what the broker has given, then acknowledges it."""
@@ -137,9 +167,11 @@ class _Work:
             for message in messages:
                 name = f"mqtt {message.topic}"
                 try:
-                    self._judge(recording_of(message.payload), name)
-                except UnlabeledError as error:
-                    self._refuse(message.topic, name, str(error))
+                    whys = self._kept(recording_of(message.payload), name)
+                except DataError as error:
+                    whys = [str(error)]
+                for why in whys:
+                    self._refuse(message.topic, name, why)
         self.broker.acknowledge()
         self._tell()
 
@@ -150,45 +182,37 @@ class _Work:
             say(f"{name}: a reading is refused: {why}")
             self.book.tell(topic, _now(), "refused", {"file": name, "why": why})
 
-    def _tell(self) -> None:
-        self.write_lines()
-        if self.broker is not None:
-            self.broker.tell(self.book)
-
-    def _take(self, folder: Folder, path: Path, looked: str) -> None:
-        name = str(path.relative_to(folder.path.parent))
+    def _kept(self, recording: Recording, name: str) -> list[str]:
+        """Judges and keeps the readings of one machine; why some of them were refused."""
         try:
-            recordings = _read(folder, path)
-        except UnlabeledError as error:
-            say(f"{name} is refused: {error}")
-            with self.book.together():
-                self.book.tell(folder.asset or path.stem, _now(), "refused", {"file": name, "why": str(error)})
-                self.book.dealt_with(name, looked, str(error))
-            return
-        self.read += 1
-        with self.book.together():
-            for recording in recordings:
-                try:
-                    self._judge(recording, name)
-                except UnlabeledError as error:
-                    say(f"{name}: {recording.asset} is refused: {error}")
-                    self.book.tell(recording.asset, _now(), "refused", {"file": name, "why": str(error)})
-            self.book.dealt_with(name, looked)
+            with self.book.apart():
+                return self._judge(recording, name)
+        except (OSError, sqlite3.Error):
+            raise
+        except Exception as error:  # whatever a reading makes of a model must not end the job
+            return [_why(error)]
 
-    def _judge(self, recording: Recording, name: str) -> None:
+    def _judge(self, recording: Recording, name: str) -> list[str]:
         """All readings of one machine in one file, in order of time."""
-        asset, clock = recording.asset, recording.clock
-        if clock is None:
+        asset = recording.asset
+        if recording.clock is None:
             raise DataError("it has no dates, so that its readings cannot be put in order with other files'")
+        clock = recording.clock.astype("datetime64[ns]")
         print_, model = self._model(asset)
+        recording = _in_order(recording, model)
         _checks.fits(model, recording)
         last, memory = self.book.memory(asset, print_)
-        stream = model.stream() if memory is None else model.stream().recall(memory)
+        stream = model.stream()
+        if memory is not None:
+            stream.recall(memory)
+        elif self.book.case_of(asset) is not None:  # fitted anew, which heals no machine
+            stream.begin_in_alarm()
         latest = _now() + np.timedelta64(round(self.job.ahead_minutes * 60), "s")
+        known = self.book.known(asset, clock[0], clock[-1])
         late, ahead = 0, 0
         for row in range(len(recording)):
-            at = np.datetime64(clock[row], "ns")
-            if self.book.knows(asset, at):
+            at = clock[row]
+            if at in known:
                 continue
             if at > latest:
                 ahead += 1
@@ -203,8 +227,7 @@ class _Work:
             self.book.remember(asset, print_, last, threshold=model.threshold_, memory=stream.memory())
         if late:
             self.book.tell(asset, _now(), "late", {"file": name, "readings": late})
-        if ahead:
-            self.book.tell(asset, _now(), "refused", {"file": name, "why": f"{ahead} reading(s) dated ahead of now"})
+        return ["readings are dated ahead of now"] if ahead else []
 
     def _one(self, stream: Stream, recording: Recording, row: int, at: np.datetime64, name: str) -> None:
         asset = recording.asset
@@ -227,11 +250,23 @@ class _Work:
                 say(f"{asset}: case {case.id} has cleared at {recording.when(row)}")
 
     def _model(self, asset: str) -> tuple[str, MachineMonitor]:
-        """A machine's model and what it is told from others by; read again when its folder has changed."""
-        folder = files.model_of(asset, self.job.models)
+        """A machine's model and what it is told from others by; read again when its folder has changed.
+
+        Raises:
+            DataError: there is none: no other machine's model judges it, not even for a moment.
+        """
+        folder = self.job.models / files.folder_name(asset)
+        put_back(folder)
+        if not (folder / MANIFEST).is_file():
+            folder = self.job.models
+        if not (folder / MANIFEST).is_file():
+            raise DataError(f"there is no model of {asset} in {self.job.models.name}")
         print_ = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
         if self._models.get(asset, ("", None))[0] != print_:
-            self._models[asset] = (print_, MachineMonitor.load(folder))
+            model = MachineMonitor.load(folder)
+            if folder == self.job.models and asset not in (model.asset_, *(one.asset for one in self.job.folders)):
+                raise DataError(f"the only model, of {model.asset_}, judges no {asset}")
+            self._models[asset] = (print_, model)
         return self._models[asset]
 
     def _silence(self) -> None:
@@ -241,22 +276,37 @@ class _Work:
         allowed = np.timedelta64(round(self.job.silent_hours * 3600), "s")
         for asset, last in self.book.last_times().items():
             told = self.book.last_event(asset, "silent")
-            if _now() - last > allowed and (told is None or np.datetime64(told.time, "ns") < last):
+            if _now() - last > allowed and (told is None or told.told["last"] != str(last)):
                 with self.book.together():
                     self.book.tell(asset, _now(), "silent", {"last": str(last)})
                 say(f"{asset}: nothing since {last}")
 
+    def _tell(self) -> None:
+        self.write_lines()
+        if self.broker is not None:
+            self.broker.tell(self.book)
+
     def write_lines(self) -> None:
-        """Appends what was not told yet; the file itself says what was, so that a crash repeats and loses nothing."""
+        """Appends what was not told yet. What a crash left behind the place that the logbook knows is written again; a
+        file that is shorter was put away by somebody else, and is begun anew."""
         path = self.job.lines
-        events = self.book.events(after=_last_line(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        last, place = self.book.place("lines")
+        size = path.stat().st_size if path.exists() else 0
+        if place is None:  # a new logbook tells after what others told
+            self.book.move_cursor("lines", 0, size)
+            place = size
+        events = self.book.events(after=last)
         if not events:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.writelines(event.line() + "\n" for event in events)
+        with path.open("ab") as stream:
+            if size > place:
+                stream.truncate(place)
+            stream.write("".join(event.line() + "\n" for event in events).encode())
             stream.flush()
             os.fsync(stream.fileno())
+            end = stream.tell()
+        self.book.move_cursor("lines", events[-1].id, end)
 
     def outcome(self) -> Outcome:
         cases = [case for case in self.book.cases() if case.state != CLEARED]
@@ -268,23 +318,24 @@ class _Work:
         )
 
 
-def _waiting(folder: Folder, book: Logbook) -> Iterator[tuple[Path, str]]:
-    """Files that are whole and were not dealt with as they look now, the oldest first."""
-    found = []
+def _waiting(folder: Folder, book: Logbook, *, retry: float) -> list[tuple[Path, str]]:
+    """Files that are whole and were not dealt with as they look now, the oldest first; those of which something was
+    refused again after ``retry`` seconds."""
+    found, now = [], time.time()
     for path in folder.path.iterdir():
         if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES or path.name.endswith(_UNFINISHED):
             continue
         try:
-            about = path.stat()
+            about = path.lstat()
         except FileNotFoundError:
             continue
-        if not path.is_file() or path.is_symlink() or time.time() - about.st_mtime < folder.settled_seconds:
+        if not stat.S_ISREG(about.st_mode) or 0 <= now - about.st_mtime < folder.settled_seconds:
             continue
         looked = f"{about.st_size}-{about.st_mtime_ns}"
-        if book.print_of(str(path.relative_to(folder.path.parent))) != looked:
+        before = book.tried(str(path))
+        if before is None or before[0] != looked or (before[1] and now - before[2] >= retry):
             found.append((about.st_mtime_ns, path.name, path, looked))
-    for _, _, path, looked in sorted(found):
-        yield path, looked
+    return [(path, looked) for _, _, path, looked in sorted(found)]
 
 
 def _read(folder: Folder, path: Path) -> list[Recording]:
@@ -306,17 +357,16 @@ def _evidence(stream: Stream, recording: Recording, row: int, judged: dict[str, 
     return evidence
 
 
-def _last_line(path: Path) -> int:
-    """The id of the last event that was written whole; half a line behind it is taken away."""
-    if not path.exists():
-        return 0
-    with path.open("r+b") as stream:
-        content = stream.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            stream.truncate(len(whole))
-    lines = whole.splitlines()
-    return int(json.loads(lines[-1])["id"]) if lines else 0
+def _in_order(recording: Recording, model: MachineMonitor) -> Recording:
+    """Indicators in the order that the model knows: objects of JSON have none."""
+    if recording.kind != "trend" or set(recording.names) != set(model.names_) or recording.names == model.names_:
+        return recording
+    columns = [recording.names.index(name) for name in model.names_]
+    return replace(recording, values=recording.values[:, columns], names=model.names_)
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, UnlabeledError) else f"it cannot be used ({type(error).__name__})"
 
 
 def _now() -> np.datetime64:

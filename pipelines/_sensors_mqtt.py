@@ -7,27 +7,27 @@ the broker is away is delivered later (MQTT 3.1.1, quality of service 1).
 import json
 import queue
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.pipelines._sensors_job_file import LOOPBACK, Mqtt, secret_of
-from unlabeled.sensors.logbook import Event, Logbook
+from unlabeled.sensors.logbook import Logbook
 from unlabeled.sensors.recording import Recording
 
 MOST = 256  # messages that are kept in one transaction
-SECONDS = 10.0  # within which a broker has to take an event
 
 
 class Message(NamedTuple):
-    """What came; ``number`` is what the broker calls it."""
+    """What came; ``number`` is what the broker calls it, where it wants to hear of it (``qos`` above 0)."""
 
     topic: str
     payload: bytes
     number: int
+    qos: int
 
 
 class Broker:
@@ -48,6 +48,7 @@ class Broker:
         self.settings = settings
         self._came: queue.Queue[Message] = queue.Queue()
         self._batch: list[Message] = []
+        self._sent: list[tuple[int, Any]] = []
         self._client = paho.Client(
             paho.CallbackAPIVersion.VERSION2, settings.client, clean_session=False, manual_ack=True
         )
@@ -62,7 +63,7 @@ class Broker:
             say("the broker's password goes over the network unencrypted: set tls = true")
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._away
-        self._client.on_message = lambda _, __, found: self._came.put(Message(found.topic, found.payload, found.mid))
+        self._client.on_message = self._take
         self._client.connect_async(settings.host, settings.port)
         self._client.loop_start()
 
@@ -78,6 +79,9 @@ class Broker:
         if reason.is_failure:
             say(f"the broker at {self.settings.host} is away ({reason}); trying again")
 
+    def _take(self, _: Any, __: Any, found: Any) -> None:
+        self._came.put(Message(found.topic, found.payload, found.mid, found.qos))
+
     def waiting(self, seconds: float) -> list[Message]:
         """What has come and is not acknowledged, in order; waits so long for the first."""
         try:
@@ -92,29 +96,38 @@ class Broker:
     def acknowledge(self) -> None:
         """The broker need not keep what :meth:`waiting` gave any longer."""
         for message in self._batch:
-            self._client.ack(message.number, 1)
+            if message.qos:  # of others it wants to hear nothing, and takes an answer for an error
+                self._client.ack(message.number, message.qos)
         self._batch = []
 
     def tell(self, book: Logbook) -> None:
         """Publishes what was not told yet. After a crash an event may come again, under the same id."""
-        if self.settings.events is None or not self._client.is_connected():
+        if self.settings.events is None:
             return
-        for event in book.events(after=book.cursor("mqtt")):
-            if not self._publish(event):
-                return
-            book.move_cursor("mqtt", event.id)
-
-    def _publish(self, event: Event) -> bool:
-        try:
+        while self._sent and self._sent[0][1].is_published():
+            book.move_cursor("mqtt", self._sent.pop(0)[0])
+        last = self._sent[-1][0] if self._sent else book.cursor("mqtt")
+        for event in book.events(after=last) if self._client.is_connected() else ():
+            # Where the connection breaks, the client holds it and sends it again.
             sent = self._client.publish(f"{self.settings.events}/{event.kind}", event.line(), qos=1)
-            sent.wait_for_publish(SECONDS)
-        except (RuntimeError, ValueError):  # the connection is gone, or its queue full
-            return False
-        return bool(sent.is_published())
+            self._sent.append((event.id, _Published(sent)))
 
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+
+
+class _Published:
+    """Whether the broker has taken an event."""
+
+    def __init__(self, sent: Any) -> None:
+        self._sent = sent
+
+    def is_published(self) -> bool:
+        try:
+            return bool(self._sent.is_published())
+        except (RuntimeError, ValueError):  # as long as it is not connected
+            return False
 
 
 def recording_of(payload: bytes) -> Recording:
@@ -126,12 +139,12 @@ def recording_of(payload: bytes) -> Recording:
     """
     try:
         said = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataError("the message is no JSON") from None
     if not isinstance(said, dict):
         raise DataError("the message is no JSON object")
     asset, indicators = said.get("asset"), said.get("indicators")
-    if not isinstance(asset, str) or not asset.strip():
+    if not isinstance(asset, str) or not asset.strip() or not _is_text(asset):
         raise DataError("the message does not name its 'asset'")
     if isinstance(indicators, dict) and indicators:
         names, fs = tuple(indicators), None
@@ -143,9 +156,12 @@ def recording_of(payload: bytes) -> Recording:
         if len({len(axis) for axis in signal}) > 1:
             raise DataError("the axes in 'values' are of different lengths")
         fs = said.get("fs")
-        if not isinstance(fs, int | float) or isinstance(fs, bool) or not 0 < fs < float("inf"):
+        if not isinstance(fs, int | float) or isinstance(fs, bool) or not 0 < fs < 1e12:
             raise DataError("the message does not say its sampling rate: 'fs', in Hz")
-        names = tuple(str(axis) for axis in said.get("axes") or range(1, len(signal) + 1))
+        axes = said.get("axes") or list(range(1, len(signal) + 1))
+        if not isinstance(axes, list):
+            raise DataError("'axes' is no list of names")
+        names = tuple(str(axis) for axis in axes)
         if len(names) != len(signal):
             raise DataError(f"{len(names)} names in 'axes' for {len(signal)} lists in 'values'")
         values = np.stack([_numbers(axis, "values") for axis in signal], axis=1)[None]
@@ -164,17 +180,28 @@ def recording_of(payload: bytes) -> Recording:
 def _numbers(values: Sequence[Any], name: str) -> np.ndarray:
     if not all(isinstance(value, int | float) or value is None for value in values):
         raise DataError(f"not all of '{name}' are numbers")
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float32)
+    try:
+        return np.array([np.nan if value is None else value for value in values], dtype=np.float64).astype(np.float32)
+    except OverflowError:
+        raise DataError(f"a number in '{name}' is too large") from None
+
+
+def _is_text(text: str) -> bool:
+    """Half a character, which JSON can write, is none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _time(text: Any) -> np.datetime64:
     try:
-        if not isinstance(text, str):
-            raise ValueError
-        stamp = pd.Timestamp(text)
-        found = (stamp.tz_convert(None) if stamp.tz is not None else stamp).to_datetime64()
-    except (ValueError, OverflowError):
-        raise DataError(f"the message's 'time' is {text!r}, expected a date such as 2024-03-01T06:00:00Z") from None
-    if np.isnat(found):
-        raise DataError("the message does not say its 'time'")
-    return found.astype("datetime64[ns]")
+        stamp = datetime.fromisoformat(text)
+        if stamp.tzinfo is not None:
+            stamp = stamp.astimezone(UTC).replace(tzinfo=None)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError("the message's 'time' is no date such as 2024-03-01T06:00:00Z") from None
+    if not 1970 <= stamp.year < 2262:  # what nanoseconds can count
+        raise DataError("the message's 'time' is before 1970 or after 2261")
+    return np.datetime64(stamp, "ns")

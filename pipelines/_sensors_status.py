@@ -5,8 +5,9 @@ browsers, or as a bearer token).
 """
 
 import base64
-import binascii
 import hmac
+import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -152,7 +153,7 @@ def served(job: Job) -> Iterator[int | None]:
     if token is None and status.host not in LOOPBACK:
         raise DataError("[status] beyond this machine needs a token: set token_env or token_file, or host 'localhost'")
     try:
-        server = ThreadingHTTPServer((status.host, status.port), _handler(job.logbook, status, token))
+        server = _Server((status.host, status.port), _handler(job.logbook, status, token))
     except OSError as error:
         raise DataError(f"[status] cannot have {status.host}:{status.port} ({error.strerror})") from None
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -167,9 +168,17 @@ def served(job: Job) -> Iterator[int | None]:
         thread.join()
 
 
+class _Server(ThreadingHTTPServer):
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, handler)
+
+
 def _handler(logbook: Path, status: Status, token: str | None) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         server_version = "unlabeled"
+        timeout = 10  # a connection that says nothing holds a thread no longer
         sys_version = ""
 
         def do_GET(self) -> None:
@@ -184,7 +193,7 @@ def _handler(logbook: Path, status: Status, token: str | None) -> type[BaseHTTPR
             try:
                 with Logbook(logbook, read_only=True) as book:
                     self._answer(200, kind, make(book))
-            except DataError as error:
+            except (DataError, sqlite3.Error) as error:
                 self._answer(503, "text/plain; charset=utf-8", f"{error}\n".encode())
 
         def _allowed(self) -> bool:
@@ -225,5 +234,5 @@ def _given(header: str) -> str:
         return rest.strip()
     try:
         return base64.b64decode(rest).decode().partition(":")[2] if scheme.lower() == "basic" else ""
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, no text
         return ""

@@ -4,6 +4,7 @@ What a file says of itself comes under the names that an npz would have it: ``fs
 first sample), ``axes`` (names).
 """
 
+import contextlib
 import importlib
 import zipfile
 import zlib
@@ -19,7 +20,7 @@ from unlabeled.core.errors import DataError
 Arrays = dict[str, NDArray[Any]]
 
 RATES = ("fs", "sampling_rate", "sample_rate", "samplerate", "sampling_frequency")
-LARGEST = 2**34  # bytes of one array: what a damaged header claims must not fill the memory
+LARGEST = 2**34  # bytes of one array in HDF5, TDMS or sound: what a damaged header claims must not fill the memory
 
 
 def arrays(path: Path, wanted: Sequence[str] = ()) -> Arrays:
@@ -36,21 +37,17 @@ def arrays(path: Path, wanted: Sequence[str] = ()) -> Arrays:
 
 def _npz(path: Path, wanted: Sequence[str]) -> Arrays:
     """Object arrays are never loaded (they could run code)."""
+    found: Arrays = {}
     try:
         # Opened here: NumPy would leave the file of a damaged archive open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files if _plain(stored, name)}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+            for name in stored.files:
+                with contextlib.suppress(ValueError):  # an object array
+                    found[name] = stored[name]
+    except (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error):
         # NumPy's own message would advise to load what may run code.
         raise DataError(f"{path} is no npz archive of plain arrays: write it again with numpy.savez") from None
-
-
-def _plain(stored: Any, name: str) -> bool:
-    try:
-        stored[name]
-    except ValueError:
-        return False
-    return True
+    return found
 
 
 def _mat(path: Path, wanted: Sequence[str]) -> Arrays:
@@ -73,13 +70,16 @@ def _hdf5(path: Path, wanted: Sequence[str]) -> Arrays:
     rates: Arrays = {}
 
     def take(name: str, item: Any) -> None:
-        if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "fiub":
+        if not isinstance(item, h5py.Dataset):
+            return
+        text = h5py.check_string_dtype(item.dtype) is not None
+        if not text and item.dtype.kind not in "fiub":
             return
         # Either would read other files than this one.
         if item.external or item.is_virtual:
             raise DataError(f"{path}: {name} keeps its numbers in other files; copy them into this one")
         _check_size(path, name, item.nbytes)
-        found[name] = item[()]
+        found[name] = np.asarray(item.asstr()[()], dtype=np.str_) if text else item[()]
         for rate in _rate(item.attrs):
             rates[name] = rate
 
@@ -91,10 +91,10 @@ def _hdf5(path: Path, wanted: Sequence[str]) -> Arrays:
         raise _unreadable(path, "HDF5 file", error) from None
     short = [name.rpartition("/")[2] for name in found]
     names = {name: part if short.count(part) == 1 else name for part, name in zip(short, found, strict=True)}
-    own = {float(rate) for name, rate in rates.items() if not wanted or names[name] in wanted}
+    own = {tuple(np.atleast_1d(rate).tolist()) for name, rate in rates.items() if not wanted or names[name] in wanted}
     arrays = _said({names[name]: values for name, values in found.items()})
     for rate in own if len(own) == 1 else of_all if not own else ():  # of several nobody says which
-        arrays["fs"] = np.asarray(rate)
+        arrays["fs"] = np.squeeze(np.asarray(rate))
     return arrays
 
 

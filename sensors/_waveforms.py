@@ -34,7 +34,7 @@ def read_arrays(
         rates = np.full(len(values), rates[0])
         notes = (f"one continuous record, cut into {len(values)} snapshots of {values.shape[1] / rates[0]:g} s",)
         if "start" in content:
-            times = content["start"] + (times * 1e9).round().astype("timedelta64[ns]")
+            times = _start(content["start"], path) + (times * 1e9).round().astype("timedelta64[ns]")
     else:
         if values.ndim == 2:
             values = values[:, :, None]
@@ -183,7 +183,10 @@ def _axis_names(count: int) -> tuple[str, ...]:
 def _rates(stored: NDArray | None, given: float | None, *, count: int, source: str) -> NDArray[np.float64]:
     if stored is None and given is None:
         raise DataError(f"{source} does not say its sampling rate: give it with --fs (in Hz)")
-    rates = np.atleast_1d(np.asarray(stored if stored is not None else given, dtype=float))
+    try:
+        rates = np.atleast_1d(np.asarray(stored if stored is not None else given, dtype=float))
+    except (TypeError, ValueError):
+        raise DataError(f"{source}: its sampling rate is no number") from None
     if len(rates) not in (1, count):
         raise DataError(f"{source}: {len(rates)} sampling rates for {count} snapshots; give one, or one each")
     if stored is not None and given is not None and not (rates == given).all():
@@ -191,6 +194,17 @@ def _rates(stored: NDArray | None, given: float | None, *, count: int, source: s
     if not (rates > 0).all():
         raise DataError(f"{source}: a sampling rate must be positive, got {rates.min():g} Hz")
     return np.broadcast_to(rates, (count,)).copy()
+
+
+def _start(said: NDArray, path: Path) -> np.datetime64:
+    """The date of the first sample."""
+    try:
+        found = said.astype("datetime64[ns]") if said.dtype.kind in "MU" and said.size == 1 else None
+    except ValueError:
+        found = None
+    if found is None:
+        raise DataError(f"{path}: 'start' is no date")
+    return np.datetime64(str(found.reshape(())), "ns")
 
 
 def _times(content: dict[str, NDArray], count: int, every: float | None, path: Path) -> NDArray:

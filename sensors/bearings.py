@@ -21,6 +21,7 @@ from unlabeled.sensors.recording import Recording
 HARMONICS = 3
 SLIP = 0.02  # balls slide a little: a defect's rate lies within two percent of its kinematic one
 CERTAIN = 0.01
+SHORTEST = 512  # samples of a piece
 TURNS = 6  # of the shaft in a piece: the cage turns twice
 NEIGHBOURS = 100  # bins on either side that say how high the spectrum is where nothing repeats itself
 
@@ -215,7 +216,7 @@ def repeats(recording: Recording, bearing: Bearing, shaft_hz: float) -> tuple[Re
     Bonferroni's over the axes."""
     assert recording.fs is not None
     n, samples, axes = recording.values.shape
-    each = max(1, int(samples / (TURNS / shaft_hz * recording.fs)))
+    each = max(1, min(int(samples / (TURNS / shaft_hz * recording.fs)), samples // SHORTEST))
     values = recording.values[:, : samples // each * each].reshape(n * each, -1, axes)
     found = []
     for a, axis in enumerate(recording.names):
@@ -233,7 +234,11 @@ def words(found: Sequence[Repeats]) -> list[str]:
         f"On the {one.axis} axis the {evidence.says()}" for one in found for evidence in one.evidence
         if evidence.p_value < CERTAIN
     ]  # fmt: skip
-    return shown or (["Nothing shows in the envelope at the rates of the bearing."] if found else [])
+    if shown or not found:
+        return shown
+    if not any(evidence.levels for one in found for evidence in one.evidence):
+        return ["Snapshots are too short to tell the rates of the bearing from those of the shaft: record more turns."]
+    return ["Nothing shows in the envelope at the rates of the bearing."]
 
 
 def _around(spectrum: Envelope, first: int, last: int) -> float:

@@ -20,7 +20,10 @@ from unlabeled.core.errors import DataError
 VERSION = 1
 OPEN, ACKNOWLEDGED, CLEARED = "open", "acknowledged", "cleared"
 _TABLES = """
-CREATE TABLE files (name TEXT PRIMARY KEY, print TEXT NOT NULL, why TEXT NOT NULL);
+CREATE TABLE files (name TEXT PRIMARY KEY, print TEXT NOT NULL, why TEXT NOT NULL, tried REAL NOT NULL);
+CREATE TABLE counts (
+    asset TEXT NOT NULL, state TEXT NOT NULL, readings INTEGER NOT NULL, PRIMARY KEY (asset, state)
+) WITHOUT ROWID;
 CREATE TABLE readings (
     asset TEXT NOT NULL, time TEXT NOT NULL, state TEXT NOT NULL, alarm INTEGER NOT NULL,
     score REAL, smoothed REAL, reason TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (asset, time)
@@ -37,7 +40,8 @@ CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT, asset TEXT NOT NULL, time TEXT NOT NULL, kind TEXT NOT NULL,
     told TEXT NOT NULL
 );
-CREATE TABLE cursors (name TEXT PRIMARY KEY, last INTEGER NOT NULL);
+CREATE INDEX about ON events (asset, kind, id);
+CREATE TABLE cursors (name TEXT PRIMARY KEY, last INTEGER NOT NULL, place INTEGER NOT NULL);
 """
 
 
@@ -107,16 +111,20 @@ class Logbook:
         """All that is written inside is there afterwards, or nothing of it."""
         return _transaction(self._db)
 
+    def apart(self) -> AbstractContextManager[None]:
+        """Of what is written inside, nothing is there when it fails; what was written :meth:`together` before stays."""
+        return _savepoint(self._db)
+
     # Files
 
-    def print_of(self, file: str) -> str | None:
-        """How a file looked when it was dealt with, or ``None``."""
-        row = self._db.execute("SELECT print FROM files WHERE name = ?", (file,)).fetchone()
-        return None if row is None else str(row[0])
+    def tried(self, file: str) -> tuple[str, str, float] | None:
+        """How a file looked when it was last dealt with, why something of it was refused, and when (Unix seconds)."""
+        row = self._db.execute("SELECT print, why, tried FROM files WHERE name = ?", (file,)).fetchone()
+        return None if row is None else (str(row[0]), str(row[1]), float(row[2]))
 
-    def dealt_with(self, file: str, looked: str, why: str = "") -> None:
-        """A file need not be read again while it looks so; ``why`` it could not be read, if so."""
-        self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (file, looked, why))
+    def dealt_with(self, file: str, looked: str, *, at: float, why: str = "") -> None:
+        """A file need not be read again while it looks so, or, where something was refused, not soon."""
+        self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (file, looked, why, at))
 
     # Readings
 
@@ -135,9 +143,12 @@ class Logbook:
             (asset, model, _text(last), threshold, json.dumps(memory)),
         )
 
-    def knows(self, asset: str, time: np.datetime64) -> bool:
-        found = self._db.execute("SELECT 1 FROM readings WHERE asset = ? AND time = ?", (asset, _text(time)))
-        return found.fetchone() is not None
+    def known(self, asset: str, first: np.datetime64, last: np.datetime64) -> set[np.datetime64]:
+        """Times from the first to the last of which there is a reading."""
+        found = self._db.execute(
+            "SELECT time FROM readings WHERE asset = ? AND time BETWEEN ? AND ?", (asset, _text(first), _text(last))
+        )
+        return {np.datetime64(str(time), "ns") for (time,) in found}
 
     def reading(self, asset: str, time: np.datetime64, judged: Mapping[str, Any], *, file: str) -> None:
         """Keeps what was said of one reading (:meth:`~unlabeled.sensors.stream.Stream.push`)."""
@@ -145,6 +156,10 @@ class Logbook:
         self._db.execute(
             "INSERT INTO readings VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (asset, _text(time), judged["state"], int(judged["alarm"]), *numbers, judged["reason"], file),
+        )
+        self._db.execute(
+            "INSERT INTO counts VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET readings = readings + 1",
+            (asset, judged["state"]),
         )
 
     def readings(self, asset: str, *, last: int = -1) -> list[dict[str, Any]]:
@@ -157,7 +172,7 @@ class Logbook:
 
     def counts(self) -> list[tuple[str, str, int]]:
         """How many readings of each machine were said to be in each state."""
-        return list(self._db.execute("SELECT asset, state, count(*) FROM readings GROUP BY asset, state"))
+        return list(self._db.execute("SELECT asset, state, readings FROM counts"))
 
     def thresholds(self) -> dict[str, float]:
         """Of each machine that was judged."""
@@ -172,7 +187,8 @@ class Logbook:
 
     def case_of(self, asset: str) -> Case | None:
         """The machine's case, open or acknowledged, if there is one."""
-        return next((case for case in self.cases() if case.asset == asset and case.state != CLEARED), None)
+        where = "FROM cases WHERE asset = ? AND state != 'cleared'"
+        return next((Case(**row) for row in self._rows(Case, where, "evidence", asset)), None)
 
     def cases(self) -> list[Case]:
         """All cases, the newest first."""
@@ -227,11 +243,15 @@ class Logbook:
 
     def cursor(self, name: str) -> int:
         """The id of the last event that was told there."""
-        row = self._db.execute("SELECT last FROM cursors WHERE name = ?", (name,)).fetchone()
-        return 0 if row is None else int(row[0])
+        return self.place(name)[0]
 
-    def move_cursor(self, name: str, last: int) -> None:
-        self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, last))
+    def place(self, name: str) -> tuple[int, int | None]:
+        """The same, and where in a file the next one goes (bytes), where that is known."""
+        row = self._db.execute("SELECT last, place FROM cursors WHERE name = ?", (name,)).fetchone()
+        return (0, None) if row is None else (int(row[0]), int(row[1]))
+
+    def move_cursor(self, name: str, last: int, place: int = 0) -> None:
+        self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (name, last, place))
 
     def last_event(self, asset: str, kind: str) -> Event | None:
         """The newest of a kind about a machine."""
@@ -269,6 +289,18 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 def _text(time: np.datetime64) -> str:
     """Of one length, so that texts are in order of time."""
     return str(time.astype("datetime64[ns]"))
+
+
+@contextmanager
+def _savepoint(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("SAVEPOINT apart")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK TO apart")
+        raise
+    finally:
+        db.execute("RELEASE apart")
 
 
 def _number(value: float | None) -> float | None:

@@ -25,6 +25,11 @@ class Stream:
         """Whether the alarm is on."""
         return self._alarm.on
 
+    def begin_in_alarm(self) -> "Stream":
+        """Begins with the alarm on, which then ends as any other: when the scores have been calm for long enough."""
+        self._alarm.on = True
+        return self
+
     def memory(self) -> dict[str, Any]:
         """All that it remembers, as plain JSON: a new stream that recalls it goes on as this one would."""
         return {"view": self._view.memory(), "alarm": self._alarm.memory()}

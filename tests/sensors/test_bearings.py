@@ -113,6 +113,15 @@ def test_long_snapshots_are_cut_into_a_few_turns() -> None:
     assert short.spectrum.pieces == 2
 
 
+def test_snapshots_too_short_for_a_slow_shaft_are_no_all_clear() -> None:
+    x = np.random.default_rng(3).normal(size=(9, 1280, 1))  # a tenth of a second
+    found = bearings.repeats(make("m", x, np.arange(9.0), names=["a"], fs=FS), DEEP_GROOVE, 8.0)
+    assert bearings.words(found)[0].startswith("Snapshots are too short")
+    # However fast the shaft is said to be, a piece holds enough for a spectrum.
+    (fast,) = bearings.repeats(make("m", x, np.arange(9.0), names=["a"], fs=FS), DEEP_GROOVE, 1e9)
+    assert fast.spectrum.pieces == 18
+
+
 def test_an_explanation_names_the_race(fresh: MachineMonitor, plant: list[Recording], tmp_path: Path) -> None:
     failing = plant[3]
     fresh.set_params(bearing=DEEP_GROOVE, shaft_hz=simulate.Plan().rpm / 60).fit(failing, normal_share=0.5)

@@ -150,6 +150,20 @@ def test_groups_and_other_names_of_a_rate(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(two, signal=["q/acc"])[0].values.reshape(-1, 2), RECORD[:, ::-1])
 
 
+def test_dates_in_hdf5_are_texts(tmp_path: Path) -> None:
+    dates = [f"2024-03-01T0{hour}:00:00" for hour in range(4)]
+    path = hdf5(tmp_path / "a.h5", {"acc": RNG.normal(size=(4, 600)), "timestamps": dates}, fs=[1000.0, 1000.0][:1])
+    (one,) = read(path)
+    assert (one.fs, one.when(3)) == (1000.0, "2024-03-01 03:00:00")
+    (start,) = read(hdf5(tmp_path / "b.h5", {"acc": RECORD, "start": "2024-03-01T06:00:00"}, fs=FS))
+    assert start.when(0) == "2024-03-01 06:00:00"
+    for wrong in (0.0, "soon", [0.0, 1.0]):
+        with pytest.raises(DataError, match="'start' is no date"):
+            read(hdf5(tmp_path / "c.h5", {"acc": RECORD, "start": wrong}, fs=FS))
+    with pytest.raises(DataError, match="sampling rate is no number"):
+        read(hdf5(tmp_path / "d.h5", {"acc": RECORD, "fs": "1000 Hz"}))
+
+
 def test_rates_that_differ_from_array_to_array_are_not_mixed_up(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.attrs["fs"] = 1.0  # of the whole: each array's own comes first

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,12 @@ def put(recording: Recording, rows: slice, folder: Path, name: str) -> Path:
 def put_all(recording: Recording, folder: Path, *, each: int = 8, upto: int | None = None) -> list[Path]:
     ends = range(0, len(recording) if upto is None else upto, each)
     return [put(recording, slice(start, start + each), folder, f"r{start:04d}") for start in ends]
+
+
+def put_later(recording: Recording, folder: Path, name: str) -> Path:
+    """The same snapshots, as of 600 hours later."""
+    later = Recording(**{**vars(recording), "hours": recording.hours + 600})
+    return put(later, slice(None), folder, name)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +190,7 @@ def test_a_clock_that_runs_ahead_does_not_make_all_others_late(plant: list[Recor
     np.savez(incoming / "a.npz", **arrays)
     assert job.monitor(job_file, once=True).details["judged"] == 3
     (told,) = events(job_file)
-    assert told["why"] == "1 reading(s) dated ahead of now"
+    assert told["why"] == "readings are dated ahead of now"
     put(plant[3], slice(4, 8), incoming, "b")
     assert job.monitor(job_file, once=True).details["judged"] == 4
 
@@ -203,8 +210,7 @@ def test_a_case_lives_from_open_to_acknowledged_to_cleared(
     with pytest.raises(DataError, match="there is no open case 1"):
         job.cases(job_file, acknowledge=1)
     # Mended: it runs as it ran in its first days.
-    later = Recording(**{**vars(failing.rows(slice(0, 60))), "hours": failing.hours[:60] + 600})
-    put(later, slice(0, 60), incoming, "b")
+    put_later(failing.rows(slice(0, 60)), incoming, "b")
     job.monitor(job_file, once=True)
     (case,) = job.cases(job_file).details["cases"]
     assert case["state"] == "cleared"
@@ -220,17 +226,118 @@ def test_a_silent_machine_is_told_of_once_a_silence(plant: list[Recording], job_
     assert [event["kind"] for event in events(job_file)] == ["silent"]
 
 
-def test_half_a_line_is_written_again(plant: list[Recording], job_file: Path) -> None:
+def test_what_a_crash_left_half_told_is_told_again_and_nothing_twice(plant: list[Recording], job_file: Path) -> None:
     put(plant[3], slice(0, 192), job_file.parent / "incoming", "a")
     (job_file.parent / "incoming" / "bad.npz").write_bytes(b"garbage")
-    job.monitor(job_file, once=True)
     path = job_file.parent / "events.jsonl"
+    path.write_text("of another job\n")
+    before = len(path.read_bytes())
+    job.monitor(job_file, once=True)
     whole = path.read_bytes()
-    assert whole.count(b"\n") == 2
-    for kept in (0, 1, whole.index(b"\n"), whole.index(b"\n") + 1, len(whole) - 1, len(whole)):
+    assert whole.startswith(b"of another job\n")
+    assert whole.count(b"\n") == 3
+    first = whole.index(b"\n", before) + 1
+    # Killed after writing so much, before the logbook knew of it.
+    for last, place, kept in (
+        (0, before, before), (0, before, before + 1), (0, before, first), (0, before, len(whole)),
+        (1, first, first), (1, first, len(whole) - 1), (1, first, len(whole)), (2, len(whole), len(whole)),
+    ):  # fmt: skip
         path.write_bytes(whole[:kept])
+        with Logbook(job_file.parent / "monitor.sqlite") as book:
+            book.move_cursor("lines", last, place)
         job.monitor(job_file, once=True)
         assert path.read_bytes() == whole
+
+
+def test_lines_that_were_put_away_are_not_told_again(plant: list[Recording], job_file: Path) -> None:
+    put(plant[3], slice(0, 192), job_file.parent / "incoming", "a")
+    job.monitor(job_file, once=True)
+    path = job_file.parent / "events.jsonl"
+    path.rename(path.with_suffix(".old"))
+    job.monitor(job_file, once=True)
+    assert not path.exists()
+    (job_file.parent / "incoming" / "bad.npz").write_bytes(b"garbage")
+    job.monitor(job_file, once=True)
+    assert [event["kind"] for event in events(job_file)] == ["refused"]
+    # A new logbook beside old lines tells all that it finds.
+    for old in job_file.parent.glob("monitor.sqlite*"):
+        old.unlink()
+    job.monitor(job_file, once=True)
+    assert sorted(str(event["kind"]) for event in events(job_file)) == ["alarm", "refused", "refused"]
+
+
+def test_folders_with_files_of_one_name_are_not_mixed_up(
+    plant: list[Recording], job_file: Path, tmp_path: Path
+) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place / "incoming").mkdir(parents=True)
+    text = job_file.read_text().partition("[[folders]]")[0]
+    job_file.write_text(text + "".join(
+        f'[[folders]]\npath = "{place}/incoming"\nasset = "pump7"\nsettled_seconds = 0\n' for place in ("a", "b")
+    ))  # fmt: skip
+    for place, rows in (("a", slice(0, 8)), ("b", slice(8, 16))):
+        path = put(plant[3], rows, tmp_path / place / "incoming", "r")
+        os.utime(path, (1, 1))
+    assert job.monitor(job_file, once=True).details["judged"] == 16
+    assert job.monitor(job_file, once=True).details["files_read"] == 0
+
+
+def test_a_model_that_is_away_loses_no_reading(
+    plant: list[Recording], job_file: Path, fitted: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(fitted / "pump7", tmp_path / "models" / "fan2")
+    job_file.write_text(job_file.read_text().replace(f'"{fitted}"', '"models"'))
+    put(plant[3], slice(0, 8), tmp_path / "incoming", "a")
+    for _ in range(2):  # another machine's model does not stand in
+        assert job.monitor(job_file, once=True).details["judged"] == 0
+    assert [event["why"] for event in events(job_file)] == ["there is no model of pump7 in models"]
+    shutil.copytree(fitted / "pump7", tmp_path / "models" / "pump7")
+    assert job.monitor(job_file, once=True).details["judged"] == 8
+
+
+def test_a_model_that_is_fitted_anew_does_not_clear_a_case(
+    plant: list[Recording], job_file: Path, fitted: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(fitted / "pump7", tmp_path / "models" / "pump7")
+    job_file.write_text(job_file.read_text().replace(f'"{fitted}"', '"models"'))
+    put(plant[3], slice(0, 186), tmp_path / "incoming", "a")
+    job.monitor(job_file, once=True)
+    MachineMonitor.load(fitted / "pump7").set_params(sigmas=5.5).fit(plant[3], normal_share=0.5).save(
+        tmp_path / "models" / "pump7"
+    )
+    put(plant[3], slice(186, 192), tmp_path / "incoming", "b")
+    job.monitor(job_file, once=True)
+    assert [event["kind"] for event in events(job_file)] == ["alarm"]
+    (case,) = job.cases(job_file).details["cases"]
+    assert case["state"] == "open"
+    # Calm for long enough, it clears as any other.
+    put_later(plant[3].rows(slice(0, 60)), tmp_path / "incoming", "c")
+    job.monitor(job_file, once=True)
+    assert [event["kind"] for event in events(job_file)] == ["alarm", "cleared"]
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "start": {"acc": np.zeros(3000), "fs": 1000.0, "start": 0.0},
+    "text-start": {"acc": np.zeros(3000), "fs": 1000.0, "start": "soon"},
+    "text-fs": {"acc": np.zeros(3000), "fs": "1000 Hz", "start": "2024-01-01"},
+    "fs-twice": {"acc": np.zeros(3000), "fs": [1.0, 2.0], "start": "2024-01-01"},
+    "running": {"acc": np.zeros((2, 600)), "fs": 1000.0, "timestamps": ["2024-01-01", "2024-01-02"], "running": [True]},
+    "nothing": {"acc": np.zeros((0, 600)), "fs": 1000.0, "timestamps": np.zeros(0, dtype="<U9")},
+    "no-axes": {"acc": np.zeros((2, 600, 0)), "fs": 1000.0, "timestamps": ["2024-01-01", "2024-01-02"]},
+    "inf": {"acc": np.zeros((2, 600)), "fs": np.inf, "timestamps": ["2024-01-01", "2024-01-02"]},
+}  # fmt: skip
+
+
+def test_whatever_a_file_holds_the_job_goes_on(plant: list[Recording], job_file: Path) -> None:
+    incoming = job_file.parent / "incoming"
+    for name, arrays in ODD.items():
+        np.savez(incoming / f"{name}.npz", **{key: np.asarray(value) for key, value in arrays.items()})
+    (incoming / "loop.npz").symlink_to("loop.npz")
+    (incoming / "folder.npz").mkdir()
+    put(plant[3], slice(0, 8), incoming, "zz-good")
+    os.utime(incoming / "zz-good.npz", (2**33, 2**33))  # a clock ahead
+    assert job.monitor(job_file, once=True).details["judged"] == 8
+    assert {str(event["file"]) for event in events(job_file)} == {f"incoming/{name}.npz" for name in ODD}
 
 
 KILLER = """

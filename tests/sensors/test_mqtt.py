@@ -26,6 +26,7 @@ from unlabeled.pipelines._sensors_job_file import secret_of
 from unlabeled.pipelines._sensors_mqtt import recording_of
 from unlabeled.sensors import MachineMonitor, Recording
 from unlabeled.sensors.logbook import Logbook
+from unlabeled.sensors.recording import make
 
 START = np.datetime64("2024-03-01T00:00:00", "ns")
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
@@ -103,14 +104,12 @@ def message(recording: Recording, row: int, **changed: Any) -> str:
     return json.dumps({**said, **changed})
 
 
-def publish(port: int, payloads: list[str], *, topic: str = "plant/pump7/vibration", user: str = "") -> None:
+def publish(port: int, payloads: list[str], *, topic: str = "plant/pump7/vibration", qos: int = 1) -> None:
     client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-    if user:
-        client.username_pw_set(user, "secret")
     client.max_inflight_messages_set(1)  # as a careful sender: in order, whatever breaks
     client.connect("127.0.0.1", port)
     client.loop_start()
-    sent = [client.publish(topic, payload, qos=1) for payload in payloads]
+    sent = [client.publish(topic, payload, qos=qos) for payload in payloads]
     for one in sent:
         one.wait_for_publish(30)
         assert one.is_published()
@@ -186,9 +185,26 @@ def test_what_comes_by_a_broker_is_judged_as_a_whole_record_and_alarms_go_back(
 
 def publish_when_there(job_file: Path, port: int, payloads: list[str]) -> None:
     """Sends the first again and again until the job has it: only then its session is known to the broker."""
-    while not len(readings(job_file)):
+
+    def there() -> bool:
         publish(port, payloads[:1])
+        return len(readings(job_file)) > 0
+
+    wait_for(there)
     publish(port, payloads[1:])
+
+
+@broker_needed
+@pytest.mark.integration
+def test_a_sender_that_wants_no_answer_is_heard_too(
+    plant: list[Recording], fitted: Path, broker: Mosquitto, tmp_path: Path
+) -> None:
+    job_file = job_of(tmp_path, fitted, broker.port)
+    with at_work(job_file):
+        publish_when_there(job_file, broker.port, [message(plant[3], 0)])
+        for row in range(1, 20):
+            publish(broker.port, [message(plant[3], row)], qos=0)
+            wait_for(lambda row=row: len(readings(job_file)) == row + 1)
 
 
 @broker_needed
@@ -297,7 +313,7 @@ def test_a_broker_that_asks_for_a_password_behind_tls(
     told = ('username = "monitor"', 'password_env = "BROKER_PASSWORD"', "tls = true", 'ca = "ca.pem"')
     job_file = job_of(tmp_path, fitted, broker.port, *told)
     with pytest.raises(DataError, match="the environment has no BROKER_PASSWORD"):
-        job.monitor(job_file, once=True)
+        job.monitor(job_file)
     monkeypatch.setenv("BROKER_PASSWORD", "secret")
     client = paho.Client(paho.CallbackAPIVersion.VERSION2)
     client.username_pw_set("monitor", "secret")
@@ -331,6 +347,20 @@ def test_a_password_comes_from_a_file_too(tmp_path: Path, monkeypatch: pytest.Mo
         secret_of("[mqtt]", "EMPTY", None)
 
 
+def test_indicators_are_told_by_their_names_not_their_order() -> None:
+    draw = np.random.default_rng(0)
+    values = np.stack([draw.normal(1, 0.1, 200), draw.normal(40, 1, 200)], axis=1)
+    model = MachineMonitor(steps=5, dim=16, depth=1).fit(make("p", values, np.arange(200.0), names=["rms", "celsius"]))
+    said = {"asset": "p", "time": "2024-03-01", "indicators": {"celsius": 41.0, "rms": 2.0}}
+    (found,) = job._in_order(recording_of(json.dumps(said).encode()), model).values
+    assert found.tolist() == [2.0, 41.0]
+
+
+def test_once_is_for_folders(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--once deals with what lies in folders"):
+        job.monitor(job_of(tmp_path, tmp_path, 1), once=True)
+
+
 def test_a_message_of_indicators_and_one_of_a_machine_that_stands() -> None:
     said = {"asset": "p", "time": "2024-03-01T07:00:00+01:00", "indicators": {"rms": 1.5, "temperature": None}}
     one = recording_of(json.dumps(said).encode())
@@ -353,9 +383,16 @@ WHOLE = {"asset": "p", "time": "2024-03-01", "fs": 1000, "values": [[1.0, 2.0]]}
         (b"[1]", "no JSON object"),
         ({**WHOLE, "asset": " "}, "does not name its 'asset'"),
         ({**WHOLE, "asset": 3}, "does not name its 'asset'"),
-        ({**WHOLE, "time": None}, "'time' is None"),
-        ({**WHOLE, "time": "yesterday-ish"}, "'time' is 'yesterday-ish'"),
-        ({**WHOLE, "time": "NaT"}, "does not say its 'time'"),
+        ({**WHOLE, "time": None}, "'time' is no date"),
+        ({**WHOLE, "time": "yesterday-ish"}, "'time' is no date"),
+        ({**WHOLE, "time": "now"}, "'time' is no date"),
+        ({**WHOLE, "time": "3000-01-01"}, "before 1970 or after 2261"),
+        ({**WHOLE, "time": "1600-01-01"}, "before 1970 or after 2261"),
+        (b"[" * 100_000, "is no JSON"),
+        ({**WHOLE, "asset": "\ud800"}, "does not name its 'asset'"),
+        ({**WHOLE, "axes": 5}, "'axes' is no list"),
+        ({**WHOLE, "fs": 10**400}, "does not say its sampling rate"),
+        ({**WHOLE, "values": [[10**400]]}, "too large"),
         ({**WHOLE, "fs": None}, "does not say its sampling rate"),
         ({**WHOLE, "fs": True}, "does not say its sampling rate"),
         ({**WHOLE, "fs": -1}, "does not say its sampling rate"),

@@ -149,12 +149,20 @@ def test_beyond_this_machine_a_token_is_needed(book: Logbook, tmp_path: Path, mo
         wrong = base64.b64encode(b"anybody:wrong").decode()
         answers = {
             given: get(port, Authorization=given, Host="plant.example")[0]
-            for given in ("", "Bearer right: one", "Bearer right", f"Basic {basic}", f"Basic {wrong}", "Basic %%%")
+            for given in (
+                "",
+                "Bearer right: one",
+                "Bearer right",
+                f"Basic {basic}",
+                f"Basic {wrong}",
+                "Basic %%%",
+                "Basic \xe9",
+            )
         }
         assert get(port, "/metrics")[0] == 401
     assert answers == {
         "": 401, "Bearer right: one": 200, "Bearer right": 401, f"Basic {basic}": 200, f"Basic {wrong}": 401,
-        "Basic %%%": 401,
+        "Basic %%%": 401, "Basic \xe9": 401,
     }  # fmt: skip
 
 
