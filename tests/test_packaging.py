@@ -38,7 +38,7 @@ def test_the_exchange_of_networks_loads_no_other_library_until_it_writes() -> No
 
 
 @pytest.mark.integration
-def test_the_wheel_holds_every_module_once_and_the_report_s_template(tmp_path: Path) -> None:
+def test_the_wheel_holds_every_module_once_and_its_templates(tmp_path: Path) -> None:
     # From a copy: setuptools leaves a build folder behind, and takes up what an earlier one holds.
     source = tmp_path / "source"
     left = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "mlartifacts", "unlabeled-*")
@@ -54,4 +54,5 @@ def test_the_wheel_holds_every_module_once_and_the_report_s_template(tmp_path: P
         if "__pycache__" not in path.parts
     }
     expected |= {"unlabeled/__init__.py", "unlabeled/py.typed", "unlabeled/core/report.html.j2"}
+    expected |= {"unlabeled/pipelines/sensors_status.html.j2"}
     assert sorted(held) == sorted(expected)
