@@ -51,18 +51,18 @@ def test_temperature_and_thresholds_come_from_pictures_that_no_network_learnt_fr
     phantoms: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learnt, asked = [], []
-    train, ask = planning.train_classifier, network.log_odds
+    train, ask = planning.train_classifier, network.mean_log_odds
 
     def spy_train(backbone: Any, data: Any, **options: Any) -> Any:
         learnt.append(pictures(data.images))
         return train(backbone, data, **options)
 
-    def spy_ask(member: Any, backbone: Any, images: Any, *rest: Any) -> Any:
+    def spy_ask(members: Any, backbone: Any, images: Any, *rest: Any) -> Any:
         asked.append(pictures(images))
-        return ask(member, backbone, images, *rest)
+        return ask(members, backbone, images, *rest)
 
     monkeypatch.setattr(planning, "train_classifier", spy_train)
-    monkeypatch.setattr(network, "log_odds", spy_ask)
+    monkeypatch.setattr(network, "mean_log_odds", spy_ask)
     PneumoniaModel(**SMALL).finetune(phantoms, phantoms.labels, groups=phantoms.patients)
     assert len(learnt) == len(asked) == 2
     assert not any(a & b for a, b in zip(learnt, asked, strict=True))
