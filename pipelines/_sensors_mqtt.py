@@ -104,30 +104,25 @@ class Broker:
         """Publishes what was not told yet. After a crash an event may come again, under the same id."""
         if self.settings.events is None:
             return
-        while self._sent and self._sent[0][1].is_published():
+        while self._sent and _taken(self._sent[0][1]):
             book.move_cursor("mqtt", self._sent.pop(0)[0])
         last = self._sent[-1][0] if self._sent else book.cursor("mqtt")
         for event in book.events(after=last) if self._client.is_connected() else ():
             # Where the connection breaks, the client holds it and sends it again.
             sent = self._client.publish(f"{self.settings.events}/{event.kind}", event.line(), qos=1)
-            self._sent.append((event.id, _Published(sent)))
+            self._sent.append((event.id, sent))
 
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
 
 
-class _Published:
+def _taken(sent: Any) -> bool:
     """Whether the broker has taken an event."""
-
-    def __init__(self, sent: Any) -> None:
-        self._sent = sent
-
-    def is_published(self) -> bool:
-        try:
-            return bool(self._sent.is_published())
-        except (RuntimeError, ValueError):  # as long as it is not connected
-            return False
+    try:
+        return bool(sent.is_published())
+    except (RuntimeError, ValueError):  # as long as it is not connected
+        return False
 
 
 def recording_of(payload: bytes) -> Recording:

@@ -113,7 +113,7 @@ class Logbook:
 
     def apart(self) -> AbstractContextManager[None]:
         """Of what is written inside, nothing is there when it fails; what was written :meth:`together` before stays."""
-        return _savepoint(self._db)
+        return _whole(self._db, "SAVEPOINT apart", "ROLLBACK TO apart; RELEASE apart", "RELEASE apart")
 
     # Files
 
@@ -276,31 +276,25 @@ def _opened(path: Path) -> tuple[sqlite3.Connection, int]:
 
 
 @contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
+def _whole(db: sqlite3.Connection, begin: str, undo: str, end: str) -> Iterator[None]:
+    """All that is written inside, or nothing of it."""
+    db.execute(begin)
     try:
         yield
     except BaseException:
-        db.execute("ROLLBACK")
+        for statement in undo.split(";"):
+            db.execute(statement)
         raise
-    db.execute("COMMIT")
+    db.execute(end)
+
+
+def _transaction(db: sqlite3.Connection) -> AbstractContextManager[None]:
+    return _whole(db, "BEGIN IMMEDIATE", "ROLLBACK", "COMMIT")
 
 
 def _text(time: np.datetime64) -> str:
     """Of one length, so that texts are in order of time."""
     return str(time.astype("datetime64[ns]"))
-
-
-@contextmanager
-def _savepoint(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("SAVEPOINT apart")
-    try:
-        yield
-    except BaseException:
-        db.execute("ROLLBACK TO apart")
-        raise
-    finally:
-        db.execute("RELEASE apart")
 
 
 def _number(value: float | None) -> float | None:

@@ -1,0 +1,48 @@
+"""What a job file says, and what is wrong with it by the name in it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from unlabeled.core.errors import DataError
+from unlabeled.pipelines._sensors_job_file import read
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("models = ", "cannot be read as a job file"),
+        ("", r"at least one watched folder under \[\[folders\]\], or a broker"),
+        ('[[folders]]\npath = "in"', "does not say models"),
+        ('models = "m"\n[[folders]]\nasset = "a"', "does not say folders.path"),
+        ('models = "m"\nfolder = 1\n[[folders]]\npath = "in"', "unknown folder; known are models, folders"),
+        ('models = "m"\n[[folders]]\npath = "in"\nrate = 3', "unknown folders.rate"),
+        (
+            'models = "m"\nevery_seconds = "often"\n[[folders]]\npath = "in"',
+            "every_seconds is 'often', expected a number",
+        ),
+        ('models = "m"\nevery_seconds = -1\n[[folders]]\npath = "in"', "must not be negative"),
+        ('models = 3\n[[folders]]\npath = "in"', "models is 3, expected a path"),
+        ('models = "m"\n[[folders]]\npath = "none"', "none does not exist"),
+        ('models = "m"\n[[folders]]\npath = "in"\n[[folders]]\npath = "in"', "is watched twice"),
+        ('models = "m"\n[mqtt]\nport = 1', "does not say mqtt.host"),
+        ('models = "m"\n[mqtt]\nhost = "h"\nport = "x"', "mqtt.port is 'x', expected a number above 0"),
+        ('models = "m"\n[mqtt]\nhost = "h"\ntls = 1', "mqtt.tls is 1, expected true or false"),
+        ('models = "m"\n[mqtt]\nhost = "h"\npassword = "p"', "unknown mqtt.password"),
+        ('models = "m"\nlogbook = "in/l.sqlite"\n[[folders]]\npath = "in"', "must not lie in a watched folder"),
+    ],
+)
+def test_a_wrong_job_file_is_told_by_the_name_in_it(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "job.toml").write_text(text)
+    with pytest.raises(DataError, match=why):
+        read(tmp_path / "job.toml")
+
+
+def test_the_example_is_a_job_file(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parents[2] / "examples" / "monitor.toml", tmp_path)
+    (tmp_path / "incoming").mkdir()
+    found = read(tmp_path / "monitor.toml")
+    assert found.models == tmp_path / "pump7-model"
+    assert (found.folders[0].path, found.folders[0].asset) == (tmp_path / "incoming", "pump7")
