@@ -12,6 +12,12 @@ that everybody stands further below the floor. As on a processor without:
 
     MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \\
         python benchmarks/speed.py --name speed-avx2
+
+On a GPU the peers' DataLoaders have eight workers and pinned memory; MONAI's network does not train in bfloat16
+(autocast stops where it writes into a float32 tensor):
+
+    python benchmarks/speed.py --device cuda --precision bfloat16 --batch 1024 --rounds 6 --steps 20 --threads 8 \\
+        --name speed-gpu
 """
 
 import argparse
@@ -22,7 +28,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -36,14 +42,30 @@ from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.core.masking import RandomMask
-from unlabeled.core.optimization import TrainingSettings, make_optimizer, train_step
+from unlabeled.core.optimization import Precision, TrainingSettings, make_optimizer, train_step
 from unlabeled.core.pretext import MaskedReconstruction, Pretraining
 from unlabeled.core.tokens import GridPatches
 
 HERE = Path(__file__).parent
 BATCH = 256
+WORKERS = 8  # of a peer's DataLoader beside a GPU
 INSTRUCTIONS = ("MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
 Step = Callable[[Tensor, int], None]
+
+
+class Where(NamedTuple):
+    """On what, in which precision and in how large batches everybody trains."""
+
+    device: torch.device
+    precision: Precision
+    batch: int
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
 class Pictures(Dataset[Tensor]):
@@ -68,117 +90,151 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--steps", type=int, default=4, help="steps a turn")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=get_args(Precision), default="float32")
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--out", type=Path, default=HERE / "results")
     parser.add_argument("--name", default="speed", help="of the result's files")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(given.threads)
-    images = np.random.default_rng(0).integers(0, 256, (4096, SIDE, SIDE), dtype=np.uint8)
+    where = Where(torch.device(given.device), given.precision, given.batch)
+    images = np.random.default_rng(0).integers(0, 256, (16 * given.batch, SIDE, SIDE), dtype=np.uint8)
     contenders = {
-        "ours": ours(),
-        "transformers ViTMAE": theirs(vit_mae),
-        "MONAI MaskedAutoEncoderViT": theirs(monai_mae),
+        "ours": ours(where),
+        "transformers ViTMAE": theirs(vit_mae, where),
+        "MONAI MaskedAutoEncoderViT": theirs(monai_mae, where),
     }
-    sources = {name: _ours_data(images) if name == "ours" else _peer_data(images) for name in contenders}
+    if given.precision == "bfloat16":
+        # Writes what its decoder gave, in bfloat16, into a float32 tensor: autocast stops there.
+        del contenders["MONAI MaskedAutoEncoderViT"]
+    sources = {name: _ours_data(images, where) if name == "ours" else _peer_data(images, where) for name in contenders}
     seconds: dict[str, dict[str, list[float]]] = {name: {"step": [], "data": []} for name in contenders}
     for turn in range(given.rounds + 1):
         for name, (_, step) in contenders.items():
-            data, compute = _turn(sources[name], step, given.steps)
+            data, compute = _turn(sources[name], step, given.steps, where)
             if turn:  # the first is a warm-up
                 seconds[name]["data"].append(data)
                 seconds[name]["step"].append(compute)
-    floor = matmul_speed()
+    floor = matmul_speed(where)
     content = {
         "command": "".join(f"{name}={os.environ[name]} " for name in INSTRUCTIONS if name in os.environ)
-        + f"python benchmarks/speed.py --rounds {given.rounds} --steps {given.steps} --threads {given.threads}",
+        + f"python benchmarks/speed.py --rounds {given.rounds} --steps {given.steps} --threads {given.threads}"
+        + ("" if given.device == "cpu" else f" --device {given.device} --precision {given.precision}")
+        + ("" if given.batch == BATCH else f" --batch {given.batch}")
+        + ("" if given.name == "speed" else f" --name {given.name}"),
+        "batch": given.batch,
+        "precision": given.precision,
         "hardware": describe_hardware(),
         "versions": {name: version(name) for name in ("torch", "transformers", "monai")},
         "matmul_flops_a_second": floor,
-        "contenders": {name: _summary(seconds, name, flops=contenders[name][0], floor=floor) for name in contenders},
-        "profile": profile(ours()[1], next(sources["ours"])),
+        "contenders": {
+            name: _summary(seconds, name, batch=given.batch, flops=contenders[name][0], floor=floor)
+            for name in contenders
+        },
+        "profile": profile(ours(where)[1], next(sources["ours"]), where),
     }
     write_atomically(given.out / f"{given.name}.json", json.dumps(content, indent=1) + "\n")
     write_atomically(given.out / f"{given.name}.md", markdown(content))
     print(markdown(content))
 
 
-def ours() -> tuple[float, Step]:
+def ours(where: Where) -> tuple[float, Step]:
     torch.manual_seed(0)
     tokenizer = GridPatches(grid=(SIDE, SIDE), patch=(PATCH, PATCH), dim=DIM)
     dim, depth, heads = DECODER
     task = MaskedReconstruction(tokenizer, mask=RandomMask(RATIO), dim=dim, depth=depth, heads=heads)
     module = Pretraining(Backbone(tokenizer, Encoder(dim=DIM, depth=DEPTH, heads=HEADS)), task).train()
-    settings = TrainingSettings(steps=10_000)
+    flops = _flops(lambda x: module((x,), 0), where.batch)
+    module.to(where.device)
+    settings = TrainingSettings(steps=10_000, precision=where.precision)
     optimizer = make_optimizer(module, settings)
-    device = torch.device("cpu")
 
     def step(batch: Tensor, number: int) -> None:
-        train_step(module, optimizer, (batch,), number, settings, device)
+        train_step(module, optimizer, (batch,), number, settings, where.device)
 
-    return _flops(lambda x: module((x,), 0)), step
+    return flops, step
 
 
-def theirs(make: Callable[[], Peer]) -> tuple[float, Step]:
+def theirs(make: Callable[[], Peer], where: Where) -> tuple[float, Step]:
     torch.manual_seed(0)
     peer = make()
+    flops = _flops(peer.loss, where.batch)
+    peer.model.to(where.device)
     optimizer = plain_optimizer(peer.model)
 
     def step(batch: Tensor, number: int) -> None:
-        plain_step(peer.model, optimizer, peer.loss(batch))
+        with where.autocast():
+            loss = peer.loss(batch)
+        plain_step(peer.model, optimizer, loss)
 
-    return _flops(peer.loss), step
+    return flops, step
 
 
-def _ours_data(images: np.ndarray) -> Iterator[Tensor]:
-    batches, number = Batches(images, batch_size=BATCH, transform=whole_batch), 0
+def _ours_data(images: np.ndarray, where: Where) -> Iterator[Tensor]:
+    batches, number = Batches(images, batch_size=where.batch, transform=whole_batch), 0
     while True:
-        yield batches.at(number)[0]
+        yield batches.at(number, device=where.device)[0]
         number += 1
 
 
-def _peer_data(images: np.ndarray) -> Iterator[Tensor]:
+def _peer_data(images: np.ndarray, where: Where) -> Iterator[Tensor]:
+    beside = where.device.type == "cuda"
+    loader = DataLoader(
+        Pictures(images), batch_size=where.batch, shuffle=True, drop_last=True, num_workers=WORKERS if beside else 0,
+        pin_memory=beside, persistent_workers=beside,
+    )  # fmt: skip
     while True:
-        yield from DataLoader(Pictures(images), batch_size=BATCH, shuffle=True, drop_last=True)
+        for batch in loader:
+            yield batch.to(where.device, non_blocking=True)
 
 
-def _turn(source: Iterator[Tensor], step: Step, steps: int) -> tuple[float, float]:
+def _turn(source: Iterator[Tensor], step: Step, steps: int, where: Where) -> tuple[float, float]:
     """Mean seconds a step of getting the data and of computing."""
     data = compute = 0.0
     for number in range(steps):
         began = time.perf_counter()
         batch = next(source)
+        where.wait()
         ready = time.perf_counter()
         step(batch, number + 2000)
+        where.wait()
         done = time.perf_counter()
         data, compute = data + ready - began, compute + done - ready
     return data / steps, compute / steps
 
 
-def _flops(loss: Callable[[Tensor], Any]) -> float:
+def _flops(loss: Callable[[Tensor], Any], batch: int) -> float:
     """Training FLOPs a step of what PyTorch counts: three times the forward pass's (attention is left out on a CPU)."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        loss(torch.randn(BATCH, 1, SIDE, SIDE))
+        loss(torch.randn(batch, 1, SIDE, SIDE))
     return 3.0 * counter.get_total_flops()
 
 
-def matmul_speed(size: int = 2048, times: int = 6) -> float:
+def matmul_speed(where: Where, times: int = 6) -> float:
     """FLOPs a second of a large matrix product: the floor of everything here."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
+    size = 8192 if where.device.type == "cuda" else 2048
+    kind = torch.bfloat16 if where.precision == "bfloat16" else torch.float32
+    a, b = (torch.randn(size, size, device=where.device).to(kind) for _ in range(2))
     took = []
     for _ in range(times):
+        where.wait()
         began = time.perf_counter()
         a @ b
+        where.wait()
         took.append(time.perf_counter() - began)
     return 2.0 * size**3 / float(np.median(took[1:]))
 
 
-def _summary(seconds: dict[str, dict[str, list[float]]], name: str, *, flops: float, floor: float) -> dict[str, float]:
+def _summary(
+    seconds: dict[str, dict[str, list[float]]], name: str, *, batch: int, flops: float, floor: float
+) -> dict[str, float]:
     own, base = seconds[name], seconds["ours"]
     both = np.array(own["step"]) + np.array(own["data"])
     against = np.array(base["step"]) + np.array(base["data"])
     return {
-        "pictures_a_second": BATCH / float(np.median(both)),
-        "pictures_a_second_step_alone": BATCH / float(np.median(own["step"])),
+        "pictures_a_second": batch / float(np.median(both)),
+        "pictures_a_second_step_alone": batch / float(np.median(own["step"])),
         "data_share": float(np.median(np.array(own["data"]) / both)),
         "ours_is_faster_by": float(np.median(both / against)),
         "ours_is_faster_by_step_alone": float(np.median(np.array(own["step"]) / np.array(base["step"]))),
@@ -187,18 +243,23 @@ def _summary(seconds: dict[str, dict[str, list[float]]], name: str, *, flops: fl
     }
 
 
-def profile(step: Step, batch: Tensor) -> list[list[Any]]:
-    """Where the time of our step goes: operation, share of the processor's time, calls a step."""
+def profile(step: Step, batch: Tensor, where: Where) -> list[list[Any]]:
+    """Where the time of our step goes: operation, share of the processor's (or the GPU's) time, calls a step."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
     step(batch, 2000)
-    with profiler(activities=[ProfilerActivity.CPU]) as found:
+    gpu = where.device.type == "cuda"
+    with profiler(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]) as found:
         for number in range(3):
             step(batch, 2001 + number)
-    events = sorted(found.key_averages(), key=lambda e: -e.self_cpu_time_total)
-    total = sum(e.self_cpu_time_total for e in events)
-    return [[e.key, e.self_cpu_time_total / total, e.count / 3] for e in events[:12]]
+        where.wait()
+    # On a GPU the kernels stand in the list beside the operations that started them, with the same time.
+    events = [e for e in found.key_averages() if e.device_type == torch.autograd.DeviceType.CPU]
+    took = {e.key: (e.self_device_time_total if gpu else e.self_cpu_time_total) for e in events}
+    calls = {e.key: e.count / 3 for e in events}
+    total = sum(took.values())
+    return [[key, took[key] / total, calls[key]] for key in sorted(took, key=lambda key: -took[key])[:12]]
 
 
 def markdown(content: dict[str, Any]) -> str:
@@ -208,9 +269,10 @@ def markdown(content: dict[str, Any]) -> str:
         f"`{content['command']}`",
         "",
         f"{SIDE} x {SIDE} pixels, patch {PATCH}, encoder {DIM} x {DEPTH} ({HEADS} heads), decoder {DECODER[0]} x "
-        f"{DECODER[1]}, {RATIO:.0%} hidden, batch {BATCH}, float32. Medians over turns within one process; a ratio "
-        "above 1 means that ours is faster. The floor is the time that a large matrix product would take for the same "
-        f"FLOPs ({content['matmul_flops_a_second'] / 1e9:.0f} GFLOP/s here). Hardware: {content['hardware']}; "
+        f"{DECODER[1]}, {RATIO:.0%} hidden, batch {content['batch']}, {content['precision']}. "
+        "Medians over turns within one process; a ratio above 1 means that ours is faster. The floor is the time that "
+        "a large matrix product would take for the same FLOPs "
+        f"({content['matmul_flops_a_second'] / 1e9:.0f} GFLOP/s here). Hardware: {content['hardware']}; "
         f"{content['versions']}.",
         "",
         "| | pictures/s with data | ours is faster by | pictures/s, step alone | ours is faster by | data's share "
@@ -223,7 +285,8 @@ def markdown(content: dict[str, Any]) -> str:
             f"{row['pictures_a_second_step_alone']:.0f} | {row['ours_is_faster_by_step_alone']:.2f} | "
             f"{row['data_share']:.1%} | {row['share_of_the_floor']:.0%} |"
         )
-    lines += ["", "Where our step's time goes:", "", "| operation | share | calls a step |", "|---|---|---|"]
+    if content["profile"]:
+        lines += ["", "Where our step's time goes:", "", "| operation | share | calls a step |", "|---|---|---|"]
     lines += [f"| {name} | {share:.1%} | {calls:.0f} |" for name, share, calls in content["profile"]]
     return "\n".join(lines) + "\n"
 

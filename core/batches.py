@@ -23,7 +23,8 @@ class Batches:
         arrays: same first length N; NumPy arrays, CPU tensors, or a :class:`~unlabeled.core.store.Store` on disk.
         batch_size: rows a batch over all processes together; at most N is used.
         seed: fixes order and augmentation.
-        transform: whole-batch augmentation, ``transform(batch, generator) -> batch``.
+        transform: whole-batch augmentation, ``transform(batch, generator) -> batch``; it draws on the CPU, so that
+            every device gets the same draws, and computes where the batch is.
     """
 
     def __init__(
@@ -54,10 +55,10 @@ class Batches:
             self._order, self._epoch = torch.randperm(self.rows, generator=draw).numpy(), epoch
         return np.sort(self._order[within * self.batch_size : (within + 1) * self.batch_size])
 
-    def at(self, step: int, *, rank: int = 0, world: int = 1) -> tuple[Tensor, ...]:
-        """This process's share of batch ``step``."""
+    def at(self, step: int, *, rank: int = 0, world: int = 1, device: torch.device | None = None) -> tuple[Tensor, ...]:
+        """This process's share of batch ``step``, moved to ``device`` as it was stored, then augmented there."""
         rows = self.rows_at(step)[rank::world]
-        batch = tuple(select(array, rows) for array in self.arrays)
+        batch = tuple(select(array, rows).to(device) for array in self.arrays)
         if self.transform is None:
             return batch
         return self.transform(batch, torch.Generator().manual_seed(derive(self.seed, "augment", step, rank)))

@@ -44,7 +44,7 @@ def estimate(
         while not meter.ready:
             meter.start()
             torch.manual_seed(derive(seed, "torch", step, processes.rank))
-            batch = batches.at(step, rank=processes.rank, world=processes.world)
+            batch = batches.at(step, rank=processes.rank, world=processes.world, device=device)
             train_step(twin, optimizer, batch, step, settings, device)
             meter.stop()
             step += 1

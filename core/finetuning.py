@@ -38,7 +38,8 @@ def prepare(backbone: Backbone, tuning: Tuning, *, rank: int = RANK) -> None:
     backbone.requires_grad_(False)
     if tuning == "adapters":
         for part in _linear_maps(backbone):
-            parametrize.register_parametrization(part, "weight", LowRank(*part.weight.shape, rank=rank))
+            change = LowRank(*part.weight.shape, rank=rank).to(part.weight.device)
+            parametrize.register_parametrization(part, "weight", change)
 
 
 def merge(backbone: Backbone) -> None:

@@ -227,5 +227,5 @@ class SideBySide(Batches):
         """Row numbers of all kinds, one after another, each counted within its own kind."""
         return np.concatenate([batches.rows_at(step) for batches in self.kinds.values()])
 
-    def at(self, step: int, *, rank: int = 0, world: int = 1) -> tuple[Tensor, ...]:
-        return tuple(batches.at(step, rank=rank, world=world)[0] for batches in self.kinds.values())
+    def at(self, step: int, *, rank: int = 0, world: int = 1, device: torch.device | None = None) -> tuple[Tensor, ...]:
+        return tuple(batches.at(step, rank=rank, world=world, device=device)[0] for batches in self.kinds.values())

@@ -2,7 +2,7 @@
 
 Device, precision and processes come from PyTorch itself: the same script runs alone or under
 ``torchrun``. Everything random is a function of (seed, step), so that a run that was killed and started
-again goes through the very losses of one that was not.
+again goes through the very losses of one that was not (on a GPU, up to rounding).
 """
 
 import json
@@ -54,7 +54,7 @@ def fit(
     log: Log | None = None,
     label: str = "training",
 ) -> History:
-    """Trains ``module`` in place.
+    """Trains ``module`` in place, on the device of the settings; afterwards it is where it was.
 
     Args:
         module: ``forward(batch, step) -> Loss`` (:class:`~unlabeled.core.pretext.Pretraining`,
@@ -66,8 +66,8 @@ def fit(
             full disk at the saving of what was learnt costs the last steps only: :func:`forget` it after that.
         describe: what the run is made of (data fingerprint, architecture...). A state of a run with
             another description is refused, with the differences.
-        validate: called every ``validate_every`` steps and at the end; higher is better. The best weights
-            are put back at the end.
+        validate: called every ``validate_every`` steps and at the end, with the module on the training's device; higher
+            is better. The best weights are put back at the end.
         patience: stop after so many validations in a row without a better one.
         watch: looks at the embeddings now and then, adds its curves, and ends a training that collapses. Each
             healthy look keeps a training state.
@@ -83,11 +83,17 @@ def fit(
         CheckpointError: the saved state belongs to another run.
         Interrupted: Ctrl-C; the state was saved.
     """
-    training = _Training(module, batches, settings, seed=seed, watch=watch, log=log, label=label)
-    if validate is not None:
-        training.judge = _Judge(validate, every=validate_every, patience=patience)
-    training.keep_in(state, {"settings": asdict(settings), "seed": seed, **(describe or {})})
-    return training.run()
+    home = next((parameter.device for parameter in module.parameters()), None)
+    try:
+        training = _Training(module, batches, settings, seed=seed, watch=watch, log=log, label=label)
+        if validate is not None:
+            training.judge = _Judge(validate, every=validate_every, patience=patience)
+        # Not the device: on another one a run is still the same run.
+        made_of = {name: value for name, value in asdict(settings).items() if name != "device"}
+        training.keep_in(state, {"settings": made_of, "seed": seed, **(describe or {})})
+        return training.run()
+    finally:
+        module.to(home)
 
 
 def forget(state: Path | None) -> None:
@@ -164,7 +170,7 @@ class _Training:
             self.log(history.predicted.metrics(), self.step)
         looks = self._rhythm()
         with (
-            torch.random.fork_rng(devices=[]),
+            torch.random.fork_rng(devices=[processes.device] if processes.device.type == "cuda" else []),
             progress.bar(self.label, steps, done=self.step, shown=processes.leads) as bar,
             interruptible() as interrupted,
         ):
@@ -205,7 +211,7 @@ class _Training:
         processes, meter = self.processes, self.meter
         meter.start()
         torch.manual_seed(derive(self.seed, "torch", self.step, processes.rank))
-        batch = self.batches.at(self.step, rank=processes.rank, world=processes.world)
+        batch = self.batches.at(self.step, rank=processes.rank, world=processes.world, device=processes.device)
         self.window.append(train_step(self.wrapped, self.optimizer, batch, self.step, self.settings, processes.device))
         meter.stop()
         self.step += 1

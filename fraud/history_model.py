@@ -208,7 +208,7 @@ class HistoryModel:
                 f"{self.name} histories: {steps} steps instead of {self.size.steps}, which go through them "
                 f"{_MOST_ROUNDS} times; more would learn them by heart"
             )
-        return TrainingSettings(steps=steps, lr=self.size.lr, device="cpu", log_every=20, checkpoint_every=50)
+        return TrainingSettings(steps=steps, lr=self.size.lr, log_every=20, checkpoint_every=50)
 
     def _watch(self, batches: Batches, known: tuple[Tensor, NDArray[np.int8]] | None) -> Watch | None:
         # Half as many where each is read twice: a look costs the same, and there are as many.

@@ -217,7 +217,7 @@ def fit_probe(backbone: Backbone, data: Labelled, known: Usual) -> Probe:
     weight = kept @ regression.coef_[0]
     values = {"mean": mean, "deviation": deviation, "weight": weight, "bias": regression.intercept_[0]}
     probe.load_state_dict({name: torch.as_tensor(value, dtype=torch.float32) for name, value in values.items()})
-    return probe
+    return probe.to(next(backbone.parameters()).device)
 
 
 def moved_by_stretching(

@@ -7,6 +7,7 @@ There is no MONAI bundle among the formats, because its specification requires t
 (``models/model.pt``), and nothing here writes pickles.
 """
 
+import copy
 import importlib
 import importlib.util
 import json
@@ -85,6 +86,7 @@ def to_huggingface(model: "PneumoniaModel", folder: str | Path) -> Exported:
         CheckpointError: the folder is in use, or what was written gives other features.
     """
     folder = _free(folder)
+    model = _on_the_cpu(model)
     backbone = _pretrained(model)
     # After a start alone the decoder is still as it was made.
     pretext = network.filling_in(model.module_.pretext) if model.pretraining_ is not None else None
@@ -124,6 +126,7 @@ def to_onnx(model: "PneumoniaModel", folder: str | Path) -> Exported:
     """
     folder = _free(folder)
     _check_learnt(model)
+    model = _on_the_cpu(model)
     graphs: list[tuple[str, nn.Module, str, str]] = []
     if model.has_learnt:
         embedding = onnx.Embedding(model.module_.backbone.eval(), "mean")
@@ -159,6 +162,11 @@ def _pretrained(model: "PneumoniaModel") -> Backbone:
             "write its classifier (--to onnx)"
         )
     return model.module_.backbone.eval()
+
+
+def _on_the_cpu(model: "PneumoniaModel") -> "PneumoniaModel":
+    """A copy, whose original stays where it is; the model itself where it has learnt nothing that could be moved."""
+    return copy.deepcopy(model).to("cpu") if hasattr(model, "module_") else model
 
 
 def _free(folder: str | Path) -> Path:

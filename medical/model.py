@@ -16,6 +16,7 @@ from unlabeled.core.errors import DataError
 from unlabeled.core.finetuning import Tuning
 from unlabeled.core.novelty import Novelty
 from unlabeled.core.pretext import Pretraining
+from unlabeled.core.processes import device_of
 from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.store import Store
 from unlabeled.core.training import History
@@ -305,6 +306,26 @@ class PneumoniaModel(BaseEstimator):
         """
         data = Labelled(self._pixels(images), finetuning.binary(labels, what="labels"))
         return planning.finetuning_cost(self, data, parts=1 if validation else self.folds)
+
+    def to(self, device: str) -> "PneumoniaModel":
+        """Moves its networks, so that scoring and whatever belongs to fine-tuning compute there. (Training itself takes
+        a GPU where there is one in any case; a new pretraining begins and ends on the CPU.) A GPU's numbers are a
+        CPU's up to rounding.
+
+        Args:
+            device: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
+
+        Raises:
+            DataError: nothing was learnt yet.
+            ValueError: there is no such device.
+        """
+        if not hasattr(self, "module_"):
+            raise DataError("there is nothing to move yet: call pretrain or finetune first")
+        there = device_of(device)
+        members = getattr(self, "members_", [])
+        for part in (self.module_, *(part for member in members for part in member if part is not None)):
+            part.to(there)
+        return self
 
     def remember(self, patients: Sequence[str] | NDArray[np.str_]) -> None:
         """Keeps salted digests of patients whose labels were used, so that :meth:`seen` can tell a leak later."""

@@ -85,7 +85,7 @@ class Augment:
         x_bchw = images.float()[:, None] / 255
 
         def uniform(low: float, high: float) -> Tensor:
-            return torch.rand(b, generator=draw) * (high - low) + low
+            return (torch.rand(b, generator=draw) * (high - low) + low).to(x_bchw.device)
 
         scale = uniform(self.smallest, 1.0)
         ratio = torch.exp(uniform(-self.stretch, self.stretch))
@@ -105,5 +105,5 @@ class Augment:
         x_bchw = standardise(x_bchw.clamp(0, 1)[:, 0] ** gamma[:, None, None])
         if self.noise:
             level = uniform(0, self.noise)[:, None, None, None]
-            x_bchw = x_bchw + level * torch.randn(x_bchw.shape, generator=draw)
+            x_bchw = x_bchw + level * torch.randn(x_bchw.shape, generator=draw).to(x_bchw.device)
         return x_bchw, *rest

@@ -95,7 +95,8 @@ class _Trials:
 
     def quality(self, backbone: Backbone) -> float:
         """AUROC of a probe as it will vote beside the fine-tuned network, on the features as they are."""
-        probe = fit_probe(backbone, self.taught, usual(backbone, self.others))
+        # Where the backbone is trained just now may be a GPU.
+        probe = fit_probe(backbone, self.taught, usual(backbone, self.others)).cpu()
         odds = probe(torch.from_numpy(summaries(backbone, self.asked.images)))
         return float(roc_auc(self.asked.labels, odds.numpy()))
 

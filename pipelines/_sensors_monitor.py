@@ -26,6 +26,7 @@ from unlabeled.pipelines._sensors_status import served
 from unlabeled.pipelines.jobs import Outcome
 from unlabeled.sensors import MachineMonitor, _checks
 from unlabeled.sensors import read as read_recordings
+from unlabeled.sensors.alarms import HOURS_PER_MONTH
 from unlabeled.sensors.logbook import CLEARED, Case, Logbook
 from unlabeled.sensors.readers import SUFFIXES
 from unlabeled.sensors.recording import Recording
@@ -76,12 +77,14 @@ def cases(job_file: Path, *, acknowledge: int | None = None) -> Outcome:
     with Logbook(job.logbook) as book:
         if acknowledge is not None:
             book.acknowledge(acknowledge, _now())
-        found = book.cases()
-    still = [case for case in found if case.state != CLEARED]
+        found, months = book.cases(), sum(book.monitored_h().values()) / HOURS_PER_MONTH
+    cleared = sum(case.state == CLEARED for case in found)
+    rate = f" ({cleared / months:.2g} a month)" if months >= 1 else ""
     return Outcome(
-        headline=f"{len(found)} case(s), {len(still)} of them not cleared.",
+        headline=f"{len(found)} case(s), {len(found) - cleared} of them not cleared. In {months:.2g} machine-months "
+        f"{cleared} alarm(s) cleared again{rate}.",
         lines=[_line(case) for case in found],
-        details={"cases": [asdict(case) for case in found]},
+        details={"cases": [asdict(case) for case in found], "machine_months": months, "cleared": cleared},
     )
 
 

@@ -124,11 +124,22 @@ def check_nothing_asked(template: MachineMonitor) -> None:
         raise DataError(f"an encoder that is given has been taught already: leave out {', '.join(asked)}")
 
 
-def copy_of(encoder: MachineMonitor, folder: Path) -> MachineMonitor:
-    """A monitor of its own for each machine, with the pretrained encoder."""
+def copy_of(encoder: MachineMonitor, folder: Path, template: MachineMonitor) -> MachineMonitor:
+    """A monitor of its own for each machine, with the pretrained encoder; ``template`` says what no encoder depends on.
+
+    Raises:
+        DataError: the encoder hides patches by another shaft speed than the one asked for.
+    """
     if not encoder.pretrained_:
         return encoder
-    return MachineMonitor.load(folder).set_params(random_state=encoder.random_state)
+    if encoder.masking == "bearing" and template.shaft_hz not in (None, encoder.shaft_hz):
+        raise DataError(
+            f"the encoder hides patches by a shaft speed of {encoder.shaft_hz or 'unknown'} Hz, which --shaft-hz "
+            "cannot change"
+        )
+    own = {name: getattr(template, name) for name in ("shaft_hz", "bearing", "false_alarms")}
+    told = {name: value for name, value in own.items() if value is not None}
+    return MachineMonitor.load(folder).set_params(random_state=encoder.random_state, **told)
 
 
 def alike(one: Recording, other: Recording) -> bool:

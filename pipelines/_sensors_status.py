@@ -21,6 +21,7 @@ import numpy as np
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.pipelines._sensors_job_file import LOOPBACK, Job, Status, secret_of
+from unlabeled.sensors.alarms import HOURS_PER_MONTH
 from unlabeled.sensors.logbook import CLEARED, Case, Logbook
 
 SHOWN = 300  # readings in a trend
@@ -130,8 +131,15 @@ def metrics(book: Logbook) -> bytes:
             for asset, state, count in book.counts():
                 counted.add_metric([asset, state], count)
             yield counted
-            still = sum(case.state != CLEARED for case in book.cases())
+            cases = book.cases()
+            still = sum(case.state != CLEARED for case in cases)
             yield GaugeMetricFamily("unlabeled_open_cases", "Cases that have not cleared", value=still)
+            over = len(cases) - still
+            yield CounterMetricFamily("unlabeled_cleared_cases", "Alarms that cleared again", value=over)
+            months = sum(book.monitored_h().values()) / HOURS_PER_MONTH
+            yield GaugeMetricFamily(
+                "unlabeled_machine_months", "Machine-months from first to last reading", value=months
+            )
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Found())  # type: ignore[arg-type]

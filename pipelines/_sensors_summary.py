@@ -8,7 +8,8 @@ import numpy as np
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines.jobs import Comparison
 from unlabeled.sensors import report as pages
-from unlabeled.sensors.backtest import HOURS_PER_MONTH, Replay, Result
+from unlabeled.sensors.alarms import HOURS_PER_MONTH
+from unlabeled.sensors.backtest import Replay, Result
 from unlabeled.sensors.recording import Recording
 
 

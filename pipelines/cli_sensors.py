@@ -46,6 +46,14 @@ Fleet = Annotated[
 ]
 Steps = Annotated[int, typer.Option(help="Pretraining steps.", min=1)]
 Seed = Annotated[int, typer.Option(help="Fixes initial weights, batches and masks.")]
+FalseAlarms = Annotated[
+    float | None,
+    typer.Option(
+        help="So many false alarms a machine-month are acceptable: sets the threshold (default: mean + 5 standard "
+        "deviations).",
+        min=SMALLEST,
+    ),
+]
 # As in unlabeled.sensors.tasks, which loads PyTorch and so cannot be imported for --help; a test holds them together.
 TaskName = Literal["masked", "next", "contrastive", "vicreg", "order", "joint"]
 PretextTask = Annotated[
@@ -114,6 +122,7 @@ def fit(
     augmentation: Augmentation = 1.0,
     shaft_hz: Shaft = None,
     bearing: BearingName = None,
+    false_alarms: FalseAlarms = None,
     learning_rate: LearningRate = 1e-3,
     seed: Seed = 0,
     labels: Annotated[
@@ -138,6 +147,7 @@ def fit(
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
             augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,
+            false_alarms=false_alarms,
         ),
         labels=labels, beside_random=beside_random, dry_run=dry_run,
         rates=Rates(watts=watts, price_per_hour=price_per_hour),
@@ -225,6 +235,7 @@ def backtest(
     augmentation: Augmentation = 1.0,
     shaft_hz: Shaft = None,
     bearing: BearingName = None,
+    false_alarms: FalseAlarms = None,
     learning_rate: LearningRate = 1e-3,
     seed: Seed = 0,
     dry_run: DryRun = False,
@@ -242,6 +253,7 @@ def backtest(
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
             augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,
+            false_alarms=false_alarms,
         ),
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip

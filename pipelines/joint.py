@@ -106,9 +106,7 @@ def pretrain(
     if payments is not None:
         rooms["fraud"] = _payments(payments, until, shape, seed)
     lessons = {kind: lesson for room in rooms.values() for kind, lesson in room.lessons.items()}
-    settings = TrainingSettings(
-        steps=steps, lr=learning_rate, checkpoint_every=max(1, min(200, steps // 10)), device="cpu"
-    )
+    settings = TrainingSettings(steps=steps, lr=learning_rate, checkpoint_every=max(1, min(200, steps // 10)))
     reads = ", ".join(room.reads for room in rooms.values())
     if dry_run:
         return cost.dry_run(

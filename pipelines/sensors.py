@@ -97,7 +97,8 @@ def fit(
     for recording in recordings:
         until = summary.hours_of(normal_until, recording)
         try:
-            monitor = pre.copy_of(learnt, source).fit(recording, normal_share=normal_share, normal_until=until)
+            monitor = pre.copy_of(learnt, source, template)
+            monitor.fit(recording, normal_share=normal_share, normal_until=until)
         except DataError as error:
             if alone:
                 raise
@@ -353,7 +354,7 @@ def _replay(
                     state=out / f".pretraining-{files.folder_name(recording.asset)}", keep=out / name,
                     synthetic=synthetic,
                 )  # fmt: skip
-            monitor = pre.copy_of(encoder, out / name)
+            monitor = pre.copy_of(encoder, out / name, template)
             replays.append(
                 backtest(
                     monitor,

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+# A twelfth of a year, in which alarms are counted.
+HOURS_PER_MONTH = 730.5
+
 
 @dataclass(frozen=True, kw_only=True)
 class AlarmRule:

@@ -10,12 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
-from unlabeled.sensors.alarms import AlarmRule, episodes, latched, sustained
+from unlabeled.sensors.alarms import HOURS_PER_MONTH, AlarmRule, episodes, latched, sustained
 from unlabeled.sensors.baselines import ThreeSigma, applied
 from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
-
-HOURS_PER_MONTH = 730.5
 
 
 @dataclass(frozen=True, kw_only=True)

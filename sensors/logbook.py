@@ -183,6 +183,14 @@ class Logbook:
         rows = self._db.execute("SELECT asset, last FROM machines ORDER BY asset")
         return {asset: np.datetime64(str(last), "ns") for asset, last in rows}
 
+    def monitored_h(self) -> dict[str, float]:
+        """Hours from each machine's first reading to its last."""
+        rows = self._db.execute(
+            "SELECT asset, (SELECT min(time) FROM readings WHERE readings.asset = machines.asset), last FROM machines"
+        )
+        ends = {asset: (np.datetime64(str(first), "ns"), np.datetime64(str(last), "ns")) for asset, first, last in rows}
+        return {asset: float((last - first) / np.timedelta64(1, "h")) for asset, (first, last) in ends.items()}
+
     # Cases
 
     def case_of(self, asset: str) -> Case | None:

@@ -30,6 +30,7 @@ from unlabeled.sensors import _checks, explain, features
 from unlabeled.sensors.alarms import AlarmRule
 from unlabeled.sensors.baselines import usual_rules
 from unlabeled.sensors.bearings import Bearing
+from unlabeled.sensors.false_alarms import Tail, tail
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
 from unlabeled.sensors.states import Asked
 from unlabeled.sensors.stream import Stream, fused
@@ -79,18 +80,23 @@ class MachineMonitor(BaseEstimator):
         steps, batch_size, lr: pretraining.
         window: rows of a trend that are seen together.
         neighbours: for the nearest-neighbour distance.
-        sigmas: the threshold is mean + ``sigmas`` standard deviations of the calibration scores.
+        sigmas: the threshold is mean + ``sigmas`` standard deviations of the calibration scores, unless there is
+        false_alarms: a budget of false alarms a machine-month, which the threshold is then chosen to meet
+            (:mod:`~unlabeled.sensors.false_alarms`).
         rule: smoothing, persistence and hysteresis of the alarm.
         random_state: fixes initial weights, batches and masks.
 
     Attributes:
         backbone_: the encoder with its tokenizer.
         threshold_: of the smoothed score.
+        tail_: what a well machine's scores do beyond the usual, where the threshold meets a budget; else ``None``.
         period_: the rows that were declared normal.
         plain_rules_: mean + 3 sigma of the plain indicators over those rows, to be compared with.
         history_: pretraining curves.
         pretraining_run_: the tracked run that the encoder came from, where the saved model names one.
     """
+
+    tail_: Tail | None
 
     def __init__(
         self,
@@ -111,6 +117,7 @@ class MachineMonitor(BaseEstimator):
         window: int = 16,
         neighbours: int = 5,
         sigmas: float = 5.0,
+        false_alarms: float | None = None,
         rule: AlarmRule = AlarmRule(),  # noqa: B008 - frozen
         random_state: int = 0,
     ) -> None:
@@ -118,8 +125,8 @@ class MachineMonitor(BaseEstimator):
         self.task, self.masking, self.shaft_hz, self.bearing = task, masking, shaft_hz, bearing
         self.mask_ratio, self.temperature, self.augmentation = mask_ratio, temperature, augmentation
         self.steps, self.batch_size, self.lr = steps, batch_size, lr
-        self.window, self.neighbours, self.sigmas, self.rule = window, neighbours, sigmas, rule
-        self.random_state = random_state
+        self.window, self.neighbours, self.rule, self.random_state = window, neighbours, rule, random_state
+        self.sigmas, self.false_alarms = sigmas, false_alarms
 
     def pretrain(
         self,
@@ -197,7 +204,8 @@ class MachineMonitor(BaseEstimator):
         An encoder that :meth:`pretrain` has not taught is first trained on the period's first two thirds.
 
         Raises:
-            DataError: too few snapshots that can be judged, or another kind of data than the pretraining's.
+            DataError: too few snapshots that can be judged (or independent peaks of their scores, for a budget of false
+                alarms), or another kind of data than the pretraining's.
         """
         _checks.bearing(self)
         stop = recording.normal_rows(share=normal_share, until=normal_until)
@@ -223,8 +231,12 @@ class MachineMonitor(BaseEstimator):
         outside = departure(self.scaling_.indicators(seen.indicators), self.kind_)
         self.set_reference(embedding, error, outside, cut)
         calibration = np.array([fused(self.parts(*one)) for one in zip(embedding, error, outside, strict=True)])[cut:]
-        # Spread of single scores, not of smoothed ones: a few dozen of these hold only a handful of independent values.
-        self.threshold_ = float(calibration.mean() + self.sigmas * calibration.std(ddof=1))
+        if self.false_alarms is None:
+            # Spread of single scores, not of smoothed ones: a few dozen of these hold a handful of independent values.
+            self.threshold_, self.tail_ = float(calibration.mean() + self.sigmas * calibration.std(ddof=1)), None
+        else:
+            self.tail_ = tail(calibration, recording.hours[seen.rows[cut:]], self.rule, what=recording.asset)
+            self.threshold_ = self.tail_.threshold(self.false_alarms)
         return self
 
     def teaching_rows(self, recording: Recording, *, normal_rows: int) -> int:

@@ -340,9 +340,21 @@ def _making(section: Section, machines: Sequence[Machine]) -> None:
     rule = monitor.rule
     section.text(
         f"Score: mean of {', '.join(monitor.part_names)}, each in usual spreads of the calibration part. Alarm: the "
-        f"median of the last {rule.smooth} scores is above the threshold (mean + {monitor.sigmas:g} standard "
-        f"deviations of the calibration scores) in {rule.needed} of {rule.of} snapshots; it ends after "
-        f"{rule.clear_after} snapshots below {rule.clear_below:g} of the threshold."
+        f"median of the last {rule.smooth} scores is above the threshold in {rule.needed} of {rule.of} snapshots; it "
+        f"ends after {rule.clear_after} snapshots below {rule.clear_below:g} of the threshold. {_why(monitor)}"
+    )
+
+
+def _why(monitor: MachineMonitor) -> str:
+    """Where the threshold comes from."""
+    found = monitor.tail_
+    if found is None:
+        return f"The threshold: mean + {monitor.sigmas:g} standard deviations of the calibration scores."
+    return (
+        f"The threshold: a budget of {monitor.false_alarms:g} false alarms a machine-month, by the tail of the "
+        f"{found.peaks} independent peaks in {found.hours:.3g} h of calibration, "
+        f"{'as far as they go' if monitor.threshold_ <= found.highest else 'extrapolated beyond the highest of them'}. "
+        "It holds as long as a well machine goes on as it was then: the same conditions, no drift."
     )
 
 

@@ -40,6 +40,20 @@ def test_batch_i_is_the_same_whatever_was_asked_for_before() -> None:
     assert not torch.equal(one.at(9)[0], one.at(9 + 4)[0])
 
 
+def test_what_is_drawn_is_moved_as_it_was_stored_and_augmented_there() -> None:
+    """8-bit rows are a quarter of what they become; no GPU is needed to see where the work is done."""
+    seen: list[tuple[str, torch.dtype]] = []
+
+    def scaled(batch: tuple[torch.Tensor, ...], draw: torch.Generator) -> tuple[torch.Tensor, ...]:
+        seen.extend((part.device.type, part.dtype) for part in batch)
+        return (batch[0].float() * torch.rand(1, generator=draw).to(batch[0].device), batch[1])
+
+    rows = np.zeros((8, 3), dtype=np.uint8)
+    x, y = Batches(rows, torch.arange(8), batch_size=4, transform=scaled).at(0, device=torch.device("meta"))
+    assert seen == [("meta", torch.uint8), ("meta", torch.int64)]
+    assert (x.device.type, y.device.type) == ("meta", "meta")
+
+
 def test_arrays_stay_in_step_and_memory_mapped_ones_work(tmp_path: object) -> None:
     path = f"{tmp_path}/x.npy"
     np.save(path, np.arange(50) * 10)

@@ -39,7 +39,7 @@ class Dropped(Pretraining):
     """Draws from the global generator in every step."""
 
     def forward(self, batch: tuple[torch.Tensor, ...], step: int) -> Loss:
-        noisy = batch[0] + 0.1 * torch.randn(batch[0].shape)
+        noisy = batch[0] + 0.1 * torch.randn(batch[0].shape).to(batch[0])
         return super().forward((noisy,), step)
 
 

@@ -27,7 +27,8 @@ from unlabeled.core.tokens import GridPatches
 from unlabeled.core.training import fit
 
 SCRIPT = Path(__file__).parent / "train_script.py"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+# Without GPUs, of which two processes would need two, and which repeat sums to rounding only.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ""}
 WATCHED = {**ENVIRONMENT, "WATCH_EVERY": "7"}
 
 

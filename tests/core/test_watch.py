@@ -42,11 +42,11 @@ class TwoViews(Pretext):
     def loss(self, backbone: Backbone, batch: Tensor, step: int) -> Loss:
         draw = torch.Generator().manual_seed(step)
         a, b = (
-            F.normalize(self.project(backbone.embed(batch + 0.3 * torch.randn(batch.shape, generator=draw))), dim=1)
-            for _ in range(2)
+            F.normalize(self.project(backbone.embed(batch + 0.3 * noise.to(batch))), dim=1)
+            for noise in (torch.randn(batch.shape, generator=draw) for _ in range(2))
         )
         if self.negatives:
-            return Loss(F.cross_entropy(a @ b.T / 0.2, torch.arange(len(a))), {})
+            return Loss(F.cross_entropy(a @ b.T / 0.2, torch.arange(len(a), device=a.device)), {})
         return Loss((a - b).square().sum(dim=1).mean(), {})
 
 

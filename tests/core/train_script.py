@@ -25,7 +25,7 @@ from unlabeled.core.training import TrainingSettings, fit
 
 
 def jitter(batch: tuple[torch.Tensor, ...], draw: torch.Generator) -> tuple[torch.Tensor, ...]:
-    return (batch[0] + 0.1 * torch.randn(batch[0].shape, generator=draw),)
+    return (batch[0] + 0.1 * torch.randn(batch[0].shape, generator=draw).to(batch[0]),)
 
 
 class Announced(Pretraining):

@@ -45,6 +45,14 @@ def test_batches_repeat_and_labels_pass_through() -> None:
     assert x.shape == other.shape == (4, 1, 16, 16)
 
 
+def test_augmentation_computes_where_the_pictures_are() -> None:
+    """A mixture of devices would be refused; no GPU is needed to see it."""
+    images = torch.zeros(4, 16, 16, dtype=torch.uint8, device="meta")
+    (x,) = Augment(noise=0.1)((images,), torch.Generator())
+    assert x.device.type == "meta"
+    assert x.shape == (4, 1, 16, 16)
+
+
 def side(augment: Augment, *, rows: bool) -> torch.Tensor:
     """Share of the picture's rows (or columns) that each of 500 crops covers: an exponential has the same shape
     wherever it is cropped, steeper the more of it there is, and standardising leaves its shape alone."""

@@ -13,6 +13,7 @@ from unlabeled.core.errors import DataError
 from unlabeled.pipelines import sensors as jobs
 from unlabeled.sensors import MachineMonitor, read, simulate
 from unlabeled.sensors.baselines import applied, indicator_table, three_sigma
+from unlabeled.sensors.bearings import find
 
 pytestmark = [
     pytest.mark.integration,
@@ -171,5 +172,11 @@ def test_an_encoder_that_was_pretrained_before_is_taken_as_it_is(
     assert all(bool((other[name] == value).all()) for name, value in one.items())
     with pytest.raises(jobs.DataError, match="leave out --pretrain-on"):
         jobs.fit(files[1:2], out=in_tmp / "x", encoder=encoder, pretrain_on=files[:1])
+    told = MachineMonitor(shaft_hz=29.8, bearing=find("6205"))
+    jobs.fit(files[1:2], out=in_tmp / "third", normal_share=0.5, encoder=encoder, template=told)
+    kept = MachineMonitor.load(in_tmp / "third" / "failing-1")
+    assert (kept.shaft_hz, kept.bearing, kept.tail_) == (29.8, told.bearing, None)
+    with pytest.raises(DataError, match="holds fewer than 10 independent peaks"):
+        jobs.fit(files[1:2], out=in_tmp / "x", encoder=encoder, template=MachineMonitor(false_alarms=2.0))
     with pytest.raises(DataError, match="has been taught already: leave out --steps, --task"):
         jobs.fit(files[1:2], out=in_tmp / "x", encoder=encoder, template=MachineMonitor(steps=9, task="next"))

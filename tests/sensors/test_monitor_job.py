@@ -211,8 +211,13 @@ def test_a_case_lives_from_open_to_acknowledged_to_cleared(
     # Mended: it runs as it ran in its first days.
     put_later(failing.rows(slice(0, 60)), incoming, "b")
     job.monitor(job_file, once=True)
-    (case,) = job.cases(job_file).details["cases"]
+    told = job.cases(job_file)
+    (case,) = told.details["cases"]
     assert case["state"] == "cleared"
+    hours = 600 + failing.hours[59] - failing.hours[0]
+    assert told.details["machine_months"] == pytest.approx(hours / 730.5)
+    assert told.details["cleared"] == 1
+    assert f"In {hours / 730.5:.2g} machine-months 1 alarm(s) cleared again" in told.headline
     assert case["cleared"] > case["opened"]
     assert [event["kind"] for event in events(job_file)] == ["alarm", "cleared"]
 
