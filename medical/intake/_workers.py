@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from multiprocessing.synchronize import Barrier
 from typing import NamedTuple
 
 from unlabeled.core.errors import DataError
@@ -79,21 +80,26 @@ def _pool(reader: Reader, workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload([_MODULE, "pydicom.pixels"])
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(reader,))
+    together = context.Barrier(workers)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(reader, together))
     try:
-        pool.submit(_read, []).result()
+        # All of them before there is work: a pool starts the next one when it is given something, and where another one
+        # ends just then, it waits for the new one for ever (Python 3.11).
+        for started in [pool.submit(_meet) for _ in range(workers)]:
+            started.result()
     except BrokenProcessPool:  # otherwise each file would seem to be at fault
         raise DataError("no process that reads files could be started here: is there memory for one a core?") from None
     return pool
 
 
 _reader: Reader | None = None
+_together: Barrier | None = None
 
 
-def _begin(reader: Reader) -> None:
+def _begin(reader: Reader, together: Barrier) -> None:
     """A worker says nothing (libraries quote what they read), leaves Ctrl-C to its parent and ends with it."""
-    global _reader
-    _reader = reader
+    global _reader, _together
+    _reader, _together = reader, together
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -108,6 +114,12 @@ def _begin(reader: Reader) -> None:
 def _end_with(sentinel: int) -> None:
     wait([sentinel])
     os._exit(1)
+
+
+def _meet() -> None:
+    """Ends once every worker has begun this."""
+    assert _together is not None
+    _together.wait()
 
 
 def _read(files: Sequence[Found]) -> list[Film]:
