@@ -53,6 +53,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5, help="fine-tuning seeds 0..n-1")
     parser.add_argument("--pretrainings", type=int, default=5, help="fine-tuning seed s uses pretraining s mod n")
     parser.add_argument("--labels", default="50,250,all", help="numbers of labels, comma-separated")
+    parser.add_argument("--size", type=int, default=64, help="side of the pictures in pixels (patches of 8)")
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--without-patient", action="store_true", help="leave the 1200 steps from scratch out")
@@ -67,7 +68,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     quiet(not sys.stderr.isatty())
     given.cache.mkdir(parents=True, exist_ok=True)
-    images = read_images(given.data, size=64)
+    images = read_images(given.data, size=given.size)
     parts = {name: images.part(name) for name in ("train", "val", "test")}
     check_no_leak(parts)
     ranked = parts["train"].take(np.argsort(_order(parts["train"]), kind="stable"))
@@ -89,24 +90,26 @@ def _methods(
     assert train.labels is not None
     assert parts["val"].labels is not None
     data, val = Labelled(train.images, train.labels), (parts["val"].images, parts["val"].labels)
+    judges = parts["val"], parts["val"].labels
 
     def ours() -> dict[str, object]:
         model = _pretrained(given, parts["train"], seed % given.pretrainings).set_params(random_state=seed)
-        model.finetune(train, data.labels, validation=val, unlabelled=parts["train"])
+        model.finetune(train, data.labels, validation=judges, unlabelled=parts["train"])
         return _record(parts, OURS, seed, train, model._logits)
 
     def student() -> dict[str, object]:
         model = _pretrained(given, parts["train"], seed % given.pretrainings)
         model.set_params(random_state=seed, self_training=True)
-        model.finetune(train, data.labels, validation=val, unlabelled=parts["train"])
+        model.finetune(train, data.labels, validation=judges, unlabelled=parts["train"])
         return _record(parts, STUDENT, seed, train, model._logits)
 
     def scratch() -> dict[str, object]:
-        model = from_scratch(PneumoniaModel(random_state=seed), data, groups=train.patients, validation=val)
+        model = PneumoniaModel(random_state=seed, image_size=given.size)
+        model = from_scratch(model, data, groups=train.patients, validation=val)
         return _record(parts, SCRATCH, seed, train, model._logits)
 
     def patient() -> dict[str, object]:
-        model = PneumoniaModel(random_state=seed, finetune_steps=PATIENT_STEPS)
+        model = PneumoniaModel(random_state=seed, image_size=given.size, finetune_steps=PATIENT_STEPS)
         model = from_scratch(model, data, groups=train.patients, validation=val)
         return _record(parts, PATIENT, seed, train, model._logits)
 
@@ -133,7 +136,7 @@ def _methods(
 def _pretrained(given: argparse.Namespace, train: ImageSet, seed: int) -> PneumoniaModel:
     folder = given.cache / f"pretrained-{seed}"
     if not folder.exists():
-        model = PneumoniaModel(random_state=seed, pretrain_epochs=given.epochs)
+        model = PneumoniaModel(random_state=seed, image_size=given.size, pretrain_epochs=given.epochs)
         model.pretrain(train, state=given.cache / f"state-{seed}").save(folder)
     return PneumoniaModel.load(folder)
 
@@ -238,7 +241,7 @@ def _write(
     trained = {str(run["method"]): float(str(run["seconds"])) for run in runs}
     command = "python benchmarks/medical.py " + " ".join(
         f"--{name} {getattr(given, name)}"
-        for name in ("seeds", "pretrainings", "labels", "students", "epochs", "threads")
+        for name in ("seeds", "pretrainings", "labels", "students", "size", "epochs", "threads")
         if getattr(given, name) != ""
     )
     command += " --without-patient" if given.without_patient else ""
@@ -246,6 +249,7 @@ def _write(
     facts = {
         "data": {name: {"pictures": len(part), "fingerprint": part.fingerprint()} for name, part in parts.items()},
         "command": f"{command} --cache FOLDER",
+        "size": given.size,
         "seeds": seeds,
         "pretraining_seeds": used,
         "hardware": hardware,
@@ -331,7 +335,7 @@ def _markdown(facts: dict[str, object]) -> str:
     assert isinstance(rows, list)
     assert isinstance(gains, list)
     lines = [
-        "# Pneumonia from few labels (kermany224, 64 px, area-averaged)",
+        f"# Pneumonia from few labels (kermany224, {facts['size']} px, area-averaged)",
         "",
         f"`{facts['command']}`",
         "",

@@ -1,6 +1,7 @@
 """Nobody's name gets out of an intake, and one that is killed ends as one that was not."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,6 +18,8 @@ from pydicom import config
 from pydicom.dataset import FileDataset
 
 from unlabeled.medical import simulate
+from unlabeled.medical.intake._film import Reader
+from unlabeled.medical.intake._workers import _pool
 from unlabeled.pipelines.cli import main
 
 Make = Callable[..., FileDataset]
@@ -205,6 +208,17 @@ def test_a_file_that_ends_the_process_which_reads_it_is_refused_and_the_others_a
         [sys.executable, str(CRASH), str(tmp_path)], capture_output=True, text=True, timeout=120, check=True
     )
     assert json.loads(run.stdout) == {"crash": ["SIM-1-00007", "SIM-1-00023"], "": 38}
+
+
+def test_every_reading_process_is_there_before_a_file_is_read(tmp_path: Path) -> None:
+    # One that a pool starts while another one ends is waited for in vain: the intake would never end.
+    before = set(multiprocessing.active_children())
+    pool = _pool(Reader(tmp_path, bytes(32), size=32), 3)
+    try:
+        started = set(multiprocessing.active_children()) - before
+    finally:
+        pool.shutdown()
+    assert len(started) == 3
 
 
 @pytest.mark.integration
