@@ -1,14 +1,19 @@
 """The job file of ``unlabeled sensors monitor``: what is watched, who judges, where it is told."""
 
 import dataclasses
+import datetime
 import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
 
 from unlabeled.core.errors import DataError
+from unlabeled.sensors.alarms import AlarmRule
 
 _Kind = TypeVar("_Kind")
 
@@ -77,6 +82,82 @@ class Status:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Alarms:
+    """When there is an alarm, where that is to be other than the models were fitted with (``sensors dry-run`` says what
+    it would have changed).
+
+    Attributes:
+        threshold_factor: times each model's own threshold.
+        smooth, needed, of, clear_below, clear_after: of :class:`~unlabeled.sensors.alarms.AlarmRule`.
+    """
+
+    threshold_factor: float = 1.0
+    smooth: int | None = None
+    needed: int | None = None
+    of: int | None = None
+    clear_below: float | None = None
+    clear_after: int | None = None
+
+    def rule(self, fitted: AlarmRule) -> AlarmRule:
+        """A model's rule with what is to be different.
+
+        Raises:
+            DataError: by which no alarm could start or end.
+        """
+        said = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        del said["threshold_factor"]
+        return dataclasses.replace(fitted, **said)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maintenance:
+    """A time in which somebody works on a machine: its readings are kept, and neither raise nor clear an alarm.
+
+    Attributes:
+        since, until: from the one, up to the other (no zone: as the readings are dated; no end: until one is given).
+        asset: the machine (default: all of them).
+    """
+
+    since: np.datetime64
+    until: np.datetime64 | None = None
+    asset: str | None = None
+
+    def covers(self, asset: str, at: np.datetime64) -> bool:
+        return self.asset in (None, asset) and bool(self.since <= at) and (self.until is None or bool(at < self.until))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Webhook:
+    """An address to which each event is posted as JSON, in order and until it is taken.
+
+    Attributes:
+        url, url_env, url_file: the address, or, where it is itself a secret, a variable of the environment or a file
+            that holds it.
+        token_env, token_file: of a bearer token.
+        timeout_seconds: after so long an answer is no longer waited for.
+    """
+
+    url: str | None = None
+    url_env: str | None = None
+    url_file: Path | None = None
+    token_env: str | None = None
+    token_file: Path | None = None
+    timeout_seconds: float = 5.0
+
+    def address(self) -> str:
+        """Raises a DataError where there is none, or where a token would travel unencrypted."""
+        found = self.url or secret_of("[webhook]", self.url_env, self.url_file)
+        if found is None:
+            raise DataError("[webhook] needs a url, url_env or url_file")
+        parts = urlsplit(found)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise DataError("[webhook] needs an address that begins with https:// or http://")
+        if parts.scheme == "http" and (self.token_env or self.token_file) and parts.hostname not in LOOPBACK:
+            raise DataError("[webhook] would send its token unencrypted: use https://")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """What the file says; paths in it count from the file's own folder.
 
@@ -85,6 +166,9 @@ class Job:
         folders: what is watched.
         status: where a page shows how the machines are.
         mqtt: a broker from which readings come, and to which events go.
+        webhook: to which events are posted.
+        alarms: where alarms are to follow other settings than the models'.
+        maintenance: times that are not judged.
         logbook: SQLite file that remembers all of it.
         lines: file to which each event is written as a line of JSON.
         every_seconds: how often the folders are looked at.
@@ -99,6 +183,9 @@ class Job:
     lines: Path
     mqtt: Mqtt | None = None
     status: Status | None = None
+    webhook: Webhook | None = None
+    alarms: Alarms = Alarms()
+    maintenance: tuple[Maintenance, ...] = ()
     every_seconds: float = 5.0
     silent_hours: float | None = None
     ahead_minutes: float = 60.0
@@ -115,17 +202,19 @@ def read(path: Path) -> Job:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a job file ({str(error).splitlines()[0]})") from None
-    folders, broker, page = said.pop("folders", []), said.pop("mqtt", None), said.pop("status", None)
-    if not isinstance(folders, list) or not all(isinstance(one, dict) for one in folders):
-        raise DataError(f"{path}: watched folders stand under [[folders]], each of its own")
-    if not folders and broker is None:
-        raise DataError(f"{path}: name at least one watched folder under [[folders]], or a broker under [mqtt]")
-    for name, table in (("mqtt", broker), ("status", page)):
+    lists = {name: said.pop(name, []) for name in ("folders", "maintenance")}
+    for name, found in lists.items():
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise DataError(f"{path}: each of the {name} stands under a [[{name}]] of its own")
+    tables = {name: said.pop(name, None) for name in ("mqtt", "status", "webhook", "alarms")}
+    for name, table in tables.items():
         if not isinstance(table, dict | None):
             raise DataError(f"{path}: what is said of it stands under [{name}]")
+    if not lists["folders"] and tables["mqtt"] is None:
+        raise DataError(f"{path}: name at least one watched folder under [[folders]], or a broker under [mqtt]")
     said = {"logbook": "monitor.sqlite", "lines": "events.jsonl", **said}
     job = _made(Job, {**said, "folders": ()}, path, "")
-    watched = tuple(_made(Folder, one, path, "folders.") for one in folders)
+    watched = tuple(_made(Folder, one, path, "folders.") for one in lists["folders"])
     for one in watched:
         if not one.path.is_dir():
             raise DataError(f"{path}: the watched folder {one.path} does not exist")
@@ -135,9 +224,19 @@ def read(path: Path) -> Job:
     inside = [one.path for one in watched if one.path in (job.logbook.parent, job.lines.parent)]
     if inside:
         raise DataError(f"{path}: logbook and lines must not lie in a watched folder ({inside[0]})")
-    mqtt = None if broker is None else _made(Mqtt, broker, path, "mqtt.")
-    status = None if page is None else _made(Status, page, path, "status.")
-    return dataclasses.replace(job, folders=watched, mqtt=mqtt, status=status)
+    kinds: dict[str, type] = {"mqtt": Mqtt, "status": Status, "webhook": Webhook, "alarms": Alarms}
+    made: dict[str, Any] = {
+        name: _made(kinds[name], table, path, f"{name}.") for name, table in tables.items() if table is not None
+    }
+    windows = tuple(_made(Maintenance, one, path, "maintenance.") for one in lists["maintenance"])
+    for window in windows:
+        if window.until is not None and window.until <= window.since:
+            raise DataError(f"{path}: a maintenance ends at {window.until}, before it begins")
+    job = dataclasses.replace(job, folders=watched, maintenance=windows, **made)
+    job.alarms.rule(AlarmRule())
+    if job.alarms.threshold_factor <= 0:
+        raise DataError(f"{path}: alarms.threshold_factor is above 0")
+    return job
 
 
 def secret_of(where: str, variable: str | None, file: Path | None) -> str | None:
@@ -178,6 +277,8 @@ def _value(value: Any, kind: str, path: Path, name: str) -> Any:
     base = path.resolve().parent
     if "Path" in kind and isinstance(value, str):
         return base / value
+    if "datetime" in kind and isinstance(value, datetime.date):
+        return _moment(value)
     if "bool" in kind and isinstance(value, bool):
         return value
     if "int" in kind and isinstance(value, int) and not isinstance(value, bool) and value > 0:
@@ -191,6 +292,7 @@ def _value(value: Any, kind: str, path: Path, name: str) -> Any:
     if ("str" in kind and "tuple" not in kind and isinstance(value, str)) or value == ():
         return value
     words = {
+        "datetime": "a date, or date and time, without quotes",
         "Path": "a path",
         "float": "a number",
         "bool": "true or false",
@@ -200,3 +302,9 @@ def _value(value: Any, kind: str, path: Path, name: str) -> Any:
     }
     expected = next(said for part, said in words.items() if part in kind)
     raise DataError(f"{path}: {name} is {value!r}, expected {expected}")
+
+
+def _moment(value: datetime.date) -> np.datetime64:
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        value = value.astimezone(datetime.UTC).replace(tzinfo=None)
+    return np.datetime64(value).astype("datetime64[ns]")

@@ -1,6 +1,5 @@
 """``unlabeled sensors monitor``: the job that runs for months, file by file, and survives whatever stops it."""
 
-import hashlib
 import os
 import sqlite3
 import stat
@@ -8,25 +7,25 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unlabeled.core.checkpoints import MANIFEST, put_back
 from unlabeled.core.errors import DataError, UnlabeledError
 from unlabeled.core.interrupts import interruptible
 from unlabeled.core.progress import say
-from unlabeled.pipelines import _sensors_files as files
 from unlabeled.pipelines._sensors_job_file import Folder, Job, read
+from unlabeled.pipelines._sensors_models import Models
 from unlabeled.pipelines._sensors_mqtt import Broker, recording_of
 from unlabeled.pipelines._sensors_status import served
+from unlabeled.pipelines._sensors_webhook import Hook
 from unlabeled.pipelines.jobs import Outcome
 from unlabeled.sensors import MachineMonitor, _checks
 from unlabeled.sensors import read as read_recordings
-from unlabeled.sensors.alarms import HOURS_PER_MONTH
+from unlabeled.sensors.alarms import HOURS_PER_MONTH, level
 from unlabeled.sensors.logbook import CLEARED, Case, Logbook
 from unlabeled.sensors.readers import SUFFIXES
 from unlabeled.sensors.recording import Recording
@@ -34,6 +33,8 @@ from unlabeled.sensors.stream import Stream
 
 MOMENT = 0.25  # seconds after which a job that waits for a broker looks whether it should end
 _UNFINISHED = (".part", ".tmp", ".crdownload")
+MAINTENANCE = "maintenance"  # why its readings cannot be judged
+FIXED = ("logbook", "mqtt", "status")  # what a job that runs does not change
 
 
 def monitor(
@@ -54,7 +55,7 @@ def monitor(
         raise DataError("--once deals with what lies in folders; what a broker gives has no end: leave one of them out")
     with Logbook(job.logbook) as book, until() as asked, served(job):
         broker = None if job.mqtt is None else Broker(job.mqtt)
-        work = _Work(job, book, broker, asked, once=once)
+        work = _Work(job_file, job, book, broker, asked, once=once)
         try:
             while True:
                 work.look()
@@ -98,18 +99,45 @@ def _line(case: Case) -> str:
 class _Work:
     """One job at work: its logbook, and the models that it has loaded."""
 
-    def __init__(self, job: Job, book: Logbook, broker: Broker | None, asked: threading.Event, *, once: bool) -> None:
-        self.job, self.book, self.broker, self.asked = job, book, broker, asked
-        self._models: dict[str, tuple[str, MachineMonitor]] = {}
+    def __init__(
+        self, file: Path, job: Job, book: Logbook, broker: Broker | None, asked: threading.Event, *, once: bool
+    ) -> None:
+        self.file, self.job, self.book, self.broker, self.asked = file, job, book, broker, asked
+        self._looked = _looks(file)
+        self._models = Models()
+        self._hook = None if job.webhook is None else Hook(job.webhook).begin(book)
         self.once, self.read, self.judged = once, 0, 0
 
     def look(self) -> None:
         """Deals with every file that is whole and new or has changed, and with what the broker has given."""
+        self._trying(str(self.file), self._take_settings)
         self._trying("what the broker gave", partial(self._take_messages, 0.0))
         for folder in self.job.folders:
             self._trying(str(folder.path), partial(self._look_into, folder))
         self._trying("the logbook", self._silence)
         self._trying(str(self.job.lines), self._tell)
+
+    def _take_settings(self) -> None:
+        """Takes a job file up that has changed; one that is wrong changes nothing."""
+        looks = _looks(self.file)
+        if looks == self._looked:
+            return
+        self._looked = looks
+        try:
+            new = read(self.file)
+            hook = None if new.webhook is None else Hook(new.webhook).begin(self.book)
+        except DataError as error:
+            say(f"the job file has changed and is not taken up: {error}")
+            return
+        fixed = [name for name in FIXED if getattr(new, name) != getattr(self.job, name)]
+        new = replace(new, **{name: getattr(self.job, name) for name in FIXED})
+        changed = [one.name for one in fields(Job) if getattr(new, one.name) != getattr(self.job, one.name)]
+        self.job, self._hook = new, hook
+        if fixed:
+            say(f"the job file has changed: {', '.join(fixed)} will count when the job is started again")
+        if changed:
+            say(f"the job file has changed: {', '.join(changed)} are taken up")
+            self.book.tell("", _now(), "settings", {"changed": changed, "alarms": asdict(new.alarms)})
 
     def _trying(self, what: str, do: Callable[[], None]) -> None:
         """A full disk, a share that is away: nothing is half done, and it is tried again."""
@@ -201,11 +229,11 @@ class _Work:
         if recording.clock is None:
             raise DataError("it has no dates, so that its readings cannot be put in order with other files'")
         clock = recording.clock.astype("datetime64[ns]")
-        print_, model = self._model(asset)
-        recording = _in_order(recording, model)
-        _checks.fits(model, recording)
-        last, memory = self.book.memory(asset, print_)
-        stream = model.stream()
+        judge = self._models.of(asset, self.job)
+        recording = _in_order(recording, judge.model)
+        _checks.fits(judge.model, recording)
+        last, memory = self.book.memory(asset, judge.print)
+        stream = judge.stream(self.job)
         if memory is not None:
             stream.recall(memory)
         elif self.book.case_of(asset) is not None:  # fitted anew, which heals no machine
@@ -227,16 +255,17 @@ class _Work:
                 self._one(stream, recording, row, at, name)
                 last = at
         if last is not None:
-            self.book.remember(asset, print_, last, threshold=model.threshold_, memory=stream.memory())
+            self.book.remember(asset, judge.print, last, threshold=stream.threshold, memory=stream.memory())
         if late:
             self.book.tell(asset, _now(), "late", {"file": name, "readings": late})
         return ["readings are dated ahead of now"] if ahead else []
 
     def _one(self, stream: Stream, recording: Recording, row: int, at: np.datetime64, name: str) -> None:
         asset = recording.asset
-        judged = stream.push(
-            recording.values[row], flaw=str(recording.flaws[row]), running=bool(recording.running[row])
-        )
+        flaw = str(recording.flaws[row])
+        if any(one.covers(asset, at) for one in self.job.maintenance):
+            flaw = MAINTENANCE
+        judged = stream.push(recording.values[row], flaw=flaw, running=bool(recording.running[row]))
         self.judged += 1
         self.book.reading(asset, at, judged, file=name)
         case = self.book.case_of(asset)
@@ -245,32 +274,23 @@ class _Work:
             number = self.book.open_case(asset, at, judged["smoothed"], evidence)
             self.book.tell(asset, at, "alarm", {"case": number, **evidence})
             say(f"{asset}: alarm at {recording.when(row)}, case {number}")
+            self._danger(asset, number, stream, at, judged)
         elif case is not None and judged["state"] != "cannot judge":
             self.book.rise(case.id, judged["smoothed"])
+            self._danger(asset, case.id, stream, at, judged)
             if not judged["alarm"]:
                 self.book.clear(case.id, at)
                 self.book.tell(asset, at, "cleared", {"case": case.id})
                 say(f"{asset}: case {case.id} has cleared at {recording.when(row)}")
 
-    def _model(self, asset: str) -> tuple[str, MachineMonitor]:
-        """A machine's model and what it is told from others by; read again when its folder has changed.
-
-        Raises:
-            DataError: there is none: no other machine's model judges it, not even for a moment.
-        """
-        folder = self.job.models / files.folder_name(asset)
-        put_back(folder)
-        if not (folder / MANIFEST).is_file():
-            folder = self.job.models
-        if not (folder / MANIFEST).is_file():
-            raise DataError(f"there is no model of {asset} in {self.job.models.name}")
-        print_ = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-        if self._models.get(asset, ("", None))[0] != print_:
-            model = MachineMonitor.load(folder)
-            if folder == self.job.models and asset not in (model.asset_, *(one.asset for one in self.job.folders)):
-                raise DataError(f"the only model, of {model.asset_}, judges no {asset}")
-            self._models[asset] = (print_, model)
-        return self._models[asset]
+    def _danger(self, asset: str, case: int, stream: Stream, at: np.datetime64, judged: dict[str, Any]) -> None:
+        """Tells once a case that it has become dangerous."""
+        if level(judged["smoothed"], stream.threshold, alarm=judged["alarm"]) != "danger":
+            return
+        before = self.book.last_event(asset, "danger")
+        if before is None or before.told["case"] != case:
+            self.book.tell(asset, at, "danger", {"case": case, "smoothed": judged["smoothed"]})
+            say(f"{asset}: case {case} has reached the level danger")
 
     def _silence(self) -> None:
         """Tells of machines of which nothing has come for too long, once a silence."""
@@ -288,6 +308,8 @@ class _Work:
         self.write_lines()
         if self.broker is not None:
             self.broker.tell(self.book)
+        if self._hook is not None:
+            self._hook.tell(self.book)
 
     def write_lines(self) -> None:
         """Appends what was not told yet. What a crash left behind the place that the logbook knows is written again; a
@@ -353,7 +375,7 @@ def _read(folder: Folder, path: Path) -> list[Recording]:
 def _evidence(stream: Stream, recording: Recording, row: int, judged: dict[str, Any]) -> dict[str, Any]:
     """Why a case was opened, as far as one reading tells."""
     parts = {name: judged[name] for name in stream.monitor.part_names}
-    evidence = {"smoothed": judged["smoothed"], "threshold": stream.monitor.threshold_, "parts": parts}
+    evidence = {"smoothed": judged["smoothed"], "threshold": stream.threshold, "parts": parts}
     if recording.kind == "waveform":
         told = stream.monitor.explain(recording.rows(slice(row, row + 1)), last=1)
         evidence["words"] = list(told.words)
@@ -370,6 +392,11 @@ def _in_order(recording: Recording, model: MachineMonitor) -> Recording:
 
 def _why(error: Exception) -> str:
     return str(error) if isinstance(error, UnlabeledError) else f"it cannot be used ({type(error).__name__})"
+
+
+def _looks(file: Path) -> tuple[int, int]:
+    about = file.stat()
+    return about.st_size, about.st_mtime_ns
 
 
 def _now() -> np.datetime64:

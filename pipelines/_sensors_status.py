@@ -21,12 +21,13 @@ import numpy as np
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.pipelines._sensors_job_file import LOOPBACK, Job, Status, secret_of
-from unlabeled.sensors.alarms import HOURS_PER_MONTH
+from unlabeled.sensors.alarms import HOURS_PER_MONTH, LEVELS
+from unlabeled.sensors.alarms import level as level_of
 from unlabeled.sensors.logbook import CLEARED, Case, Logbook
 
 SHOWN = 300  # readings in a trend
 WIDTH, HEIGHT = 240.0, 44.0  # of a trend, in pixels
-RAISED = 0.7  # of the threshold: above it a level is worth a look
+UNKNOWN = "cannot judge"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Machine:
     """One line of the page.
 
     Attributes:
-        level: ``normal``, ``raised`` (near or above the threshold), ``alarm`` or ``cannot judge``.
+        level: ``acceptable``, ``monitor`` (near or above the threshold), ``alarm``, ``danger`` or ``cannot judge``.
         trend, limit: of the smoothed score and the threshold, as an SVG's points and height.
     """
 
@@ -51,7 +52,7 @@ class Machine:
 
 def machines(book: Logbook) -> list[Machine]:
     """Every machine that was ever judged, those in alarm first."""
-    order = ("alarm", "cannot judge", "raised", "normal")
+    order = ("danger", "alarm", UNKNOWN, "monitor", "acceptable")
     found = [_machine(book, asset, threshold) for asset, threshold in book.thresholds().items()]
     return sorted(found, key=lambda machine: (order.index(machine.level), machine.asset))
 
@@ -60,9 +61,10 @@ def _machine(book: Logbook, asset: str, threshold: float) -> Machine:
     readings = [one for one in book.readings(asset, last=SHOWN) if one["state"] != "late"]
     last = readings[-1]
     smoothed = [one["smoothed"] for one in readings if one["smoothed"] is not None]
-    level = "alarm" if last["alarm"] else str(last["state"])
-    if level == "normal" and last["smoothed"] is not None and last["smoothed"] > RAISED * threshold:
-        level = "raised"
+    # An alarm that is on stays a level while the machine cannot be judged.
+    level = level_of(smoothed[-1] if smoothed else None, threshold, alarm=bool(last["alarm"]))
+    if last["state"] == UNKNOWN and not last["alarm"]:
+        level = UNKNOWN
     trend, limit = _trend([one["smoothed"] for one in readings], threshold)
     return Machine(
         asset=asset, level=level, last=str(last["time"])[:19], smoothed=smoothed[-1] if smoothed else None,
@@ -112,7 +114,11 @@ def metrics(book: Logbook) -> bytes:
             gauges = {
                 "smoothed_score": ("Smoothed score, the last that could be judged", lambda m: m.smoothed),
                 "threshold": ("Threshold of the smoothed score", lambda m: m.threshold),
-                "alarm": ("1 while the alarm is on", lambda m: float(m.level == "alarm")),
+                "alarm": ("1 while the alarm is on", lambda m: float(m.level in ("alarm", "danger"))),
+                "level": (
+                    f"{', '.join(f'{n}: {name}' for n, name in enumerate(LEVELS))}; none where it cannot be judged",
+                    lambda m: None if m.level == UNKNOWN else float(LEVELS.index(m.level)),
+                ),
                 "cannot_judge": ("1 where the last reading cannot be judged", lambda m: float(bool(m.reason))),
                 "last_reading_timestamp_seconds": (
                     "Date of the last reading",

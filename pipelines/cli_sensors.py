@@ -309,6 +309,45 @@ def cases(
     return work.cases(job, acknowledge=acknowledge)
 
 
+@app.command("dry-run")
+def dry_run(
+    job: Annotated[Path, typer.Argument(help="Job file of 'monitor'; what it says under [alarms] counts.")],
+    out: Annotated[Path, typer.Option(help="Folder for the page and the table.")] = Path("dry-run"),
+    days: Annotated[float, typer.Option(help="So many days up to each machine's last reading.", min=SMALLEST)] = 30,
+    threshold_factor: Annotated[
+        float | None, typer.Option(help="Times each model's own threshold.", min=SMALLEST)
+    ] = None,
+    smooth: Annotated[int | None, typer.Option(help="The score is the median of the last so many.", min=1)] = None,
+    needed: Annotated[
+        int | None, typer.Option(help="So many scores above the threshold start an alarm...", min=1)
+    ] = None,
+    of: Annotated[int | None, typer.Option(help="...out of the last so many.", min=1)] = None,
+    clear_below: Annotated[
+        float | None, typer.Option(help="Share of the threshold under which a score is calm.", min=SMALLEST, max=1.0)
+    ] = None,
+    clear_after: Annotated[int | None, typer.Option(help="An alarm ends after so many calm scores.", min=1)] = None,
+) -> Outcome:
+    """Replay a job's last weeks under other alarm settings, before they are saved in its job file."""
+    from unlabeled.pipelines import _sensors_dry_run as work
+
+    settings = {
+        "threshold_factor": threshold_factor, "smooth": smooth, "needed": needed, "of": of, "clear_below": clear_below,
+        "clear_after": clear_after,
+    }  # fmt: skip
+    return work.dry_run(job, out=out, days=days, settings=settings)
+
+
+@app.command()
+def history(
+    job: Annotated[Path, typer.Argument(help="Job file of 'monitor'.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")] = Path("history.parquet"),
+) -> Outcome:
+    """Write every reading that a job has judged to one Parquet file."""
+    from unlabeled.pipelines import _sensors_history as work
+
+    return work.history(job, out=out)
+
+
 def _template(*, bearing: str | None = None, **settings: Any) -> "MachineMonitor":
     """The settings that all monitors of a job have."""
     from unlabeled.sensors import MachineMonitor

@@ -11,8 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from unlabeled.core.errors import DataError
+
 # A twelfth of a year, in which alarms are counted.
 HOURS_PER_MONTH = 730.5
+# How far a machine is from its normal, in four steps as in ISO 20816's zones A to D.
+LEVELS = ("acceptable", "monitor", "alarm", "danger")
+# In shares of the threshold: where a score is worth a look, and where an alarm becomes danger.
+MONITOR_FROM, DANGER_FROM = 0.7, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +30,9 @@ class AlarmRule:
         needed, of: an alarm starts when ``needed`` of the last ``of`` smoothed scores lie above the threshold.
         clear_below: share of the threshold under which a score counts as calm again.
         clear_after: an alarm ends after so many calm scores in a row.
+
+    Raises:
+        DataError: a rule by which no alarm could start or end.
     """
 
     smooth: int = 9
@@ -31,6 +40,14 @@ class AlarmRule:
     of: int = 6
     clear_below: float = 0.7
     clear_after: int = 12
+
+    def __post_init__(self) -> None:
+        if min(self.smooth, self.needed, self.of, self.clear_after) < 1:
+            raise DataError("smooth, needed, of and clear_after of an alarm are whole numbers from 1 on")
+        if self.needed > self.of:
+            raise DataError(f"no alarm could start: needed is {self.needed} of the last {self.of} scores")
+        if not 0 < self.clear_below <= 1:
+            raise DataError(f"clear_below is a share of the threshold, above 0 and at most 1, got {self.clear_below:g}")
 
     def config(self) -> dict[str, float]:
         return dict(self.__dict__)
@@ -85,6 +102,15 @@ def alarm_states(scores: ArrayLike, threshold: float, rule: AlarmRule) -> tuple[
         else:
             on[i] = state.on
     return smoothed, on
+
+
+def level(smoothed: float | None, threshold: float, *, alarm: bool) -> str:
+    """One of ``LEVELS``; ``smoothed`` is the last that could be judged."""
+    if smoothed is not None and alarm and smoothed > DANGER_FROM * threshold:
+        return "danger"
+    if alarm:
+        return "alarm"
+    return "monitor" if smoothed is not None and smoothed > MONITOR_FROM * threshold else "acceptable"
 
 
 class Episode(NamedTuple):

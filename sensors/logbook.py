@@ -61,7 +61,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Event:
-    """Something to be told: ``alarm``, ``cleared``, ``late``, ``refused`` or ``silent``; ids only ever grow."""
+    """Something to be told: ``alarm``, ``danger``, ``cleared``, ``late``, ``refused``, ``silent``, or ``settings`` of
+    the job itself; ids only ever grow."""
 
     id: int
     asset: str
@@ -257,6 +258,10 @@ class Logbook:
         """The same, and where in a file the next one goes (bytes), where that is known."""
         row = self._db.execute("SELECT last, place FROM cursors WHERE name = ?", (name,)).fetchone()
         return (0, None) if row is None else (int(row[0]), int(row[1]))
+
+    def told_elsewhere(self) -> int:
+        """The id of the last event that was told anywhere."""
+        return int(self._db.execute("SELECT coalesce(max(last), 0) FROM cursors").fetchone()[0])
 
     def move_cursor(self, name: str, last: int, place: int = 0) -> None:
         self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (name, last, place))

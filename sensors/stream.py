@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from unlabeled.sensors.alarms import AlarmState
+from unlabeled.sensors.alarms import AlarmRule, AlarmState
 from unlabeled.sensors.views import View, departure
 
 if TYPE_CHECKING:
@@ -13,12 +13,20 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """A fitted monitor at work: remembers what smoothing, persistence and trend windows need, nothing else."""
+    """A fitted monitor at work: remembers what smoothing, persistence and trend windows need, nothing else.
 
-    def __init__(self, monitor: "MachineMonitor") -> None:
+    Args:
+        monitor: who judges.
+        rule, threshold: of the alarm, where they are to be others than the monitor's.
+    """
+
+    def __init__(
+        self, monitor: "MachineMonitor", *, rule: AlarmRule | None = None, threshold: float | None = None
+    ) -> None:
         self.monitor = monitor
+        self.threshold = monitor.threshold_ if threshold is None else threshold
         self._view = View(monitor.kind_, monitor.names_, monitor.fs_, monitor.window)
-        self._alarm = AlarmState(monitor.rule, monitor.threshold_)
+        self._alarm = AlarmState(rule or monitor.rule, self.threshold)
 
     @property
     def on(self) -> bool:

@@ -1,11 +1,14 @@
 """Persistence, hysteresis, latch and episodes on sequences worked out by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlabeled.sensors.alarms import AlarmRule, Episode, alarm_states, episodes, latched, sustained
+from unlabeled.core.errors import DataError
+from unlabeled.sensors.alarms import AlarmRule, Episode, alarm_states, episodes, latched, level, sustained
 from unlabeled.sensors.backtest import judge
 from unlabeled.sensors.recording import make
 
@@ -78,3 +81,30 @@ def test_on_a_machine_that_stayed_well_every_alarm_is_false() -> None:
     alarm = np.array([0, 0, 0, 1, 1, 1], dtype=bool)
     result = judge("x", run, alarm=alarm, exceeds=alarm, normal_rows=2, failed=False)
     assert (result.lead_h, result.false_alarms) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("smoothed", "alarm", "found"),
+    [
+        (None, False, "acceptable"),
+        (-3.0, False, "acceptable"),
+        (2.8, False, "acceptable"),
+        (2.9, False, "monitor"),
+        (9.0, False, "monitor"),  # high, but not for long enough yet
+        (None, True, "alarm"),
+        (1.0, True, "alarm"),  # calm, but not for long enough yet
+        (8.0, True, "alarm"),
+        (8.1, True, "danger"),
+    ],
+)
+def test_levels_are_shares_of_a_threshold_of_four(smoothed: float | None, alarm: bool, found: str) -> None:
+    assert level(smoothed, 4.0, alarm=alarm) == found
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"needed": 7}, {"smooth": 0}, {"clear_after": 0}, {"clear_below": 0.0}, {"clear_below": 1.5}, {"needed": 0}],
+)
+def test_a_rule_that_cannot_work_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(DataError):
+        AlarmRule(**wrong)

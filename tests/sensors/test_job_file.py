@@ -30,6 +30,21 @@ from unlabeled.pipelines._sensors_job_file import read
         ('models = "m"\n[mqtt]\nhost = "h"\nport = "x"', "mqtt.port is 'x', expected a number above 0"),
         ('models = "m"\n[mqtt]\nhost = "h"\ntls = 1', "mqtt.tls is 1, expected true or false"),
         ('models = "m"\n[mqtt]\nhost = "h"\npassword = "p"', "unknown mqtt.password"),
+        ('models = "m"\nmaintenance = 3\n[[folders]]\npath = "in"', r"maintenance stands under a \[\[maintenance\]\]"),
+        ('models = "m"\n[[folders]]\npath = "in"\n[[maintenance]]\nasset = "a"', "does not say maintenance.since"),
+        (
+            'models = "m"\n[[folders]]\npath = "in"\n[[maintenance]]\nsince = "2024-01-01"',
+            "maintenance.since is '2024-01-01', expected a date, or date and time, without quotes",
+        ),
+        (
+            'models = "m"\n[[folders]]\npath = "in"\n[[maintenance]]\nsince = 2024-01-02\nuntil = 2024-01-01',
+            "ends at 2024-01-01T00:00:00.000000000, before it begins",
+        ),
+        ('models = "m"\nalarms = 3\n[[folders]]\npath = "in"', r"stands under \[alarms\]"),
+        ('models = "m"\n[[folders]]\npath = "in"\n[alarms]\nneeded = 7', "needed is 7 of the last 6"),
+        ('models = "m"\n[[folders]]\npath = "in"\n[alarms]\nclear_below = 2', "at most 1, got 2"),
+        ('models = "m"\n[[folders]]\npath = "in"\n[alarms]\nthreshold_factor = 0', "threshold_factor is above 0"),
+        ('models = "m"\n[[folders]]\npath = "in"\n[webhook]\ntoken = "x"', "unknown webhook.token"),
         ('models = "m"\nlogbook = "in/l.sqlite"\n[[folders]]\npath = "in"', "must not lie in a watched folder"),
     ],
 )

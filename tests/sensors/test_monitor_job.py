@@ -1,7 +1,5 @@
 """The job that runs for months: what it says is what scoring everything at once says, whatever happens in between."""
 
-import copy
-import json
 import os
 import shutil
 import signal
@@ -9,13 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from monitoring import events, put, put_all, put_later, readings, stamps, wait_for
 
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines import _sensors_monitor as job
@@ -23,76 +21,12 @@ from unlabeled.pipelines.cli import main
 from unlabeled.sensors import MachineMonitor, Recording, read, simulate
 from unlabeled.sensors.logbook import Logbook
 
-START = np.datetime64("2024-03-01T00:00:00", "ns")
 NORMAL = 96  # of the plant's 192 snapshots
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),
 ]
-
-
-def stamps(recording: Recording) -> np.ndarray:
-    return START + (recording.hours * 3600e9).astype("timedelta64[ns]")
-
-
-def put(recording: Recording, rows: slice, folder: Path, name: str) -> Path:
-    """Some snapshots as a recorder writes them: beside the folder, then renamed into it."""
-    folder.mkdir(exist_ok=True, parents=True)
-    path = folder / f"{name}.npz"
-    with (folder / f".{name}.new").open("wb") as new:
-        np.savez(
-            new, acc=recording.values[rows], fs=recording.fs, timestamps=stamps(recording)[rows].astype(str),
-            axes=np.array(recording.names),
-        )  # fmt: skip
-    os.replace(folder / f".{name}.new", path)
-    return path
-
-
-def put_all(recording: Recording, folder: Path, *, each: int = 8, upto: int | None = None) -> list[Path]:
-    ends = range(0, len(recording) if upto is None else upto, each)
-    return [put(recording, slice(start, start + each), folder, f"r{start:04d}") for start in ends]
-
-
-def put_later(recording: Recording, folder: Path, name: str) -> Path:
-    """The same snapshots, as of 600 hours later."""
-    later = Recording(**{**vars(recording), "hours": recording.hours + 600})
-    return put(later, slice(None), folder, name)
-
-
-@pytest.fixture(scope="module")
-def fitted(plant: list[Recording], encoder: MachineMonitor, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "pump7"
-    copy.deepcopy(encoder).fit(plant[3], normal_share=0.5).save(folder)
-    return folder.parent
-
-
-@pytest.fixture
-def job_file(fitted: Path, tmp_path: Path) -> Path:
-    (tmp_path / "incoming").mkdir()
-    path = tmp_path / "job.toml"
-    path.write_text(
-        f'models = "{fitted}"\nevery_seconds = 0.05\n\n'
-        '[[folders]]\npath = "incoming"\nasset = "pump7"\nsettled_seconds = 0\n'
-    )
-    return path
-
-
-@pytest.fixture(scope="module")
-def expected(plant: list[Recording], fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """What scoring the whole record at once says."""
-    whole = put(plant[3], slice(None), tmp_path_factory.mktemp("whole"), "pump7")
-    return MachineMonitor.load(fitted / "pump7").score(read(whole)[0])
-
-
-def readings(job_file: Path) -> pd.DataFrame:
-    with Logbook(job_file.parent / "monitor.sqlite") as book:
-        return pd.DataFrame(book.readings("pump7"))
-
-
-def events(job_file: Path) -> list[dict[str, object]]:
-    path = job_file.parent / "events.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
@@ -219,7 +153,7 @@ def test_a_case_lives_from_open_to_acknowledged_to_cleared(
     assert told.details["cleared"] == 1
     assert f"In {hours / 730.5:.2g} machine-months 1 alarm(s) cleared again" in told.headline
     assert case["cleared"] > case["opened"]
-    assert [event["kind"] for event in events(job_file)] == ["alarm", "cleared"]
+    assert [event["kind"] for event in events(job_file)] == ["alarm", "danger", "cleared"]
 
 
 def test_a_silent_machine_is_told_of_once_a_silence(plant: list[Recording], job_file: Path) -> None:
@@ -239,12 +173,12 @@ def test_what_a_crash_left_half_told_is_told_again_and_nothing_twice(plant: list
     job.monitor(job_file, once=True)
     whole = path.read_bytes()
     assert whole.startswith(b"of another job\n")
-    assert whole.count(b"\n") == 3
+    assert whole.count(b"\n") == 4
     first = whole.index(b"\n", before) + 1
     # Killed after writing so much, before the logbook knew of it.
     for last, place, kept in (
         (0, before, before), (0, before, before + 1), (0, before, first), (0, before, len(whole)),
-        (1, first, first), (1, first, len(whole) - 1), (1, first, len(whole)), (2, len(whole), len(whole)),
+        (1, first, first), (1, first, len(whole) - 1), (1, first, len(whole)), (3, len(whole), len(whole)),
     ):  # fmt: skip
         path.write_bytes(whole[:kept])
         with Logbook(job_file.parent / "monitor.sqlite") as book:
@@ -267,7 +201,7 @@ def test_lines_that_were_put_away_are_not_told_again(plant: list[Recording], job
     for old in job_file.parent.glob("monitor.sqlite*"):
         old.unlink()
     job.monitor(job_file, once=True)
-    assert sorted(str(event["kind"]) for event in events(job_file)) == ["alarm", "refused", "refused"]
+    assert sorted(str(event["kind"]) for event in events(job_file)) == ["alarm", "danger", "refused", "refused"]
 
 
 def test_folders_with_files_of_one_name_are_not_mixed_up(
@@ -311,13 +245,13 @@ def test_a_model_that_is_fitted_anew_does_not_clear_a_case(
     )
     put(plant[3], slice(186, 192), tmp_path / "incoming", "b")
     job.monitor(job_file, once=True)
-    assert [event["kind"] for event in events(job_file)] == ["alarm"]
+    assert [event["kind"] for event in events(job_file)] == ["alarm", "danger"]
     (case,) = job.cases(job_file).details["cases"]
     assert case["state"] == "open"
     # Calm for long enough, it clears as any other.
     put_later(plant[3].rows(slice(0, 60)), tmp_path / "incoming", "c")
     job.monitor(job_file, once=True)
-    assert [event["kind"] for event in events(job_file)] == ["alarm", "cleared"]
+    assert [event["kind"] for event in events(job_file)] == ["alarm", "danger", "cleared"]
 
 
 ODD: dict[str, dict[str, Any]] = {
@@ -391,13 +325,6 @@ def test_killed_hundreds_of_times_it_loses_nothing_and_tells_nothing_twice(
     job.monitor(job_file, once=True)
     same(readings(job_file), expected)
     assert events(job_file) == undisturbed
-
-
-def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
 
 
 def test_it_runs_until_it_is_told_to_stop_and_takes_a_new_model_up(

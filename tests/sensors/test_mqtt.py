@@ -174,10 +174,11 @@ def test_what_comes_by_a_broker_is_judged_as_a_whole_record_and_alarms_go_back(
     with at_work(job_file):
         publish_when_there(job_file, broker.port, [message(plant[3], row) for row in range(192)])
         wait_for(lambda: len(readings(job_file)) == 192)
-        wait_for(lambda: bool(heard))
+        wait_for(lambda: len(heard) == 2)
     same(readings(job_file), expected(plant, fitted))
-    ((topic, alarm),) = heard
-    assert topic == "plant/alarms/alarm"
+    (topic, alarm), (above, danger) = heard
+    assert (topic, above) == ("plant/alarms/alarm", "plant/alarms/danger")
+    assert danger["case"] == 1
     assert (alarm["asset"], alarm["case"], alarm["id"]) == ("pump7", 1, 1)
     listener.disconnect()
     listener.loop_stop()
@@ -272,7 +273,7 @@ def test_killed_between_keeping_and_acknowledging_it_loses_nothing_and_tells_not
         wait_for(lambda: len(readings(job_file)) == 192)
     same(readings(job_file), expected(plant, fitted))
     lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [(line["id"], line["kind"]) for line in lines] == [(1, "alarm")]
+    assert [(line["id"], line["kind"]) for line in lines] == [(1, "alarm"), (2, "danger")]
 
 
 @broker_needed

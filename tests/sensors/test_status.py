@@ -65,7 +65,7 @@ def get(port: int, path: str = "/", **headers: str) -> tuple[int, str]:
 def test_those_in_alarm_come_first_and_each_has_its_level(book: Logbook) -> None:
     found = machines(book)
     assert [(m.asset, m.level) for m in found] == [
-        ("ill", "alarm"), (ODD, "cannot judge"), ("near", "raised"), ("well", "normal"),
+        ("ill", "danger"), (ODD, "cannot judge"), ("near", "monitor"), ("well", "acceptable"),
     ]  # fmt: skip
     ill = found[0]
     assert ill.case is not None
@@ -91,8 +91,8 @@ def test_a_browser_shows_machines_and_cases_and_runs_nothing(book: Logbook, tmp_
         assert page.locator("section.case").count() == 2
         assert f"RMS rose {ODD}" in page.inner_text("section.case >> nth=0")
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-        colour = "getComputedStyle(document.querySelector('.level.alarm')).backgroundColor"
-        assert page.evaluate(colour) == "rgb(251, 227, 212)"  # the style sheet is let in
+        colour = "getComputedStyle(document.querySelector('.level.danger')).backgroundColor"
+        assert page.evaluate(colour) == "rgb(213, 94, 0)"  # the style sheet is let in
     assert complaints == []
     assert {url.rstrip("/") for url in asked} <= {f"http://localhost:{port}", f"http://localhost:{port}/favicon.ico"}
     page.close()

@@ -1,0 +1,54 @@
+"""Who judges which machine in a monitoring job: read when it is needed, and again when its folder has changed."""
+
+import hashlib
+from typing import NamedTuple
+
+from unlabeled.core.checkpoints import MANIFEST, put_back
+from unlabeled.core.errors import DataError
+from unlabeled.pipelines import _sensors_files as files
+from unlabeled.pipelines._sensors_job_file import Job
+from unlabeled.sensors import MachineMonitor
+from unlabeled.sensors.stream import Stream
+
+
+class Judge(NamedTuple):
+    """A machine's model and what it is told from others by."""
+
+    print: str
+    model: MachineMonitor
+
+    def stream(self, job: Job) -> Stream:
+        """With the job's alarm settings in place of the model's own.
+
+        Raises:
+            DataError: together they make a rule by which no alarm could start or end.
+        """
+        model, alarms = self.model, job.alarms
+        return Stream(model, rule=alarms.rule(model.rule), threshold=alarms.threshold_factor * model.threshold_)
+
+
+class Models:
+    """Those that were read before, by machine."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, Judge] = {}
+
+    def of(self, asset: str, job: Job) -> Judge:
+        """A machine's model as it is on disk now.
+
+        Raises:
+            DataError: there is none: no other machine's model judges it, not even for a moment.
+        """
+        folder = job.models / files.folder_name(asset)
+        put_back(folder)
+        if not (folder / MANIFEST).is_file():
+            folder = job.models
+        if not (folder / MANIFEST).is_file():
+            raise DataError(f"there is no model of {asset} in {job.models.name}")
+        print_ = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+        if asset not in self._read or self._read[asset].print != print_:
+            model = MachineMonitor.load(folder)
+            if folder == job.models and asset not in (model.asset_, *(one.asset for one in job.folders)):
+                raise DataError(f"the only model, of {model.asset_}, judges no {asset}")
+            self._read[asset] = Judge(print_, model)
+        return self._read[asset]
