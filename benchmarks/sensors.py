@@ -33,13 +33,18 @@ from unlabeled.sensors.monitor import PARTS
 HERE = Path(__file__).parent
 FEMTO = ("Bearing1_1", "Bearing1_2", "Bearing2_1", "Bearing2_2", "Bearing3_1", "Bearing3_2")
 NAB_FAILURE, NAB_PRECURSOR = "2014-02-08 14:30", ("2014-01-27 14:20", "2014-01-29 13:30")
-VARIANTS = {"ours, encoder parts only": PARTS[:3], "ours, indicators part only": PARTS[3:]}
+VARIANTS = {
+    "ours, without the level": PARTS,
+    "ours, encoder parts only": PARTS[:3],
+    "ours, indicators part only": PARTS[3:],
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--tables", type=Path, help="folder outside the repository that keeps every score, for curves")
     parser.add_argument("--go-on", action="store_true", help="keep the seeds that the results already hold")
     parser.add_argument("--settings", action="store_true", help="only the check on normal periods and simulation")
     chosen = parser.parse_args()
@@ -69,7 +74,8 @@ def main() -> None:
         for kind, recordings in kinds.items():
             for recording in recordings:
                 start = time.monotonic()
-                found = ours_on(recording, recordings, extra.get(kind, []), seed=seed)
+                keep = None if chosen.tables is None else chosen.tables / f"{recording.asset}-seed{seed}.parquet"
+                found = ours_on(recording, recordings, extra.get(kind, []), seed=seed, keep=keep)
                 content["ours"] += [{"kind": kind, "seed": seed, **one} for one in found]
                 print(seed, kind, found[0], f"{time.monotonic() - start:.0f} s", flush=True)
         # Kept after every seed: what is on disk is what the command below makes.
@@ -90,7 +96,7 @@ def _earlier(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def ours_on(
-    recording: Recording, recordings: Sequence[Recording], extra: Sequence[Recording], *, seed: int
+    recording: Recording, recordings: Sequence[Recording], extra: Sequence[Recording], *, seed: int, keep: Path | None
 ) -> list[dict[str, Any]]:
     """Our row on one run, and the parts of the score on their own; the encoder learnt from the other runs only."""
     fleet = [r.rows(slice(0, r.normal_rows())) for r in recordings if r is not recording] + list(extra)
@@ -98,6 +104,9 @@ def ours_on(
     if fleet:
         monitor.pretrain(fleet, normal_share=1.0)
     table = monitor.fit(recording).score(recording)
+    if keep is not None:
+        keep.parent.mkdir(parents=True, exist_ok=True)
+        table.to_parquet(keep)
     rows, failed = recording.normal_rows(), _failed(recording)
     result = ours(recording, table, monitor.threshold_, normal_rows=rows, failed=failed)
     found = [{**dataclasses.asdict(result), **_nab_facts(recording, table["alarm"].to_numpy(dtype=bool), rows)}]
@@ -168,7 +177,9 @@ def markdown(content: dict[str, Any]) -> str:
         "start of the alarm that holds until the last running snapshot; alarms follow the same smoothing, persistence "
         "and hysteresis for all methods; one that clears again is false. 'Latched' and 'stretches' are the plain rule "
         "without any of that: from here every snapshot exceeds, and how often it exceeded before (ours: of the "
-        "smoothed score). Ours: mean over seeds with Student's 95 % interval.",
+        "smoothed score). Ours: mean over seeds with Student's 95 % interval. That the overall level is heard as soon "
+        "as by its plain rule was added after the plain rule had been seen to do better on these runs; it was kept "
+        "because it raised no alarm on 16 simulated well machines and delayed none on 12 that fail.",
         "",
         *_in_short(frame, plain_rows),
         "",

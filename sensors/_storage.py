@@ -49,6 +49,7 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
             "names_": list(monitor.names_),
             "period_": asdict(monitor.period_),
             "plain_rules_": [asdict(rule) for rule in monitor.plain_rules_],
+            "level_": None if monitor.level_ is None else asdict(monitor.level_),
             "tail_": None if monitor.tail_ is None else asdict(monitor.tail_),
         }
     return checkpoints.save(folder, kind=KIND, tensors=tensors, manifest=manifest)
@@ -59,6 +60,7 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
     from unlabeled.sensors.baselines import Rule
     from unlabeled.sensors.bearings import Bearing
     from unlabeled.sensors.false_alarms import Tail
+    from unlabeled.sensors.level import Level
     from unlabeled.sensors.monitor import KIND, Period
     from unlabeled.sensors.views import Scaling
 
@@ -81,8 +83,10 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
         for name in _FITTED:
             setattr(monitor, name, fitted[name])
         monitor.names_, monitor.period_ = tuple(fitted["names_"]), Period(**fitted["period_"])
-        told = fitted.get("tail_")  # a monitor of before there was one has none
+        # A monitor of before there were these has none.
+        told, level = fitted.get("tail_"), fitted.get("level_")
         monitor.tail_ = None if told is None else Tail(**told)
+        monitor.level_ = None if level is None else Level(**level)
         monitor.plain_rules_ = [Rule(**rule) for rule in fitted["plain_rules_"]]
         monitor.scaling_ = Scaling(*(tensors[f"scaling.{k}"].numpy() for k in _SCALING))
         reference = {k: v.numpy() for k, v in under("reference.", tensors).items()}

@@ -105,7 +105,7 @@ def usual_rules(recording: Recording, *, normal_rows: int) -> list[Rule]:
     """
     table = indicator_table(recording.rows(slice(0, normal_rows)))
     return [
-        _rule(table[name].to_numpy(), name=str(name), two_sided=not _rises(str(name)))
+        _rule(table[name].to_numpy(), name=str(name), two_sided=not rises(str(name)))
         for name in table.columns
         if np.isfinite(table[name].to_numpy()).sum() > 1
     ]
@@ -122,6 +122,7 @@ def _rule(normal: NDArray, *, name: str, two_sided: bool) -> Rule:
     return Rule(name=name, mean=mean, scale=scale, two_sided=two_sided)
 
 
-def _rises(name: str) -> bool:
+def rises(name: str) -> bool:
+    """Whether an indicator's name says that it cannot but rise with a fault."""
     words = ("rms", "kurt", "peak", "crest", "std", "max", "p2p", "abs", "velocity", "acceleration")
     return any(word in name.lower() for word in words)

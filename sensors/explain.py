@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
 from unlabeled.sensors import bearings, features
+from unlabeled.sensors.level import LEVEL
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.views import Seen, View, departure
 
@@ -20,6 +21,7 @@ PART_WORDS = {
     "nearest": "no normal snapshot looks like it",
     "reconstruction": "its parts no longer fit together as they used to",
     "indicators": "physical indicators left their normal range",
+    LEVEL: "the overall level left its normal range",
 }
 
 
@@ -67,7 +69,7 @@ def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Ex
     for one in seen:
         z = monitor.scaling_.indicators(one.indicators)
         embedding, error = monitor.see(monitor.scaling_.picture(one.picture))
-        every.append(monitor.parts(embedding, error, float(departure(z, monitor.kind_))))
+        every.append(monitor.parts(embedding, error, float(departure(z, monitor.kind_)), one.overall))
     parts = {name: float(np.median([p[name] for p in every])) for name in every[0]}
     parts = dict(sorted(parts.items(), key=lambda item: -item[1]))
     now = np.median([one.indicators for one in seen], axis=0)

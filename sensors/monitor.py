@@ -31,6 +31,7 @@ from unlabeled.sensors.alarms import AlarmRule
 from unlabeled.sensors.baselines import usual_rules
 from unlabeled.sensors.bearings import Bearing
 from unlabeled.sensors.false_alarms import Tail, tail
+from unlabeled.sensors.level import LEVEL, Level
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
 from unlabeled.sensors.states import Asked
 from unlabeled.sensors.stream import Stream, fused
@@ -62,9 +63,11 @@ class MachineMonitor(BaseEstimator):
 
     A small masked autoencoder reads each snapshot's time-frequency picture (or the last rows of a trend). How far
     the snapshot is from normal is the mean of up to four parts on one scale: Mahalanobis and nearest-neighbour distance
-    of its embedding, its reconstruction error, and the departure of its physical indicators. Scaling and distances come
-    from the first two thirds of the declared normal period, scale of the parts and threshold from the last
-    third. Nothing after the normal period is looked at, and each score depends on the past alone.
+    of its embedding, its reconstruction error, and the departure of its physical indicators; or its overall level where
+    that is nearer to mean + 3 sigma than the others are to their threshold (:mod:`~unlabeled.sensors.level`). Scaling
+    and distances come from the first two thirds of the declared normal period, scale of the parts and threshold from
+    the last third, the level's from all of it. Nothing after the normal period is looked at, and each score depends on
+    the past alone.
 
     Args:
         dim, depth, heads: the encoder's size.
@@ -89,6 +92,7 @@ class MachineMonitor(BaseEstimator):
     Attributes:
         backbone_: the encoder with its tokenizer.
         threshold_: of the smoothed score.
+        level_: what is normal of the overall level; ``None`` for a trend that has none.
         tail_: what a well machine's scores do beyond the usual, where the threshold meets a budget; else ``None``.
         period_: the rows that were declared normal.
         plain_rules_: mean + 3 sigma of the plain indicators over those rows, to be compared with.
@@ -97,6 +101,7 @@ class MachineMonitor(BaseEstimator):
     """
 
     tail_: Tail | None
+    level_: Level | None
 
     def __init__(
         self,
@@ -222,6 +227,7 @@ class MachineMonitor(BaseEstimator):
             self._learn(pictures[:cut], recording.fs, state=state, log=log)
             self.fleet_ = [recording.asset]
         _checks.grid(self, pictures)
+        self.level_ = None
         self.asset_, self.kind_, self.names_, self.fs_ = recording.asset, recording.kind, recording.names, recording.fs
         self.samples_ = recording.values.shape[1] if recording.kind == "waveform" else None
         self.period_ = Period(calibration=int(seen.rows[cut]), stop=stop)
@@ -230,11 +236,16 @@ class MachineMonitor(BaseEstimator):
         embedding, error = self._encode(pictures)
         outside = departure(self.scaling_.indicators(seen.indicators), self.kind_)
         self.set_reference(embedding, error, outside, cut)
-        calibration = np.array([fused(self.parts(*one)) for one in zip(embedding, error, outside, strict=True)])[cut:]
-        if self.false_alarms is None:
-            # Spread of single scores, not of smoothed ones: a few dozen of these hold a handful of independent values.
-            self.threshold_, self.tail_ = float(calibration.mean() + self.sigmas * calibration.std(ddof=1)), None
-        else:
+        told = [self.parts(*one) for one in zip(embedding[cut:], error[cut:], outside[cut:], strict=True)]
+        calibration = np.array([fused(parts, None) for parts in told])
+        # Spread of single scores, not of smoothed ones: a few dozen of these hold a handful of independent values.
+        self.threshold_, self.tail_ = float(calibration.mean() + self.sigmas * calibration.std(ddof=1)), None
+        if seen.overall is not None:
+            waveform = recording.kind == "waveform"
+            self.level_ = Level.of(seen.overall, names=recording.names, waveform=waveform, threshold=self.threshold_)
+            levels = self.level_.weight * np.array([self.level_.spreads(one) for one in seen.overall[cut:]])
+            calibration = np.maximum(calibration, levels)
+        if self.false_alarms is not None:
             self.tail_ = tail(calibration, recording.hours[seen.rows[cut:]], self.rule, what=recording.asset)
             self.threshold_ = self.tail_.threshold(self.false_alarms)
         return self
@@ -413,15 +424,19 @@ class MachineMonitor(BaseEstimator):
             embedding[:cut], embedding[cut:], self._others(error[cut:], outside[cut:])
         )
 
-    def parts(self, embedding: NDArray, error: float, outside: float) -> dict[str, float]:
-        """The parts of one snapshot's score on the common scale."""
+    def parts(self, embedding: NDArray, error: float, outside: float, overall: float | None = None) -> dict[str, float]:
+        """The parts of one snapshot's score, each in usual spreads."""
         found = self.normal_.parts(embedding[None], self._others(np.array([error]), np.array([outside])))
-        return {name: float(value[0]) for name, value in found.items()}
+        told = {name: float(value[0]) for name, value in found.items()}
+        if self.level_ is not None and overall is not None:
+            told[LEVEL] = self.level_.spreads(overall)
+        return told
 
     @property
     def part_names(self) -> tuple[str, ...]:
-        """Of the fused score: all of ``PARTS``, or those that the task of the pretraining allows."""
-        return tuple(name for name in PARTS if name != "reconstruction" or foretells(self.pretext_))
+        """Of the score: all of ``PARTS``, or those that the task of the pretraining allows; and the level, if any."""
+        own = tuple(name for name in PARTS if name != "reconstruction" or foretells(self.pretext_))
+        return own if self.level_ is None else (*own, LEVEL)
 
     @property
     def task_in_words(self) -> str:

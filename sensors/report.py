@@ -26,6 +26,7 @@ from unlabeled.sensors.backtest import Result
 from unlabeled.sensors.baselines import SIGMAS, ThreeSigma
 from unlabeled.sensors.bearings import HARMONICS, PARTS
 from unlabeled.sensors.explain import Explanation
+from unlabeled.sensors.level import LEVEL
 from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.recording import Recording
 
@@ -337,9 +338,10 @@ def _making(section: Section, machines: Sequence[Machine]) -> None:
             for m in machines
         ],
     )  # fmt: skip
-    rule = monitor.rule
+    rule, own = monitor.rule, [name for name in monitor.part_names if name != LEVEL]
     section.text(
-        f"Score: mean of {', '.join(monitor.part_names)}, each in usual spreads of the calibration part. Alarm: the "
+        f"Score: mean of {', '.join(own)}, each in usual spreads of the calibration part"
+        f"{', or the overall level where that is nearer to mean + 3 sigma' if monitor.level_ else ''}. Alarm: the "
         f"median of the last {rule.smooth} scores is above the threshold in {rule.needed} of {rule.of} snapshots; it "
         f"ends after {rule.clear_after} snapshots below {rule.clear_below:g} of the threshold. {_why(monitor)}"
     )

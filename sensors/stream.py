@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from unlabeled.sensors.alarms import AlarmRule, AlarmState
+from unlabeled.sensors.level import LEVEL, Level
 from unlabeled.sensors.views import View, departure
 
 if TYPE_CHECKING:
@@ -57,13 +58,15 @@ class Stream:
             return {"state": "cannot judge", "alarm": self._alarm.on, **nothing, "reason": seen}
         embedding, error = monitor.see(monitor.scaling_.picture(seen.picture))
         outside = float(departure(monitor.scaling_.indicators(seen.indicators), monitor.kind_))
-        parts = monitor.parts(embedding, error, outside)
-        score = fused(parts)
+        parts = monitor.parts(embedding, error, outside, seen.overall)
+        score = fused(parts, monitor.level_)
         smoothed, on = self._alarm.push(score)
         state = "alarm" if on else "normal"
         return {"state": state, "alarm": on, "score": score, "smoothed": smoothed, **parts, "reason": ""}
 
 
-def fused(parts: Mapping[str, float]) -> float:
-    """The score: the mean of its parts."""
-    return sum(parts.values()) / len(parts)
+def fused(parts: Mapping[str, float], level: Level | None) -> float:
+    """The score: the mean of its parts, or the overall level where that is nearer to its own threshold."""
+    own = [value for name, value in parts.items() if name != LEVEL]
+    mean = sum(own) / len(own)
+    return mean if level is None else max(mean, level.weight * parts[LEVEL])

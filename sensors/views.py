@@ -14,6 +14,7 @@ from unlabeled.core import progress
 from unlabeled.core.errors import DataError
 from unlabeled.sensors import _checks, features
 from unlabeled.sensors.health import TrendHealth, waveform_flaw
+from unlabeled.sensors.level import level_column, overall_rms
 from unlabeled.sensors.recording import Kind, Recording
 
 Floats = NDArray[np.float64]
@@ -29,11 +30,13 @@ class Seen(NamedTuple):
     Attributes:
         picture: (C, H, W): axes, bands and time columns, or one channel with indicators and time steps.
         indicators: (I,).
+        overall: level (:mod:`~unlabeled.sensors.level`), or ``None`` where a trend has none.
         level: (axes,) decibels that were taken out of a waveform's picture.
     """
 
     picture: Floats
     indicators: Floats
+    overall: float | None
     level: Floats | None = None
 
 
@@ -54,6 +57,7 @@ class View:
         self.kind, self.names, self.window = kind, names, window
         self._health = TrendHealth(names)
         self._rows: deque[NDArray] = deque(maxlen=window)
+        self._column = level_column(names)
         self.indicator_names = names if fs is None else features.indicator_names(names, fs)
 
     def memory(self) -> dict[str, Any]:
@@ -76,7 +80,7 @@ class View:
             if wrong:
                 return wrong
             shape, level = features.shape_and_level(features.picture(values))
-            return Seen(shape, features.indicators(values, shape), level)
+            return Seen(shape, features.indicators(values, shape), overall_rms(values), level)
         row = values.astype(np.float64)
         wrong = self._health.flaw(row)
         if wrong:
@@ -84,7 +88,8 @@ class View:
         self._rows.append(row)
         if len(self._rows) < self.window:
             return f"too early: a trend is judged from its {self.window}th row on"
-        return Seen(np.stack(self._rows, axis=1)[None], row)
+        overall = None if self._column is None else float(row[self._column])
+        return Seen(np.stack(self._rows, axis=1)[None], row, overall)
 
 
 class Look(NamedTuple):
@@ -93,11 +98,13 @@ class Look(NamedTuple):
     Attributes:
         pictures: (n, C, H, W) of the rows that can be judged.
         indicators: (n, I).
+        overall: (n,) levels, or ``None`` where a trend has none.
         rows: (n,) their row numbers.
     """
 
     pictures: Floats
     indicators: Floats
+    overall: Floats | None
     rows: NDArray[np.int64]
 
 
@@ -112,8 +119,10 @@ def look(recording: Recording, *, rows: int, window: int) -> Look:
             seen.append(one)
             at.append(i)
     if not seen:
-        return Look(np.empty((0, 1, 1, 1)), np.empty((0, 1)), np.empty(0, dtype=np.int64))
-    return Look(np.stack([s.picture for s in seen]), np.stack([s.indicators for s in seen]), np.array(at))
+        return Look(np.empty((0, 1, 1, 1)), np.empty((0, 1)), None, np.empty(0, dtype=np.int64))
+    levels = [s.overall for s in seen if s.overall is not None]
+    overall = np.array(levels) if levels else None
+    return Look(np.stack([s.picture for s in seen]), np.stack([s.indicators for s in seen]), overall, np.array(at))
 
 
 class Scaling:

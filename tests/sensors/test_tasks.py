@@ -44,9 +44,12 @@ def test_every_task_and_masking_goes_from_a_record_to_a_monitor_on_disk(
     scores = monitor.fit(recording, normal_share=0.5).score(recording)
     judged = scores[scores["state"] != "cannot judge"]
     told = task in ("masked", "next", "joint")
-    assert monitor.part_names == tuple(p for p in PARTS if told or p != "reconstruction")
-    assert set(scores.columns) & set(PARTS) == set(monitor.part_names)
-    np.testing.assert_allclose(judged["score"], judged[list(monitor.part_names)].mean(axis=1), rtol=1e-9)
+    own = [p for p in PARTS if told or p != "reconstruction"]
+    assert monitor.part_names == (*own, "level")
+    assert set(scores.columns) & {*PARTS, "level"} == set(monitor.part_names)
+    assert monitor.level_ is not None
+    expected = np.maximum(judged[own].mean(axis=1), monitor.threshold_ / 3 * judged["level"])
+    np.testing.assert_allclose(judged["score"], expected, rtol=1e-9)
     if told:
         assert judged["reconstruction"].std() > 0
     again = MachineMonitor.load(monitor.save(tmp_path / "m"))
