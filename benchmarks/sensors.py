@@ -16,8 +16,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import machines
 import numpy as np
 import pandas as pd
+from machines import FEMTO, NAB_PRECURSOR, failed
 
 from unlabeled import __version__
 from unlabeled.core import progress
@@ -26,13 +28,11 @@ from unlabeled.core.evaluation import Estimate, over_runs
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.sensors import MachineMonitor, Recording, read, simulate
 from unlabeled.sensors.alarms import alarm_states, sustained
-from unlabeled.sensors.backtest import Result, judge, ours, plain, with_failure
+from unlabeled.sensors.backtest import Result, judge, ours, plain
 from unlabeled.sensors.baselines import indicator_table, three_sigma, usual_rules
 from unlabeled.sensors.monitor import PARTS
 
 HERE = Path(__file__).parent
-FEMTO = ("Bearing1_1", "Bearing1_2", "Bearing2_1", "Bearing2_2", "Bearing3_1", "Bearing3_2")
-NAB_FAILURE, NAB_PRECURSOR = "2014-02-08 14:30", ("2014-01-27 14:20", "2014-01-29 13:30")
 VARIANTS = {
     "ours, without the level": PARTS,
     "ours, encoder parts only": PARTS[:3],
@@ -51,11 +51,7 @@ def main() -> None:
     progress.quiet(True)
     began = time.monotonic()
     folder = chosen.data / "vibration"
-    kinds = {
-        "FEMTO": [one for name in FEMTO for one in read(folder / "femto" / f"{name}.npz")],
-        "IMS 2": read(folder / "ims" / "ims_test2_features.parquet"),
-        "NAB": [_nab(folder)],
-    }
+    kinds = machines.kinds(folder)
     content: dict[str, Any] = {
         "version": __version__,
         "hardware": describe_hardware(),
@@ -107,8 +103,8 @@ def ours_on(
     if keep is not None:
         keep.parent.mkdir(parents=True, exist_ok=True)
         table.to_parquet(keep)
-    rows, failed = recording.normal_rows(), _failed(recording)
-    result = ours(recording, table, monitor.threshold_, normal_rows=rows, failed=failed)
+    rows, broke = recording.normal_rows(), failed(recording)
+    result = ours(recording, table, monitor.threshold_, normal_rows=rows, failed=broke)
     found = [{**dataclasses.asdict(result), **_nab_facts(recording, table["alarm"].to_numpy(dtype=bool), rows)}]
     calibration = slice(monitor.period_.calibration, monitor.period_.stop)
     for name, parts in VARIANTS.items():
@@ -116,7 +112,7 @@ def ours_on(
         threshold = np.nanmean(score[calibration]) + monitor.sigmas * np.nanstd(score[calibration], ddof=1)
         smoothed, alarm = alarm_states(score, float(threshold), monitor.rule)
         exceeds = np.nan_to_num(smoothed, nan=-np.inf) > threshold
-        variant = judge(name, recording, alarm=alarm, exceeds=exceeds, normal_rows=rows, failed=failed)
+        variant = judge(name, recording, alarm=alarm, exceeds=exceeds, normal_rows=rows, failed=broke)
         found.append({**dataclasses.asdict(variant), **_nab_facts(recording, alarm, rows)})
     return found
 
@@ -131,7 +127,7 @@ def baselines_of(recording: Recording) -> list[dict[str, Any]]:
             name = usual.name if median_of == 1 else f"{usual.name}, median of 9"
             values = table[usual.name].to_numpy()
             rule_of = three_sigma(values, name=name, normal_rows=rows, two_sided=usual.two_sided, median_of=median_of)
-            result: Result = plain(recording, rule_of, rule=rule, normal_rows=rows, failed=_failed(recording))
+            result: Result = plain(recording, rule_of, rule=rule, normal_rows=rows, failed=failed(recording))
             end = recording.end_row()
             twelve = sustained(rule_of.exceeds()[rows:end], rows=12)
             facts = _nab_facts(recording, rule_of.alarm(rule), rows)
@@ -269,17 +265,6 @@ def _in_short(frame: pd.DataFrame, plain_rows: pd.DataFrame) -> list[str]:
         + f"IMS 2 bearing 1, lead: ours {lead['B1']:.1f} h, RMS {_pick(plain_rows, 'B1', 'rms')['lead_h']:.1f} h. "
         f"NAB, lead: ours {lead['NAB']:.1f} h, plain rule {_pick(plain_rows, 'NAB', 'value')['lead_h']:.1f} h.",
     ]
-
-
-def _nab(folder: Path) -> Recording:
-    (recording,) = read(folder / "nab" / "machine_temperature_system_failure.parquet")
-    assert recording.clock is not None
-    hours = (np.datetime64(NAB_FAILURE) - recording.clock[0]) / np.timedelta64(1, "s") / 3600
-    return dataclasses.replace(with_failure(recording, float(hours)), asset="NAB")
-
-
-def _failed(recording: Recording) -> bool:
-    return recording.asset not in {"B2", "B3", "B4"}
 
 
 def _nab_facts(recording: Recording, alarm: np.ndarray, rows: int) -> dict[str, Any]:
