@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from unlabeled.core import tracking
 from unlabeled.core.errors import DataError
@@ -17,6 +18,7 @@ from unlabeled.sensors import MachineMonitor, read
 from unlabeled.sensors import report as pages
 from unlabeled.sensors.bearings import Bearing
 from unlabeled.sensors.recording import Recording
+from unlabeled.sensors.severity import Severity, Unit, severities
 
 
 class Moment(NamedTuple):
@@ -26,12 +28,16 @@ class Moment(NamedTuple):
         at: a date, or hours after the first snapshot; ``None`` for the last snapshot.
         last: the median over so many snapshots up to it.
         bearing, shaft_hz: where the model does not know them, or they have changed.
+        machine_class: for a severity by ISO 20816-3, which needs the
+        unit: of the signal.
     """
 
     at: str | None = None
     last: int = 9
     bearing: Bearing | None = None
     shaft_hz: float | None = None
+    machine_class: str | None = None
+    unit: Unit | None = None
 
 
 def explain(
@@ -48,7 +54,7 @@ def explain(
     """Explains one moment of each machine.
 
     Raises:
-        DataError: nothing can be judged up to then, or a bearing without the shaft's speed.
+        DataError: nothing can be judged up to then, a bearing without the shaft's speed, or a severity without a unit.
     """
     recordings = pre.told(read(*inputs, fs=fs, every=every, signal=signal, assets=assets))
     machines, left_out, parent = [], [], None
@@ -111,14 +117,29 @@ def _explained(recording: Recording, monitor: MachineMonitor, moment: Moment) ->
     upto = recording.rows(slice(0, row + 1))
     table = monitor.score(upto)
     told = monitor.explain(upto, last=moment.last)
+    if moment.machine_class is not None:
+        found = _severity(upto, table, moment)
+        told = replace(told, words=(*(one.words() for one in found), *told.words), severity=found)
     base = pages.Machine(upto, monitor, table, explanation=told)
     return replace(base, explained=f"the median of up to {moment.last} snapshots until {recording.when(row)}")
+
+
+def _severity(recording: Recording, table: pd.DataFrame, moment: Moment) -> tuple[Severity, ...]:
+    """Over the last snapshots that can be judged, as everything else that is explained."""
+    assert moment.machine_class is not None
+    sound = np.flatnonzero(table["state"].to_numpy() != "cannot judge")[-moment.last :]
+    return severities(
+        recording.values[sound], axes=recording.names, fs=recording.fs, unit=moment.unit,
+        machine_class=moment.machine_class,
+    )  # fmt: skip
 
 
 def _json(machine: pages.Machine) -> dict[str, Any]:
     told = _told(machine)
     faults = {one.axis: [evidence._asdict() for evidence in one.evidence] for one in told.repeats}
-    return {"explained": machine.explained, "parts": told.parts, "words": list(told.words), "bearing": faults}
+    severity = [one._asdict() for one in told.severity]
+    said = {"explained": machine.explained, "parts": told.parts, "words": list(told.words)}
+    return {**said, "bearing": faults, "severity": severity}
 
 
 def _told(machine: pages.Machine) -> "pages.Explanation":

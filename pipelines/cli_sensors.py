@@ -270,6 +270,15 @@ def explain(
     last: Annotated[int, typer.Option(help="Explain the median over so many snapshots up to then.", min=1)] = 9,
     bearing: BearingName = None,
     shaft_hz: Shaft = None,
+    machine_class: Annotated[
+        Literal["1-rigid", "1-flexible", "2-rigid", "2-flexible"] | None,
+        typer.Option(
+            "--class",
+            help="Of the machine in ISO 20816-3, whose zone is then said: group 1 (above 300 kW) or 2 (from 15 kW) on "
+            "rigid or flexible supports; needs --unit.",
+        ),
+    ] = None,
+    unit: Annotated[Literal["g", "m/s2", "mm/s"] | None, typer.Option(help="Of the signal; never guessed.")] = None,
     fs: Rate = None,
     every: Every = None,
     signal: Signal = None,
@@ -279,7 +288,10 @@ def explain(
     from unlabeled.pipelines import _sensors_explain as job
     from unlabeled.sensors.bearings import find
 
-    moment = job.Moment(at=at, last=last, bearing=None if bearing is None else find(bearing), shaft_hz=shaft_hz)
+    moment = job.Moment(
+        at=at, last=last, bearing=None if bearing is None else find(bearing), shaft_hz=shaft_hz,
+        machine_class=machine_class, unit=unit,
+    )  # fmt: skip
     return job.explain(
         inputs, model=model, out=out, moment=moment, fs=fs, every=every, signal=signal or (), assets=asset or ()
     )

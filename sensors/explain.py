@@ -11,6 +11,7 @@ from unlabeled.core.errors import DataError
 from unlabeled.sensors import bearings, features
 from unlabeled.sensors.level import LEVEL
 from unlabeled.sensors.recording import Recording
+from unlabeled.sensors.severity import Severity
 from unlabeled.sensors.views import Seen, View, departure
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Explanation:
         normal_spectrum: (axes, bands) in the normal period.
         words: a few plain sentences.
         repeats: axis by axis, what stands at the rates of the bearing; empty where that or the speed is not known.
+        severity: axis by axis, by ISO 20816-3; empty where no class of machine was asked about.
     """
 
     parts: dict[str, float]
@@ -45,6 +47,7 @@ class Explanation:
     normal_spectrum: NDArray[np.float64] | None
     words: tuple[str, ...]
     repeats: tuple[bearings.Repeats, ...] = ()
+    severity: tuple[Severity, ...] = ()
 
 
 def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Explanation:

@@ -10,8 +10,9 @@ from unlabeled.core.errors import DataError
 from unlabeled.pipelines import _sensors_explain as job
 from unlabeled.pipelines.cli import main
 from unlabeled.pipelines.jobs import Outcome
-from unlabeled.sensors import MachineMonitor, Recording, simulate
+from unlabeled.sensors import MachineMonitor, Recording, read, simulate
 from unlabeled.sensors.bearings import CATALOGUE
+from unlabeled.sensors.severity import velocity_rms
 
 pytestmark = [
     pytest.mark.integration,
@@ -81,3 +82,21 @@ def test_the_command_explains_all_machines_of_a_folder(plant_files: Path, capsys
         main(["sensors", "explain", str(plant_files), "--model", "models", "--bearing", "999"])
     assert ended.value.code == 1
     assert "no bearing '999': known are" in capsys.readouterr().err
+
+
+def test_a_severity_is_said_where_class_and_unit_are_given_and_its_unit_is_asked_for(in_tmp: Path) -> None:
+    plan = simulate.Plan(days=12, every_h=6, seconds=0.5, fault_days=3)
+    machine = simulate.bearing("pump", seed=1, plan=plan)
+    simulate.write(machine, in_tmp / "plant")
+    MachineMonitor(steps=6, dim=16, depth=1, heads=2).fit(machine, normal_share=0.75).save(in_tmp / "models" / "pump")
+    source = in_tmp / "plant" / "pump.npz"
+    found = explained(source, machine_class="2-rigid", unit="m/s2", last=1)
+    (x, y) = found.details["machines"]["pump"]["severity"]
+    last = read(source)[0].values[-1]
+    assert [x["velocity"], y["velocity"]] == pytest.approx(velocity_rms(last, fs=plan.fs, unit="m/s2").tolist())
+    assert f"zone {x['zone']} of ISO 20816-3 for class 2-rigid" in Path("why/report.html").read_text(encoding="utf-8")
+    # In g the same numbers are 9.81 times as fast.
+    in_g = explained(source, machine_class="2-rigid", unit="g", last=1).details["machines"]["pump"]["severity"]
+    assert in_g[0]["velocity"] == pytest.approx(9.80665 * x["velocity"])
+    with pytest.raises(DataError, match="say --unit g, m/s2 or mm/s"):
+        explained(source, machine_class="2-rigid")
