@@ -11,6 +11,7 @@ from unlabeled.sensors import report as pages
 from unlabeled.sensors.alarms import HOURS_PER_MONTH
 from unlabeled.sensors.backtest import Replay, Result
 from unlabeled.sensors.recording import Recording
+from unlabeled.sensors.savings import Costs, Savings, savings
 
 
 def hours_of(text: str | None, recording: Recording) -> float | None:
@@ -75,6 +76,23 @@ def comparisons(results: Sequence[Sequence[Result]]) -> list[Comparison]:
 
 def _methods(results: Sequence[Result]) -> list[str]:
     return [r.method for r in results if r.method != "ours"]
+
+
+def saved(results: Sequence[Sequence[Result]], costs: Costs) -> list[Savings]:
+    """Of ours and of every plain rule that all machines have, ours first."""
+    shared = [m for m in _methods(results[0]) if all(m in _methods(r) for r in results)]
+    return [savings([next(x for x in r if x.method == m) for r in results], costs) for m in ["ours", *shared]]
+
+
+def saved_in_words(found: Sequence[Savings]) -> list[str]:
+    if not found:
+        return []
+    ours, best = found[0], max(found[1:], key=lambda one: one.money, default=None)
+    beside = "" if best is None else f" The best plain rule, {best.method}: {best.hours:,.0f} h and {best.money:,.0f}."
+    return [
+        f"Simulation: {ours.in_time} of {ours.failures} failure(s) in time for a planned repair, {ours.hours:,.0f} h of "
+        f"downtime and {ours.money:,.0f} saved after {ours.false_alarms} false alarm(s), by the stated costs.{beside}"
+    ]
 
 
 def _compared(metric: str, values: dict[str, float], *, higher_is_better: bool = True) -> Comparison:
@@ -153,3 +171,8 @@ def score_facts(machines: Sequence[pages.Machine]) -> dict[str, Any]:
         "alarms": sum(len(pages.alarm_episodes(m.table)) for m in machines),
         "in alarm by a plain rule": sum(any(on[-1] for on in pages.plain_alarms(m).values()) for m in machines),
     }
+
+
+def whys(skipped: Sequence[tuple[str, str]]) -> str:
+    """Why machines or files were left out."""
+    return "; ".join(why for _, why in skipped)

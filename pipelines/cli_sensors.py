@@ -10,6 +10,7 @@ from unlabeled.pipelines.jobs import Outcome
 
 if TYPE_CHECKING:
     from unlabeled.sensors import MachineMonitor
+    from unlabeled.sensors.savings import Costs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -237,6 +238,18 @@ def backtest(
     bearing: BearingName = None,
     false_alarms: FalseAlarms = None,
     learning_rate: LearningRate = 1e-3,
+    outage_hours: Annotated[
+        float | None,
+        typer.Option(
+            help="What would the alarms have saved? Hours that an unannounced failure stops a machine; with "
+            "--planned-hours and --cost-per-hour.",
+            min=0,
+        ),
+    ] = None,
+    planned_hours: Annotated[float | None, typer.Option(help="Hours that a planned repair takes.", min=0)] = None,
+    cost_per_hour: Annotated[float | None, typer.Option(help="Of a machine that stands.", min=0)] = None,
+    notice_hours: Annotated[float, typer.Option(help="Hours ahead that a repair is planned.", min=0)] = 24,
+    inspection_cost: Annotated[float, typer.Option(help="Of a false alarm.", min=0)] = 0,
     seed: Seed = 0,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
@@ -244,7 +257,7 @@ def backtest(
 ) -> Outcome:
     """Replay runs to failure and count lead time and false alarms, ours beside plain 3-sigma rules."""
     from unlabeled.core.budget import Rates
-    from unlabeled.pipelines import sensors as jobs
+    from unlabeled.pipelines import sensors_replay as jobs
 
     return jobs.replay(
         inputs, out=out, normal_share=normal_share, normal_until=normal_until, failure_at=failure_at,
@@ -255,6 +268,7 @@ def backtest(
             augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,
             false_alarms=false_alarms,
         ),
+        costs=_costs(outage_hours, planned_hours, cost_per_hour, notice_hours, inspection_cost),
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
@@ -358,6 +372,20 @@ def history(
     from unlabeled.pipelines import _sensors_history as work
 
     return work.history(job, out=out)
+
+
+def _costs(
+    outage: float | None, planned: float | None, per_hour: float | None, notice: float, inspection: float
+) -> "Costs | None":
+    """What a backtest reckons with, where it is asked to."""
+    from unlabeled.core.errors import DataError
+    from unlabeled.sensors.savings import Costs
+
+    if outage is None and planned is None and per_hour is None:
+        return None
+    if outage is None or planned is None or per_hour is None:
+        raise DataError("what alarms would have saved needs --outage-hours, --planned-hours and --cost-per-hour")
+    return Costs(outage_h=outage, planned_h=planned, per_hour=per_hour, notice_h=notice, inspection=inspection)
 
 
 def _template(*, bearing: str | None = None, **settings: Any) -> "MachineMonitor":

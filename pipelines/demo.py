@@ -7,11 +7,15 @@ from pathlib import Path
 
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
-from unlabeled.pipelines import fraud, medical, sensors
+from unlabeled.pipelines import fraud, medical, sensors_replay
 from unlabeled.pipelines.jobs import Comparison, Outcome
 
 MARK = ".unlabeled-demo"
-ROOMS: dict[str, Callable[..., Outcome]] = {"medical": medical.demo, "sensors": sensors.demo, "fraud": fraud.demo}
+ROOMS: dict[str, Callable[..., Outcome]] = {
+    "medical": medical.demo,
+    "sensors": sensors_replay.demo,
+    "fraud": fraud.demo,
+}
 
 
 def run(out: Path, *, seed: int = 0) -> Outcome:

@@ -47,6 +47,10 @@ class Level:
         z = (overall - self.mean) / self.scale
         return abs(z) if self.two_sided else z
 
+    def beyond(self, spreads: float) -> float:
+        """On the scale of the fused score; nothing up to three spreads, where the other parts say what is usual."""
+        return self.weight * spreads if spreads > SIGMAS else -np.inf
+
 
 def overall_rms(signal_sa: NDArray) -> float:
     """Of all axes together, in the signal's unit."""

@@ -63,9 +63,8 @@ class MachineMonitor(BaseEstimator):
 
     A small masked autoencoder reads each snapshot's time-frequency picture (or the last rows of a trend). How far
     the snapshot is from normal is the mean of up to four parts on one scale: Mahalanobis and nearest-neighbour distance
-    of its embedding, its reconstruction error, and the departure of its physical indicators; or its overall level where
-    that is nearer to mean + 3 sigma than the others are to their threshold (:mod:`~unlabeled.sensors.level`). Scaling
-    and distances come from the first two thirds of the declared normal period, scale of the parts and threshold from
+    of its embedding, its reconstruction error, and the departure of its physical indicators; beyond mean + 3 sigma of
+    its overall level, that if it is farther from normal than the others (:mod:`~unlabeled.sensors.level`). Scaling and distances come from the first two thirds of the declared normal period, scale of the parts and threshold from
     the last third, the level's from all of it. Nothing after the normal period is looked at, and each score depends on
     the past alone.
 
@@ -243,7 +242,7 @@ class MachineMonitor(BaseEstimator):
         if seen.overall is not None:
             waveform = recording.kind == "waveform"
             self.level_ = Level.of(seen.overall, names=recording.names, waveform=waveform, threshold=self.threshold_)
-            levels = self.level_.weight * np.array([self.level_.spreads(one) for one in seen.overall[cut:]])
+            levels = [self.level_.beyond(self.level_.spreads(one)) for one in seen.overall[cut:]]
             calibration = np.maximum(calibration, levels)
         if self.false_alarms is not None:
             self.tail_ = tail(calibration, recording.hours[seen.rows[cut:]], self.rule, what=recording.asset)

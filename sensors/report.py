@@ -29,6 +29,7 @@ from unlabeled.sensors.explain import Explanation
 from unlabeled.sensors.level import LEVEL
 from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.recording import Recording
+from unlabeled.sensors.savings import Costs, Savings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,6 +81,8 @@ def build(
     verdict: Verdict,
     facts: Mapping[str, Any],
     machines: Sequence[Machine],
+    costs: Costs | None = None,
+    savings: Sequence[Savings] = (),
     skipped: Sequence[tuple[str, str]] = (),
     synthetic: bool = False,
     run_id: str | None = None,
@@ -87,11 +90,14 @@ def build(
     """The whole page.
 
     Args:
+        costs, savings: of a backtest, where costs were stated.
         skipped: machines that were left out, and why.
     """
     report = Report(title, subtitle, verdict, facts, synthetic=synthetic, run_id=run_id)
     if any(machine.results for machine in machines):
         _comparison(report.section("Ours beside plain rules"), machines)
+    if costs is not None:
+        _saved(report.section("A simulation: what alarms would have saved"), costs, savings)
     for machine in machines:
         _machine(report.section(machine.recording.asset), machine)
     _unjudged(report.section("Snapshots that could not be judged"), machines, skipped)
@@ -100,6 +106,20 @@ def build(
     for line in LIMITS:
         limits.text(line)
     return report
+
+
+def _saved(section: Section, costs: Costs, savings: Sequence[Savings]) -> None:
+    section.text(
+        f"By the costs that were stated: an unannounced failure stops a machine for {costs.outage_h:g} h, a planned "
+        f"repair for {costs.planned_h:g} h, an hour costs {costs.per_hour:,g}, a repair can be planned "
+        f"{costs.notice_h:g} h ahead, and a false alarm costs an inspection of {costs.inspection:,g}. What people "
+        "would have noticed anyway is not taken off."
+    )
+    section.table(
+        ["method", "failures in time", "false alarms", "hours of downtime saved", "money saved"],
+        [[s.method, f"{s.in_time} of {s.failures}", s.false_alarms, s.hours, f"{s.money:,.0f}"] for s in savings],
+        ours=(0,),
+    )
 
 
 def timeline(machine: Machine) -> "Figure":
@@ -341,7 +361,7 @@ def _making(section: Section, machines: Sequence[Machine]) -> None:
     rule, own = monitor.rule, [name for name in monitor.part_names if name != LEVEL]
     section.text(
         f"Score: mean of {', '.join(own)}, each in usual spreads of the calibration part"
-        f"{', or the overall level where that is nearer to mean + 3 sigma' if monitor.level_ else ''}. Alarm: the "
+        f"{'; beyond mean + 3 sigma of the overall level, that if it is farther' if monitor.level_ else ''}. Alarm: the "
         f"median of the last {rule.smooth} scores is above the threshold in {rule.needed} of {rule.of} snapshots; it "
         f"ends after {rule.clear_after} snapshots below {rule.clear_below:g} of the threshold. {_why(monitor)}"
     )

@@ -66,7 +66,7 @@ class Stream:
 
 
 def fused(parts: Mapping[str, float], level: Level | None) -> float:
-    """The score: the mean of its parts, or the overall level where that is nearer to its own threshold."""
+    """The score: the mean of its parts; where the overall level is beyond its own threshold, that if it is farther."""
     own = [value for name, value in parts.items() if name != LEVEL]
     mean = sum(own) / len(own)
-    return mean if level is None else max(mean, level.weight * parts[LEVEL])
+    return mean if level is None else max(mean, level.beyond(parts[LEVEL]))

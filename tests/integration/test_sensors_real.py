@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from unlabeled.pipelines import sensors as jobs
+from unlabeled.pipelines import sensors_replay
 from unlabeled.sensors import AlarmRule, MachineMonitor, Recording, read
 from unlabeled.sensors.alarms import sustained
 from unlabeled.sensors.backtest import plain, with_failure
@@ -83,7 +84,7 @@ def test_the_published_rule_on_a_real_machines_temperature_is_reproduced(vibrati
 
 def test_femto_is_replayed_with_encoders_that_never_saw_the_run(vibration: Path, in_tmp: Path) -> None:
     inputs = [vibration / "femto" / f"{name}.npz" for name in ("Bearing2_1", "Bearing3_1")]
-    outcome = jobs.replay(inputs, out=in_tmp / "out", template=MachineMonitor(steps=60))
+    outcome = sensors_replay.replay(inputs, out=in_tmp / "out", template=MachineMonitor(steps=60))
     results = pd.read_csv(outcome.files["results"])
     assert set(results["asset"]) == {"Bearing2_1", "Bearing3_1"}
     assert set(results["method"]) >= {"ours", "horizontal RMS 3-sigma", "vertical kurtosis 3-sigma"}
@@ -116,7 +117,7 @@ def test_ims_bearings_are_fitted_scored_and_listed(vibration: Path, in_tmp: Path
 def test_a_months_long_temperature_record_goes_through_the_replay(vibration: Path, in_tmp: Path) -> None:
     table = pd.read_parquet(vibration / "nab" / "machine_temperature_system_failure.parquet")
     table.iloc[::6].to_csv(in_tmp / "machine.csv", index=False)  # every half hour, and as CSV
-    outcome = jobs.replay(
+    outcome = sensors_replay.replay(
         [in_tmp / "machine.csv"], out=in_tmp / "out", failure_at="2014-02-08 14:30", template=MachineMonitor(steps=60)
     )
     results = pd.read_csv(outcome.files["results"])

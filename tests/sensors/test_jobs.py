@@ -11,6 +11,7 @@ import pytest
 
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines import sensors as jobs
+from unlabeled.pipelines import sensors_replay
 from unlabeled.sensors import MachineMonitor, read, simulate
 from unlabeled.sensors.baselines import applied, indicator_table, three_sigma
 from unlabeled.sensors.bearings import find
@@ -89,7 +90,7 @@ def test_a_file_that_cannot_be_read_stops_no_other(files: list[Path], in_tmp: Pa
     done = [
         jobs.fit(given, out=in_tmp / "model", normal_share=0.5, template=MachineMonitor(steps=5)),
         jobs.score(given, model=in_tmp / "model", out=in_tmp / "scores"),
-        jobs.replay(given, out=in_tmp / "replay", normal_share=0.5, template=MachineMonitor(steps=5)),
+        sensors_replay.replay(given, out=in_tmp / "replay", normal_share=0.5, template=MachineMonitor(steps=5)),
     ]
     for outcome in done:
         ((name, why),) = outcome.details["skipped"]
@@ -107,7 +108,7 @@ def test_a_file_that_cannot_be_read_stops_no_other(files: list[Path], in_tmp: Pa
 
 
 def test_replay_counts_alarms_of_machines_that_did_not_fail_as_false(files: list[Path], in_tmp: Path) -> None:
-    outcome = jobs.replay(
+    outcome = sensors_replay.replay(
         files[:2], out=in_tmp / "out", healthy=["healthy-1"], normal_share=0.5, template=MachineMonitor(steps=20)
     )
     results = pd.read_csv(outcome.files["results"]).set_index(["asset", "method"])
@@ -116,13 +117,13 @@ def test_replay_counts_alarms_of_machines_that_did_not_fail_as_false(files: list
     assert results.loc[("healthy-1", "ours"), "false_alarms"] == 0
     assert "1 of 1 failure(s) announced" in outcome.headline
     with pytest.raises(DataError, match="no machine nobody"):
-        jobs.replay(files[:2], out=in_tmp / "out", healthy=["nobody"])
+        sensors_replay.replay(files[:2], out=in_tmp / "out", healthy=["nobody"])
 
 
 def test_a_run_replayed_alone_has_its_pretraining_tracked_too(
     files: list[Path], in_tmp: Path, complete: Callable[[Path, str], dict[str, Any]]
 ) -> None:
-    jobs.replay(
+    sensors_replay.replay(
         files[:1], out=in_tmp / "out", healthy=["healthy-1"], normal_share=0.5, template=MachineMonitor(steps=20)
     )
     runs = complete(in_tmp, "sensors")

@@ -34,7 +34,8 @@ def test_three_spreads_of_it_are_as_far_as_the_threshold_of_the_rest() -> None:
     normal = np.array([1.0, 2.0, 3.0])  # mean 2, spread (n - 1) 1
     level = Level.of(normal, names=("x", "y"), waveform=True, threshold=6.0)
     assert (level.mean, level.scale, level.two_sided, level.weight) == (2.0, 1.0, False, 2.0)
-    assert level.weight * level.spreads(5.0) == 6.0
+    assert level.beyond(3.5) == 7.0
+    assert level.beyond(3.0) == -np.inf  # what is usual is for the other parts to say
     assert level.spreads(1.0) == -1.0
     falls_too = Level.of(normal, names=("temperature",), waveform=False, threshold=6.0)
     assert falls_too.two_sided

@@ -14,13 +14,14 @@ import torch
 
 from unlabeled.core.errors import DataError
 from unlabeled.core.report import Verdict
-from unlabeled.pipelines import _sensors_files, _sensors_summary, cli
+from unlabeled.pipelines import _sensors_files, _sensors_summary, cli, sensors_replay
 from unlabeled.pipelines import sensors as jobs
 from unlabeled.sensors import MachineMonitor, Recording, make, read
 from unlabeled.sensors import report as pages
 from unlabeled.sensors.backtest import Result, backtest
 from unlabeled.sensors.baselines import indicator_table, three_sigma
 from unlabeled.sensors.health import FLAT_ROWS, TrendHealth, waveform_flaw
+from unlabeled.sensors.monitor import PARTS
 from unlabeled.sensors.views import departure
 
 pytestmark = pytest.mark.filterwarnings(
@@ -65,7 +66,8 @@ def test_the_calibration_part_calibrates_and_teaches_nothing() -> None:
 
 def test_the_threshold_is_mean_plus_sigmas_of_the_calibration_scores_alone() -> None:
     monitor = small().fit(trend(), normal_share=0.5)
-    scores = monitor.score(trend())["score"].iloc[monitor.period_.calibration : monitor.period_.stop]
+    table = monitor.score(trend()).iloc[monitor.period_.calibration : monitor.period_.stop]
+    scores = table[list(PARTS)].mean(axis=1)
     assert monitor.threshold_ == pytest.approx(scores.mean() + monitor.sigmas * scores.std())
 
 
@@ -235,7 +237,7 @@ def test_a_normal_period_given_in_hours_keeps_its_calibration_part_too(in_tmp: P
 
 @pytest.mark.integration
 def test_a_replayed_run_is_judged_by_an_encoder_that_never_saw_it(in_tmp: Path) -> None:
-    done = jobs.replay(
+    done = sensors_replay.replay(
         [plant(in_tmp / "t.csv")], out=in_tmp / "out", normal_share=0.5, template=MachineMonitor(steps=5)
     )
     fleets = {
