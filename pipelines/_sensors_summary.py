@@ -90,8 +90,8 @@ def saved_in_words(found: Sequence[Savings]) -> list[str]:
     ours, best = found[0], max(found[1:], key=lambda one: one.money, default=None)
     beside = "" if best is None else f" The best plain rule, {best.method}: {best.hours:,.0f} h and {best.money:,.0f}."
     return [
-        f"Simulation: {ours.in_time} of {ours.failures} failure(s) in time for a planned repair, {ours.hours:,.0f} h of "
-        f"downtime and {ours.money:,.0f} saved after {ours.false_alarms} false alarm(s), by the stated costs.{beside}"
+        f"Simulation: {ours.in_time} of {ours.failures} failure(s) in time for a planned repair, {ours.hours:,.0f} h "
+        f"of downtime and {ours.money:,.0f} saved after {ours.false_alarms} false alarm(s), by the stated costs.{beside}"
     ]
 
 

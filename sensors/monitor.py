@@ -64,9 +64,10 @@ class MachineMonitor(BaseEstimator):
     A small masked autoencoder reads each snapshot's time-frequency picture (or the last rows of a trend). How far
     the snapshot is from normal is the mean of up to four parts on one scale: Mahalanobis and nearest-neighbour distance
     of its embedding, its reconstruction error, and the departure of its physical indicators; beyond mean + 3 sigma of
-    its overall level, that if it is farther from normal than the others (:mod:`~unlabeled.sensors.level`). Scaling and distances come from the first two thirds of the declared normal period, scale of the parts and threshold from
-    the last third, the level's from all of it. Nothing after the normal period is looked at, and each score depends on
-    the past alone.
+    its overall level, that if it is farther from normal than the others (:mod:`~unlabeled.sensors.level`). Scaling and
+    distances come from the first two thirds of the declared normal period, scale of the parts and threshold from the
+    last third, the level's from all of it. Nothing after the normal period is looked at, and each score depends on the
+    past alone.
 
     Args:
         dim, depth, heads: the encoder's size.
