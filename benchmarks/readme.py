@@ -62,7 +62,8 @@ def medical(content: dict[str, Any]) -> list[str]:
         "how scores are adapted "
         "(`predict --adapt`: by the distribution of the test scores, without labels; "
         "[adaptation.md](benchmarks/results/adaptation.md)); that the official test set is "
-        "shifted was known. More numbers of labels: [medical.md](benchmarks/results/medical.md).",
+        "shifted was known. More numbers of labels: [medical.md](benchmarks/results/medical.md) and, on two "
+        "pretrainings made on a GPU, [1,000](benchmarks/results/medical-1000.md).",
         "",
     ]
     lines += medical_table({**content, "rows": [row for row in content["rows"] if row["labels"] in SHOWN]})

@@ -91,7 +91,7 @@ def saved_in_words(found: Sequence[Savings]) -> list[str]:
     beside = "" if best is None else f" The best plain rule, {best.method}: {best.hours:,.0f} h and {best.money:,.0f}."
     return [
         f"Simulation: {ours.in_time} of {ours.failures} failure(s) in time for a planned repair, {ours.hours:,.0f} h "
-        f"of downtime and {ours.money:,.0f} saved after {ours.false_alarms} false alarm(s), by the stated costs.{beside}"
+        f"of downtime and {ours.money:,.0f} saved after {ours.false_alarms} false alarm(s), by stated costs.{beside}"
     ]
 
 

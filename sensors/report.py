@@ -362,8 +362,8 @@ def _making(section: Section, machines: Sequence[Machine]) -> None:
     section.text(
         f"Score: mean of {', '.join(own)}, each in usual spreads of the calibration part"
         f"{'; beyond mean + 3 sigma of the overall level, that if it is farther' if monitor.level_ else ''}. Alarm: "
-        f"the median of the last {rule.smooth} scores is above the threshold in {rule.needed} of {rule.of} snapshots; it "
-        f"ends after {rule.clear_after} snapshots below {rule.clear_below:g} of the threshold. {_why(monitor)}"
+        f"the median of the last {rule.smooth} scores is above the threshold in {rule.needed} of {rule.of} snapshots; "
+        f"it ends after {rule.clear_after} snapshots below {rule.clear_below:g} of the threshold. {_why(monitor)}"
     )
 
 
