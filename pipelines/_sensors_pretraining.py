@@ -137,7 +137,7 @@ def copy_of(encoder: MachineMonitor, folder: Path, template: MachineMonitor) -> 
             f"the encoder hides patches by a shaft speed of {encoder.shaft_hz or 'unknown'} Hz, which --shaft-hz "
             "cannot change"
         )
-    own = {name: getattr(template, name) for name in ("shaft_hz", "bearing", "false_alarms")}
+    own = {name: getattr(template, name) for name in ("shaft_hz", "bearing", "false_alarms", "detector")}
     told = {name: value for name, value in own.items() if value is not None}
     return MachineMonitor.load(folder).set_params(random_state=encoder.random_state, **told)
 

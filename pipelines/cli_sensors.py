@@ -79,6 +79,10 @@ Temperature = Annotated[float, typer.Option(help="Of the contrastive task, above
 Augmentation = Annotated[
     float, typer.Option(help="Strength of gain, noise and masked bands where views are compared.", min=0.0, max=2.0)
 ]
+DetectorName = Annotated[
+    str | None,
+    typer.Option("--detector", help="One of PyOD's by name (IForest, ECOD, LOF...), as a further part of the score."),
+]
 LearningRate = Annotated[
     float, typer.Option("--learning-rate", help="Highest learning rate of the pretraining.", min=SMALLEST)
 ]
@@ -124,6 +128,7 @@ def fit(
     shaft_hz: Shaft = None,
     bearing: BearingName = None,
     false_alarms: FalseAlarms = None,
+    detector: DetectorName = None,
     learning_rate: LearningRate = 1e-3,
     seed: Seed = 0,
     labels: Annotated[
@@ -148,7 +153,7 @@ def fit(
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
             augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,
-            false_alarms=false_alarms,
+            false_alarms=false_alarms, detector=detector,
         ),
         labels=labels, beside_random=beside_random, dry_run=dry_run,
         rates=Rates(watts=watts, price_per_hour=price_per_hour),
@@ -237,6 +242,7 @@ def backtest(
     shaft_hz: Shaft = None,
     bearing: BearingName = None,
     false_alarms: FalseAlarms = None,
+    detector: DetectorName = None,
     learning_rate: LearningRate = 1e-3,
     outage_hours: Annotated[
         float | None,
@@ -266,7 +272,7 @@ def backtest(
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
             augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,
-            false_alarms=false_alarms,
+            false_alarms=false_alarms, detector=detector,
         ),
         costs=_costs(outage_hours, planned_hours, cost_per_hour, notice_hours, inspection_cost),
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),

@@ -99,7 +99,11 @@ def _changes(monitor: "MachineMonitor", now: NDArray[np.float64], names: tuple[s
 
 
 def _words(parts: dict[str, float], changes: pd.DataFrame, most: int = 4) -> list[str]:
-    leading = [f"{PART_WORDS[name]} ({value:.1f} usual spreads)" for name, value in parts.items() if value > 2]
+    leading = [
+        f"{PART_WORDS.get(name, f'{name} finds it unusual')} ({value:.1f} usual spreads)"
+        for name, value in parts.items()
+        if value > 2
+    ]
     words = ["The score: " + "; ".join(leading) + "."] if leading else ["No part of the score is unusual."]
     moved = changes[(changes["z"].abs() > 2) & (changes["share"] > 0)].head(most)
     columns = (moved[name].tolist() for name in ("indicator", "normal", "now", "z"))

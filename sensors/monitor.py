@@ -1,6 +1,6 @@
 """The user-facing estimator: what is normal for this machine, and an alarm when it no longer is."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,26 +12,26 @@ from sklearn.base import BaseEstimator, clone
 from torch import Tensor
 
 from unlabeled.core import fingerprint, progress
-from unlabeled.core.audit.watch import Watch
-from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget
 from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.errors import CollapseError, DataError
 from unlabeled.core.hardware import one_thread
 from unlabeled.core.normality import Detector, Mahalanobis, NearestNeighbour, NormalModel
-from unlabeled.core.pretext import Pretext, Pretraining
+from unlabeled.core.pretext import Pretext
 from unlabeled.core.seeds import derive
 from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.tokens import GridPatches
-from unlabeled.core.training import History, TrainingSettings, fit
+from unlabeled.core.training import History
 from unlabeled.core.views import SignalView
 from unlabeled.sensors import _checks, explain, features
+from unlabeled.sensors._learning import Judge, Log, learn, planned
 from unlabeled.sensors.alarms import AlarmRule
 from unlabeled.sensors.baselines import usual_rules
 from unlabeled.sensors.bearings import Bearing
 from unlabeled.sensors.false_alarms import Tail, tail
 from unlabeled.sensors.level import LEVEL, Level
+from unlabeled.sensors.outliers import named, part_name
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
 from unlabeled.sensors.states import Asked
 from unlabeled.sensors.stream import Stream, fused
@@ -43,11 +43,6 @@ PARTS = ("mahalanobis", "nearest", "reconstruction", "indicators")
 CALIBRATION_SHARE = 1 / 3  # of the normal period, its last part
 MIN_CALIBRATION = 10
 _DRAWS = 4  # masks over which one snapshot's reconstruction error is averaged
-
-JUDGED = 8  # about so often is a judge asked in one pretraining
-
-Log = Callable[[dict[str, float], int], None]
-Judge = Callable[[Pretraining], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +57,7 @@ class MachineMonitor(BaseEstimator):
     """Learns a machine's normal state from the start of its record and scores what comes after.
 
     A small masked autoencoder reads each snapshot's time-frequency picture (or the last rows of a trend). How far
-    the snapshot is from normal is the mean of up to four parts on one scale: Mahalanobis and nearest-neighbour distance
+    the snapshot is from normal is the mean of several parts on one scale: Mahalanobis and nearest-neighbour distance
     of its embedding, its reconstruction error, and the departure of its physical indicators; beyond mean + 3 sigma of
     its overall level, that if it is farther from normal than the others (:mod:`~unlabeled.sensors.level`). Scaling and
     distances come from the first two thirds of the declared normal period, scale of the parts and threshold from the
@@ -83,6 +78,7 @@ class MachineMonitor(BaseEstimator):
         steps, batch_size, lr: pretraining.
         window: rows of a trend that are seen together.
         neighbours: for the nearest-neighbour distance.
+        detector: one of PyOD's, by name, as a further part of the score (:mod:`~unlabeled.sensors.outliers`).
         sigmas: the threshold is mean + ``sigmas`` standard deviations of the calibration scores, unless there is
         false_alarms: a budget of false alarms a machine-month, which the threshold is then chosen to meet
             (:mod:`~unlabeled.sensors.false_alarms`).
@@ -121,6 +117,7 @@ class MachineMonitor(BaseEstimator):
         lr: float = 1e-3,
         window: int = 16,
         neighbours: int = 5,
+        detector: str | None = None,
         sigmas: float = 5.0,
         false_alarms: float | None = None,
         rule: AlarmRule = AlarmRule(),  # noqa: B008 - frozen
@@ -131,7 +128,7 @@ class MachineMonitor(BaseEstimator):
         self.mask_ratio, self.temperature, self.augmentation = mask_ratio, temperature, augmentation
         self.steps, self.batch_size, self.lr = steps, batch_size, lr
         self.window, self.neighbours, self.rule, self.random_state = window, neighbours, rule, random_state
-        self.sigmas, self.false_alarms = sigmas, false_alarms
+        self.detector, self.sigmas, self.false_alarms = detector, sigmas, false_alarms
 
     def pretrain(
         self,
@@ -162,7 +159,10 @@ class MachineMonitor(BaseEstimator):
         rows = [r.normal_rows(share=normal_share, until=normal_until) for r in fleet]
         pictures, self.fleet_ = normal_pictures(fleet, rows, window=self.window)
         try:
-            self._learn(pictures, fleet[0].fs, asked=asked, state=state, log=log, judge=judge)
+            learn(
+                self, pictures, fleet[0].fs, usual=MachineMonitor(), kind=KIND, asked=asked, state=state, log=log,
+                judge=judge,
+            )  # fmt: skip
         except CollapseError as error:
             if error.history is not None:
                 self.history_, self.pretrained_ = error.history, True
@@ -177,7 +177,7 @@ class MachineMonitor(BaseEstimator):
         :meth:`taught` takes note of it afterwards."""
         rows = [r.normal_rows(share=normal_share, until=normal_until) for r in fleet]
         pictures, self.fleet_ = normal_pictures(fleet, rows, window=self.window)
-        module, batches, _ = self.planned(pictures, fleet[0].fs)
+        module, batches, _ = planned(self, pictures, fleet[0].fs)
         return {"machines": Lesson(module, batches, SignalView())}
 
     def taught(self, histories: Mapping[str, History]) -> "MachineMonitor":
@@ -193,7 +193,7 @@ class MachineMonitor(BaseEstimator):
         pictures, _ = normal_pictures(fleet, rows, window=self.window)
         trial: MachineMonitor = clone(self)
         with one_thread():
-            return estimate(*trial.planned(pictures, fleet[0].fs), seed=self.random_state, label="pretraining")
+            return estimate(*planned(trial, pictures, fleet[0].fs), seed=self.random_state, label="pretraining")
 
     def fit(
         self,
@@ -213,6 +213,8 @@ class MachineMonitor(BaseEstimator):
                 alarms), or another kind of data than the pretraining's.
         """
         _checks.bearing(self)
+        if self.detector is not None:
+            named(self.detector, seed=0)  # there is such a one, or it is said before anything is learnt
         stop = recording.normal_rows(share=normal_share, until=normal_until)
         seen = look(recording, rows=stop, window=self.window)
         cut = int(len(seen.rows) * (1 - CALIBRATION_SHARE))
@@ -224,7 +226,7 @@ class MachineMonitor(BaseEstimator):
         self.scaling_ = Scaling.of(seen.pictures[:cut], seen.indicators[:cut])
         pictures = self.scaling_.picture(seen.pictures)
         if not getattr(self, "pretrained_", False):
-            self._learn(pictures[:cut], recording.fs, state=state, log=log)
+            learn(self, pictures[:cut], recording.fs, usual=MachineMonitor(), kind=KIND, state=state, log=log)
             self.fleet_ = [recording.asset]
         _checks.grid(self, pictures)
         self.level_ = None
@@ -350,63 +352,6 @@ class MachineMonitor(BaseEstimator):
             error = foretelling_error(self.backbone_, self.pretext_, several) if told else 0.0
         return embedding, error
 
-    def _learn(
-        self,
-        pictures: NDArray[np.float32],
-        fs: float | None,
-        *,
-        asked: Asked | None = None,
-        state: Path | None,
-        log: Log | None,
-        judge: Judge | None = None,
-    ) -> None:
-        with one_thread():
-            self.history_ = self._train(pictures, fs, asked, state, log, judge)
-
-    def planned(self, pictures: NDArray[np.float32], fs: float | None) -> tuple[Pretraining, Batches, TrainingSettings]:
-        """A fresh encoder with its task, the batches and the settings of its pretraining."""
-        channels, *grid = pictures.shape[1:]
-        self.build(channels, (grid[0], grid[1]), fs)
-        return (
-            Pretraining(self.backbone_, self.pretext_),
-            Batches(pictures, batch_size=self.batch_size, seed=derive(self.random_state, "sensors", "order")),
-            TrainingSettings(steps=self.steps, lr=self.lr, checkpoint_every=max(1, self.steps // 5), device="cpu"),
-        )
-
-    def _train(
-        self,
-        pictures: NDArray[np.float32],
-        fs: float | None,
-        asked: Asked | None,
-        state: Path | None,
-        log: Log | None,
-        judge: Judge | None,
-    ) -> History:
-        module, batches, settings = self.planned(pictures, fs)
-        named = ("dim", "depth", "task", "masking", "mask_ratio", "shaft_hz", "lr")
-        describe = {"model": KIND, "data": fingerprint.of_array(pictures), **{n: getattr(self, n) for n in named}}
-        # What an earlier version began knows nothing of these: it took the defaults.
-        usual, later = MachineMonitor(), ("temperature", "augmentation")
-        describe |= {name: getattr(self, name) for name in later if getattr(self, name) != getattr(usual, name)}
-        known = None
-        if asked is not None:
-            _checks.grid(self, asked.pictures)
-            known = (torch.from_numpy(asked.pictures), asked.labels)
-            describe["looked at"] = fingerprint.of_array(*asked)
-        return fit(
-            module,
-            batches,
-            settings=settings,
-            seed=self.random_state,
-            state=state,
-            describe=describe,
-            validate=None if judge is None else lambda: judge(module),
-            validate_every=max(1, settings.steps // JUDGED),
-            watch=Watch.over(batches, rows=64, view=SignalView(), asked=known),
-            log=log,
-            label="pretraining",
-        )
-
     def _encode(self, pictures: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         pairs = [self.see(picture) for picture in pictures]
         return np.stack([p[0] for p in pairs]), np.array([p[1] for p in pairs])
@@ -420,6 +365,8 @@ class MachineMonitor(BaseEstimator):
         }
         self.cut_ = cut
         detectors: dict[str, Detector] = {"mahalanobis": Mahalanobis(), "nearest": NearestNeighbour(self.neighbours)}
+        if self.detector is not None:
+            detectors[part_name(self.detector)] = named(self.detector, seed=self.random_state)
         self.normal_ = NormalModel(detectors).fit(
             embedding[:cut], embedding[cut:], self._others(error[cut:], outside[cut:])
         )
@@ -436,6 +383,7 @@ class MachineMonitor(BaseEstimator):
     def part_names(self) -> tuple[str, ...]:
         """Of the score: all of ``PARTS``, or those that the task of the pretraining allows; and the level, if any."""
         own = tuple(name for name in PARTS if name != "reconstruction" or foretells(self.pretext_))
+        own = own if self.detector is None else (*own, part_name(self.detector))
         return own if self.level_ is None else (*own, LEVEL)
 
     @property
