@@ -111,6 +111,10 @@ def fit(
     out: Annotated[Path, typer.Option(help="Folder for the model(s) and the report.")] = Path("machine-model"),
     normal_share: Share = 0.25,
     normal_until: Until = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Leave out what came before this date (or so many hours), as after a repair."),
+    ] = None,
     fs: Rate = None,
     every: Every = None,
     signal: Signal = None,
@@ -148,8 +152,8 @@ def fit(
     from unlabeled.pipelines import sensors as jobs
 
     return jobs.fit(
-        inputs, out=out, normal_share=normal_share, normal_until=normal_until, fs=fs, every=every, signal=signal or (),
-        assets=asset or (), pretrain_on=pretrain_on or (), encoder=encoder,
+        inputs, out=out, normal_share=normal_share, normal_until=normal_until, since=since, fs=fs, every=every,
+        signal=signal or (), assets=asset or (), pretrain_on=pretrain_on or (), encoder=encoder,
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
             augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,

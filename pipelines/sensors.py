@@ -18,7 +18,7 @@ from unlabeled.sensors import report as pages
 from unlabeled.sensors.baselines import applied
 from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.readers import read
-from unlabeled.sensors.recording import NORMAL_SHARE
+from unlabeled.sensors.recording import NORMAL_SHARE, Recording
 from unlabeled.sensors.states import asked_of, read_states
 from unlabeled.sensors.tasks import HIDING
 
@@ -29,6 +29,7 @@ def fit(
     out: Path,
     normal_share: float = NORMAL_SHARE,
     normal_until: str | None = None,
+    since: str | None = None,
     fs: float | None = None,
     every: float | None = None,
     signal: Sequence[str] = (),
@@ -46,6 +47,7 @@ def fit(
     With ``dry_run``, only says what the pretraining would cost.
 
     Args:
+        since: what came before it does not count, as after a repair.
         encoder: folder of an encoder that was pretrained before; nothing is pretrained then.
         template: a monitor with the settings that all are to have; the defaults without it.
         labels: CSV of known states (:func:`~unlabeled.sensors.states.read_states`) of machines that the encoder learns
@@ -66,6 +68,7 @@ def fit(
     known_states = None if labels is None else read_states(labels)
     skipped: list[tuple[str, str]] = []
     recordings = pre.told(read(*inputs, fs=fs, every=every, signal=signal, assets=assets, left_out=skipped), skipped)
+    recordings = recordings if since is None else _since(recordings, since, skipped)
     alone = len(recordings) == 1 and not skipped
     fleet = pre.fleet_of(pretrain_on, fs, every, signal, skipped) if pretrain_on else recordings
     taught = [r.normal_rows(share=normal_share, until=summary.hours_of(normal_until, r)) for r in fleet]
@@ -144,6 +147,19 @@ def fit(
             "thresholds": {m.recording.asset: m.monitor.threshold_ for m in machines},
         },
     )
+
+
+def _since(recordings: Sequence[Recording], moment: str, skipped: list[tuple[str, str]]) -> list[Recording]:
+    """What each has from then on; those that have nothing are left out."""
+    found = []
+    for recording in recordings:
+        try:
+            found.append(recording.since(moment))
+        except DataError as error:
+            skipped.append((recording.asset, str(error)))
+    if not found:
+        raise DataError(summary.whys(skipped))
+    return found
 
 
 def score(

@@ -72,6 +72,20 @@ class Recording:
         parts = {name: getattr(self, name)[which] for name in ("values", "hours", "running", "flaws", "index")}
         return replace(self, clock=clock, **parts)
 
+    def since(self, moment: str) -> "Recording":
+        """What came from a date (or so many hours after the first snapshot) on; times count from there, so that it has
+        a normal period of its own: after a repair a machine is another one.
+
+        Raises:
+            DataError: no such date, or nothing came after it.
+        """
+        kept = self.rows(self.hours >= self.hours_at(moment))
+        if not len(kept):
+            raise DataError(f"{self.asset}: nothing was recorded after {moment}")
+        began = float(kept.hours[0])
+        failed = None if self.failure_h is None or self.failure_h < began else self.failure_h - began
+        return replace(kept, hours=kept.hours - began, failure_h=failed)
+
     def normal_rows(self, *, share: float = NORMAL_SHARE, until: float | None = None) -> int:
         """How many rows the declared normal period has: the first ``share`` of them, or those up to ``until`` hours.
 
