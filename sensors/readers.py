@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from unlabeled.core.errors import DataError
-from unlabeled.sensors import _formats, _trends, _waveforms
+from unlabeled.sensors import _formats, _sql, _trends, _waveforms
 from unlabeled.sensors.recording import Recording
 
 SUFFIXES = (*_formats.SUFFIXES, ".parquet", ".csv")
@@ -28,7 +28,8 @@ def read(
     ``timestamps``. An array (samples) or (samples, axes) is one continuous record and is cut into short snapshots, as
     are TDMS, WAV and FLAC files. (The extra ``formats`` reads HDF5, MAT 7.3, TDMS, WAV and FLAC.) A Parquet file holds
     waveforms as lists, or one sample a row with columns ``snapshot`` and ``sample``. Any other Parquet or CSV table
-    with a time column is a trend: its numeric columns are indicators.
+    with a time column is a trend: its numeric columns are indicators. So is what a query in a ``.sql`` file gives, of
+    the database that the environment names (``UNLABELED_DATABASE``); folders are not searched for queries.
 
     Args:
         fs: sampling rate in Hz where the file does not say; it is never guessed.
@@ -78,7 +79,7 @@ def _files(inputs: Sequence[str | Path]) -> list[Path]:
             found += inside
         elif not given.exists():
             raise DataError(f"{given} does not exist: give a file or a folder of {', '.join(SUFFIXES)} files")
-        elif given.suffix.lower() not in SUFFIXES:
+        elif given.suffix.lower() not in (*SUFFIXES, _sql.SUFFIX):
             raise DataError(f"{given} is of an unknown kind: expected {', '.join(SUFFIXES)}")
         else:
             found.append(given)
@@ -93,7 +94,10 @@ def _one(
     if path.suffix.lower() in _formats.SUFFIXES:
         return _waveforms.read_arrays(path, _formats.arrays(path, signal), fs=fs, every=every, signal=signal)
     try:
-        table = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path)
+        if path.suffix.lower() == _sql.SUFFIX:
+            table = _sql.query(path)
+        else:
+            table = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}); write it again") from None
     if table.empty:
