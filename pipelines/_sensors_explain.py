@@ -14,8 +14,9 @@ from unlabeled.core.report import Report, Verdict
 from unlabeled.pipelines import _sensors_files as files
 from unlabeled.pipelines import _sensors_pretraining as pre
 from unlabeled.pipelines.jobs import Outcome
-from unlabeled.sensors import MachineMonitor, read
+from unlabeled.sensors import MachineMonitor, read, remaining
 from unlabeled.sensors import report as pages
+from unlabeled.sensors.alarms import DANGER_FROM
 from unlabeled.sensors.bearings import Bearing
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.severity import Severity, Unit, severities
@@ -120,6 +121,9 @@ def _explained(recording: Recording, monitor: MachineMonitor, moment: Moment) ->
     if moment.machine_class is not None:
         found = _severity(upto, table, moment)
         told = replace(told, words=(*(one.words() for one in found), *told.words), severity=found)
+    if table["alarm"].iloc[-1]:
+        left = remaining.until(table["hours"], table["score"], DANGER_FROM * monitor.threshold_)
+        told = replace(told, words=(*told.words, left.words("danger")), remaining=left)
     base = pages.Machine(upto, monitor, table, explanation=told)
     return replace(base, explained=f"the median of up to {moment.last} snapshots until {recording.when(row)}")
 
@@ -139,7 +143,8 @@ def _json(machine: pages.Machine) -> dict[str, Any]:
     faults = {one.axis: [evidence._asdict() for evidence in one.evidence] for one in told.repeats}
     severity = [one._asdict() for one in told.severity]
     said = {"explained": machine.explained, "parts": told.parts, "words": list(told.words)}
-    return {**said, "bearing": faults, "severity": severity}
+    left = None if told.remaining is None or told.remaining.declined else told.remaining._asdict()
+    return {**said, "bearing": faults, "severity": severity, "hours_until_danger": left}
 
 
 def _told(machine: pages.Machine) -> "pages.Explanation":

@@ -11,6 +11,7 @@ from unlabeled.core.errors import DataError
 from unlabeled.sensors import bearings, features
 from unlabeled.sensors.level import LEVEL
 from unlabeled.sensors.recording import Recording
+from unlabeled.sensors.remaining import Remaining
 from unlabeled.sensors.severity import Severity
 from unlabeled.sensors.views import Seen, View, departure
 
@@ -38,6 +39,7 @@ class Explanation:
         normal_spectrum: (axes, bands) in the normal period.
         words: a few plain sentences.
         repeats: axis by axis, what stands at the rates of the bearing; empty where that or the speed is not known.
+        remaining: hours until the level danger, or why they are not said; ``None`` without an alarm.
         severity: axis by axis, by ISO 20816-3; empty where no class of machine was asked about.
     """
 
@@ -48,6 +50,7 @@ class Explanation:
     words: tuple[str, ...]
     repeats: tuple[bearings.Repeats, ...] = ()
     severity: tuple[Severity, ...] = ()
+    remaining: Remaining | None = None
 
 
 def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Explanation:

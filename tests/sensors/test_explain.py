@@ -40,7 +40,9 @@ def test_the_end_of_a_failing_machine_is_explained_and_a_quiet_moment_too(plant_
     late = explained(failing, bearing=CATALOGUE["6205"], shaft_hz=simulate.Plan().rpm / 60)
     assert "failing-1 at 573.000 h: in alarm, smoothed score" in late.headline
     assert any("outer race (BPFO" in line for line in late.lines)
+    assert sum("level danger" in line for line in late.lines) == 1
     early = explained(failing, at="300")
+    assert not any("level danger" in line for line in early.lines)
     assert "failing-1 at 300.000 h: no alarm" in early.headline
     assert not any("BPFO" in line for line in early.lines)
     page = Path("why/report.html").read_text(encoding="utf-8")
