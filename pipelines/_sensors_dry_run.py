@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unlabeled.core import tracking
-from unlabeled.core.errors import DataError
+from unlabeled.core.errors import DataError, UnlabeledError
 from unlabeled.core.report import ALARM, OTHERS, OURS, Report, Section, Verdict, new_figure
 from unlabeled.pipelines._sensors_job_file import Alarms, Job, read
 from unlabeled.pipelines._sensors_models import Models
@@ -21,9 +21,10 @@ from unlabeled.sensors.alarms import HOURS_PER_MONTH, alarm_states, episodes
 from unlabeled.sensors.logbook import Logbook
 
 AS_IT_WAS, ANEW = "as it was", "under these settings"
+BEFORE = 30.0  # days that are replayed first, so that an alarm that was on already is on
 LIMIT = (
     "Scores are the job's own, from its logbook; smoothing, threshold and persistence are applied to them anew, from "
-    "its first reading on. Scores from before a model was fitted anew count as they were. What is counted are alarms, "
+    "thirty days before on. Scores from before a model was fitted anew count as they were. What is counted are alarms, "
     "false or not: only somebody who knows the machines can say which."
 )
 
@@ -78,7 +79,7 @@ def dry_run(
         for asset in book.thresholds():
             try:
                 found.append(_replayed(book, asset, wanted, models, days))
-            except DataError as error:
+            except UnlabeledError as error:  # one damaged model is no reason to say nothing of the others
                 left_out.append(f"{asset} is left out: {error}")
     if not found:
         raise DataError("; ".join(left_out) or f"{job.logbook} holds no reading that was judged")
@@ -99,7 +100,7 @@ def dry_run(
         headline=headline,
         lines=[_line(one) for one in found]
         + left_out
-        + ["To save them, put into the job file:", *_section(wanted.alarms)],
+        + ["To save them, put into the job file:", *_section(wanted.alarms, given)],
         files=files,
         run_id=run.run_id,
         details={
@@ -112,7 +113,9 @@ def dry_run(
 
 def _replayed(book: Logbook, asset: str, job: Job, models: Models, days: float) -> Replayed:
     stream = models.of(asset, job).stream(job)
-    rows = pd.DataFrame([one for one in book.readings(asset) if one["state"] != "late"])
+    last = book.last_times()[asset]
+    begin = last - np.timedelta64(round((days + BEFORE) * 86400), "s")
+    rows = pd.DataFrame(book.readings(asset, since=begin, late=False))
     time = rows["time"].to_numpy().astype("datetime64[ns]")
     rule = job.alarms.rule(stream.monitor.rule)
     smoothed, on = alarm_states(rows["score"].to_numpy(dtype=float), stream.threshold, rule)
@@ -140,9 +143,10 @@ def _line(one: Replayed) -> str:
     return f"{one.asset}: {'; '.join(said)}"
 
 
-def _section(alarms: Alarms) -> list[str]:
+def _section(alarms: Alarms, given: Mapping[str, object]) -> list[str]:
+    """What is asked for, also where it is what is usual: the job file may say something else."""
     usual = Alarms()
-    said = {name: value for name, value in asdict(alarms).items() if value != getattr(usual, name)}
+    said = {name: value for name, value in asdict(alarms).items() if value != getattr(usual, name) or name in given}
     return ["[alarms]", *(f"{name} = {value:g}" for name, value in said.items())]
 
 

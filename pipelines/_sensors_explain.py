@@ -57,6 +57,8 @@ def explain(
     Raises:
         DataError: nothing can be judged up to then, a bearing without the shaft's speed, or a severity without a unit.
     """
+    if moment.unit is not None and moment.machine_class is None:
+        raise DataError("a unit is for a severity: say --class too")
     recordings = pre.told(read(*inputs, fs=fs, every=every, signal=signal, assets=assets))
     machines, left_out, parent = [], [], None
     used: dict[str, Path] = {}
@@ -119,22 +121,27 @@ def _explained(recording: Recording, monitor: MachineMonitor, moment: Moment) ->
     table = monitor.score(upto)
     told = monitor.explain(upto, last=moment.last)
     if moment.machine_class is not None:
-        found = _severity(upto, table, moment)
+        found = _severity(upto, table, moment, monitor.shaft_hz)
         told = replace(told, words=(*(one.words() for one in found), *told.words), severity=found)
     if table["alarm"].iloc[-1]:
-        left = remaining.until(table["hours"], table["score"], DANGER_FROM * monitor.threshold_)
+        # Since the alarm began: what came before made it begin.
+        rows = table.iloc[pages.alarm_episodes(table)[-1].start :]
+        smoothed = float(rows["smoothed"].dropna().iloc[-1])
+        left = remaining.until(rows["hours"], rows["score"], DANGER_FROM * monitor.threshold_, now=smoothed)
         told = replace(told, words=(*told.words, left.words("danger")), remaining=left)
     base = pages.Machine(upto, monitor, table, explanation=told)
     return replace(base, explained=f"the median of up to {moment.last} snapshots until {recording.when(row)}")
 
 
-def _severity(recording: Recording, table: pd.DataFrame, moment: Moment) -> tuple[Severity, ...]:
+def _severity(
+    recording: Recording, table: pd.DataFrame, moment: Moment, shaft_hz: float | None
+) -> tuple[Severity, ...]:
     """Over the last snapshots that can be judged, as everything else that is explained."""
     assert moment.machine_class is not None
     sound = np.flatnonzero(table["state"].to_numpy() != "cannot judge")[-moment.last :]
     return severities(
         recording.values[sound], axes=recording.names, fs=recording.fs, unit=moment.unit,
-        machine_class=moment.machine_class,
+        machine_class=moment.machine_class, shaft_hz=shaft_hz,
     )  # fmt: skip
 
 

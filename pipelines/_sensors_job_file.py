@@ -149,11 +149,17 @@ class Webhook:
         found = self.url or secret_of("[webhook]", self.url_env, self.url_file)
         if found is None:
             raise DataError("[webhook] needs a url, url_env or url_file")
-        parts = urlsplit(found)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise DataError("[webhook] needs an address that begins with https:// or http://")
+        try:
+            parts = urlsplit(found)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            usable = False
+        if not usable or any(c.isspace() or not c.isprintable() for c in found) or "@" in parts.netloc:
+            raise DataError("[webhook] needs an address such as https://host/path, without a name or password in it")
         if parts.scheme == "http" and (self.token_env or self.token_file) and parts.hostname not in LOOPBACK:
             raise DataError("[webhook] would send its token unencrypted: use https://")
+        if not self.timeout_seconds:
+            raise DataError("[webhook] needs a timeout_seconds above 0")
         return found
 
 
@@ -253,7 +259,7 @@ def secret_of(where: str, variable: str | None, file: Path | None) -> str | None
         return None
     try:
         found = file.read_text(encoding="utf-8").rstrip("\r\n")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"the file that {where} names cannot be read ({type(error).__name__})") from None
     if not found:
         raise DataError(f"the file that {where} names is empty")
@@ -278,14 +284,14 @@ def _value(value: Any, kind: str, path: Path, name: str) -> Any:
     if "Path" in kind and isinstance(value, str):
         return base / value
     if "datetime" in kind and isinstance(value, datetime.date):
-        return _moment(value)
+        return _moment(value, path, name)
     if "bool" in kind and isinstance(value, bool):
         return value
     if "int" in kind and isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     if "float" in kind and isinstance(value, int | float) and not isinstance(value, bool):
-        if value < 0:
-            raise DataError(f"{path}: {name} must not be negative, got {value:g}")
+        if not 0 <= value < float("inf"):
+            raise DataError(f"{path}: {name} is a number from 0 on, got {value:g}")
         return float(value)
     if "tuple[str" in kind and isinstance(value, list) and all(isinstance(one, str) for one in value):
         return tuple(value)
@@ -304,7 +310,12 @@ def _value(value: Any, kind: str, path: Path, name: str) -> Any:
     raise DataError(f"{path}: {name} is {value!r}, expected {expected}")
 
 
-def _moment(value: datetime.date) -> np.datetime64:
-    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
-        value = value.astimezone(datetime.UTC).replace(tzinfo=None)
+def _moment(value: datetime.date, path: Path, name: str) -> np.datetime64:
+    try:
+        if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+            value = value.astimezone(datetime.UTC).replace(tzinfo=None)
+    except OverflowError:
+        value = datetime.date.max
+    if not 1970 <= value.year < 2262:  # what nanoseconds can count
+        raise DataError(f"{path}: {name} is before 1970 or after 2261")
     return np.datetime64(value).astype("datetime64[ns]")

@@ -21,7 +21,7 @@ from unlabeled.pipelines._sensors_job_file import Folder, Job, read
 from unlabeled.pipelines._sensors_models import Models
 from unlabeled.pipelines._sensors_mqtt import Broker, recording_of
 from unlabeled.pipelines._sensors_status import served
-from unlabeled.pipelines._sensors_webhook import Hook
+from unlabeled.pipelines._sensors_webhook import Hook, forget
 from unlabeled.pipelines.jobs import Outcome
 from unlabeled.sensors import MachineMonitor, _checks
 from unlabeled.sensors import read as read_recordings
@@ -50,12 +50,13 @@ def monitor(
     Raises:
         DataError: the job file is wrong, or the logbook is of something else.
     """
+    looked = _looks(job_file) if job_file.exists() else None
     job = read(job_file)
     if once and job.mqtt is not None:
         raise DataError("--once deals with what lies in folders; what a broker gives has no end: leave one of them out")
     with Logbook(job.logbook) as book, until() as asked, served(job):
         broker = None if job.mqtt is None else Broker(job.mqtt)
-        work = _Work(job_file, job, book, broker, asked, once=once)
+        work = _Work(job_file, job, book, broker, asked, looked=looked, once=once)
         try:
             while True:
                 work.look()
@@ -100,13 +101,28 @@ class _Work:
     """One job at work: its logbook, and the models that it has loaded."""
 
     def __init__(
-        self, file: Path, job: Job, book: Logbook, broker: Broker | None, asked: threading.Event, *, once: bool
+        self,
+        file: Path,
+        job: Job,
+        book: Logbook,
+        broker: Broker | None,
+        asked: threading.Event,
+        *,
+        looked: tuple[int, int] | None,
+        once: bool,
     ) -> None:
         self.file, self.job, self.book, self.broker, self.asked = file, job, book, broker, asked
-        self._looked = _looks(file)
+        # How the job file looked when it was taken up, when it was looked at last, and what was said of it.
+        self._looked, self._seen, self._said = looked, looked, ""
         self._models = Models()
-        self._hook = None if job.webhook is None else Hook(job.webhook).begin(book)
+        self._hook = self._hook_of(job)
         self.once, self.read, self.judged = once, 0, 0
+
+    def _hook_of(self, job: Job) -> Hook | None:
+        if job.webhook is not None:
+            return Hook(job.webhook).begin(self.book)
+        forget(self.book)
+        return None
 
     def look(self) -> None:
         """Deals with every file that is whole and new or has changed, and with what the broker has given."""
@@ -118,17 +134,23 @@ class _Work:
         self._trying(str(self.job.lines), self._tell)
 
     def _take_settings(self) -> None:
-        """Takes a job file up that has changed; one that is wrong changes nothing."""
+        """Takes a job file up that has changed and stayed so for a look; one that is wrong changes nothing."""
         looks = _looks(self.file)
-        if looks == self._looked:
+        settled, self._seen = looks == self._seen, looks
+        if looks == self._looked or not settled:
             return
-        self._looked = looks
         try:
             new = read(self.file)
-            hook = None if new.webhook is None else Hook(new.webhook).begin(self.book)
-        except DataError as error:
-            say(f"the job file has changed and is not taken up: {error}")
+            hook = self._hook if new.webhook == self.job.webhook else self._hook_of(new)
+        except (OSError, sqlite3.Error):
+            raise
+        except Exception as error:  # whatever somebody writes into it must not end the job
+            why = f"{_why(error)} {looks}"
+            if why != self._said:
+                say(f"the job file has changed and is not taken up: {_why(error)}")
+            self._said = why
             return
+        self._looked, self._said = looks, ""
         fixed = [name for name in FIXED if getattr(new, name) != getattr(self.job, name)]
         new = replace(new, **{name: getattr(self.job, name) for name in FIXED})
         changed = [one.name for one in fields(Job) if getattr(new, one.name) != getattr(self.job, one.name)]
@@ -298,6 +320,8 @@ class _Work:
             return
         allowed = np.timedelta64(round(self.job.silent_hours * 3600), "s")
         for asset, last in self.book.last_times().items():
+            if any(one.covers(asset, _now()) for one in self.job.maintenance):
+                continue
             told = self.book.last_event(asset, "silent")
             if _now() - last > allowed and (told is None or told.told["last"] != str(last)):
                 with self.book.together():
@@ -309,17 +333,17 @@ class _Work:
         if self.broker is not None:
             self.broker.tell(self.book)
         if self._hook is not None:
-            self._hook.tell(self.book)
+            self._hook.tell(self.book, self.asked)
 
     def write_lines(self) -> None:
         """Appends what was not told yet. What a crash left behind the place that the logbook knows is written again; a
         file that is shorter was put away by somebody else, and is begun anew."""
-        path = self.job.lines
+        path, name = self.job.lines, f"lines {self.job.lines}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        last, place = self.book.place("lines")
+        last, place = self.book.lines_told(), self.book.place(name)[1]
         size = path.stat().st_size if path.exists() else 0
-        if place is None:  # a new logbook tells after what others told
-            self.book.move_cursor("lines", 0, size)
+        if place is None:  # another file than before, or a new logbook: it tells after what stands there
+            self.book.move_cursor(name, last, size)
             place = size
         events = self.book.events(after=last)
         if not events:
@@ -331,7 +355,7 @@ class _Work:
             stream.flush()
             os.fsync(stream.fileno())
             end = stream.tell()
-        self.book.move_cursor("lines", events[-1].id, end)
+        self.book.move_cursor(name, events[-1].id, end)
 
     def outcome(self) -> Outcome:
         cases = [case for case in self.book.cases() if case.state != CLEARED]

@@ -58,7 +58,7 @@ def machines(book: Logbook) -> list[Machine]:
 
 
 def _machine(book: Logbook, asset: str, threshold: float) -> Machine:
-    readings = [one for one in book.readings(asset, last=SHOWN) if one["state"] != "late"]
+    readings = book.readings(asset, last=SHOWN, late=False)
     last = readings[-1]
     smoothed = [one["smoothed"] for one in readings if one["smoothed"] is not None]
     # An alarm that is on stays a level while the machine cannot be judged.

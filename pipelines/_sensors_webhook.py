@@ -1,5 +1,7 @@
 """Events of a monitoring job posted to an address: in order, again until they are taken, never elsewhere."""
 
+import http.client
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -11,6 +13,10 @@ from unlabeled.sensors.logbook import Event, Logbook
 
 CURSOR = "webhook"
 REST = 10.0  # seconds for which one that did not take an event is left alone: readings must not wait for it
+AT_ONCE = 2.0  # seconds after which the events that are left are for the next time
+AGAIN = 3600.0  # seconds after which it is said once more that one is away
+# What no repetition will change: the event is passed over, or it would stand in the way of all that follow.
+FOR_GOOD = (400, 413, 422)
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
@@ -34,7 +40,7 @@ class Hook:
     def __init__(self, settings: Webhook) -> None:
         self.settings, self._url = settings, settings.address()
         self._token = secret_of("[webhook]", settings.token_env, settings.token_file)
-        self._away, self._not_before = False, 0.0
+        self._not_before, self._said = 0.0, -AGAIN
 
     def begin(self, book: Logbook) -> "Hook":
         """From a logbook that others told of before, only what comes from now on is posted."""
@@ -42,31 +48,42 @@ class Hook:
             book.move_cursor(CURSOR, book.told_elsewhere())
         return self
 
-    def tell(self, book: Logbook) -> None:
-        """Posts what was not told yet."""
-        if time.monotonic() < self._not_before:
+    def tell(self, book: Logbook, asked: threading.Event) -> None:
+        """Posts what was not told yet, for a moment, until the job is to end or an event is not taken."""
+        began = time.monotonic()
+        if began < self._not_before:
             return
         for event in book.events(after=book.cursor(CURSOR)):
             why = self._post(event)
-            if why:
-                if not self._away:
+            if why and why not in {f"HTTP {code}" for code in FOR_GOOD}:
+                self._not_before = time.monotonic() + REST
+                if time.monotonic() - self._said >= AGAIN:
                     say(f"the webhook has not taken event {event.id} ({why}); it is posted again")
-                self._away, self._not_before = True, time.monotonic() + REST
+                    self._said = time.monotonic()
                 return
-            self._away = False
+            if why:
+                say(f"the webhook refuses event {event.id} for good ({why}); it is passed over")
+            self._said = -AGAIN
             book.move_cursor(CURSOR, event.id)
+            if asked.is_set() or time.monotonic() - began > AT_ONCE:
+                return
 
     def _post(self, event: Event) -> str:
         """Why it was not taken; nothing where it was. Never quotes the address."""
         headers = {"Content-Type": "application/json", "Idempotency-Key": str(event.id), "User-Agent": "unlabeled"}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
-        request = urllib.request.Request(self._url, data=event.line().encode(), headers=headers, method="POST")
         try:
+            request = urllib.request.Request(self._url, data=event.line().encode(), headers=headers, method="POST")
             with _OPENER.open(request, timeout=self.settings.timeout_seconds):
                 return ""
         except urllib.error.HTTPError as error:
             with error:
                 return f"HTTP {error.code}"
-        except (OSError, ValueError) as error:  # away, slow, or no address that can be asked
+        except (OSError, ValueError, http.client.HTTPException) as error:  # away, slow, or nothing that speaks HTTP
             return type(error).__name__
+
+
+def forget(book: Logbook) -> None:
+    """Where there is no webhook, one that comes later is not told of the time without it."""
+    book.drop_cursor(CURSOR)

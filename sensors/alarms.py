@@ -69,13 +69,18 @@ class AlarmState:
 
     def memory(self) -> dict[str, Any]:
         """What the next score will be judged with, as plain JSON."""
-        return {"scores": list(self._scores), "above": list(self._above), "calm": self._calm, "on": self.on}
+        of_now = {"scores": list(self._scores), "above": list(self._above), "calm": self._calm, "on": self.on}
+        return {**of_now, "threshold": self.threshold, "rule": self.rule.config()}
 
     def recall(self, memory: Mapping[str, Any]) -> None:
-        """Goes on from :meth:`memory`."""
+        """Goes on from :meth:`memory`; what was counted under another threshold or rule does not count here."""
         self._scores = deque(memory["scores"], maxlen=self.rule.smooth)
-        self._above = deque(memory["above"], maxlen=self.rule.of)
-        self._calm, self.on = memory["calm"], memory["on"]
+        self.on = memory["on"]
+        now = {"threshold": self.threshold, "rule": self.rule.config()}
+        if all(memory.get(name, value) == value for name, value in now.items()):  # older memories do not say
+            self._above, self._calm = deque(memory["above"], maxlen=self.rule.of), memory["calm"]
+        else:
+            self._above, self._calm = deque(maxlen=self.rule.of), 0
 
     def push(self, score: float) -> tuple[float, bool]:
         """Takes the next score that could be judged; returns the smoothed score and whether the alarm is on."""

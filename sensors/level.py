@@ -3,9 +3,11 @@
 Of a waveform it is the root mean square over all axes together (the vector sum that ISO 20816-1 speaks of); of a trend
 the indicator that is named as such, or the only one there is. Whatever else the score is made of grows more careful
 where a normal period is unsteady; this part keeps it from missing what a plain rule hears, at the price of that rule's
-false alarms.
+false alarms: where a budget of false alarms is stated it has no say. (First alarms, from as many readings on as the
+rule smooths over, an odd number, and with the threshold as it was fitted.)
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from unlabeled.sensors.baselines import SIGMAS, rises
 
 LEVEL = "level"  # the part's name
-_NAMES = ("rms", "overall", "velocity")
+_NAMES = ({"rms"}, {"overall"}, {"vibration", "velocity"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class Level:
         column = level_column(names)
         two_sided = not waveform and column is not None and not rises(names[column])
         mean, scale = float(overall_n.mean()), float(overall_n.std(ddof=1))
-        floored = max(scale, 1e-6 * max(1.0, abs(mean)))
+        floored = max(scale, 1e-6 * abs(mean), 1e-300)
         return cls(mean=mean, scale=floored, two_sided=two_sided, weight=max(threshold, 0.0) / SIGMAS)
 
     def spreads(self, overall: float) -> float:
@@ -61,4 +63,6 @@ def level_column(names: Sequence[str]) -> int | None:
     """Which indicator of a trend is its overall level: the first that says so, or the only one."""
     if len(names) == 1:
         return 0
-    return next((i for i, name in enumerate(names) if any(word in name.lower() for word in _NAMES)), None)
+    words = [set(re.split(r"[^a-z]+", name.lower())) - {""} for name in names]
+    said = (i for i, found in enumerate(words) if found == {"velocity"} or any(one <= found for one in _NAMES))
+    return next(said, None)

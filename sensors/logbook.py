@@ -163,11 +163,16 @@ class Logbook:
             (asset, judged["state"]),
         )
 
-    def readings(self, asset: str, *, last: int = -1) -> list[dict[str, Any]]:
-        """A machine's readings, all or the ``last``, in order of time."""
+    def readings(
+        self, asset: str, *, last: int = -1, since: np.datetime64 | None = None, late: bool = True
+    ) -> list[dict[str, Any]]:
+        """A machine's readings in order of time: all or the ``last``, from ``since`` on, with those that came too
+        ``late`` to be judged or without."""
         names = ("time", "state", "alarm", "score", "smoothed", "reason", "file")
         rows = self._db.execute(
-            f"SELECT {', '.join(names)} FROM readings WHERE asset = ? ORDER BY time DESC LIMIT ?", (asset, last)
+            f"SELECT {', '.join(names)} FROM readings WHERE asset = ? AND time >= ? AND (? OR state != 'late') "
+            "ORDER BY time DESC LIMIT ?",
+            (asset, "" if since is None else _text(since), late, last),
         )
         return [dict(zip(names, row, strict=True)) for row in rows][::-1]
 
@@ -258,6 +263,14 @@ class Logbook:
         """The same, and where in a file the next one goes (bytes), where that is known."""
         row = self._db.execute("SELECT last, place FROM cursors WHERE name = ?", (name,)).fetchone()
         return (0, None) if row is None else (int(row[0]), int(row[1]))
+
+    def drop_cursor(self, name: str) -> None:
+        self._db.execute("DELETE FROM cursors WHERE name = ?", (name,))
+
+    def lines_told(self) -> int:
+        """The id of the last event that was written to any file of lines."""
+        found = self._db.execute("SELECT coalesce(max(last), 0) FROM cursors WHERE name LIKE 'lines%'")
+        return int(found.fetchone()[0])
 
     def told_elsewhere(self) -> int:
         """The id of the last event that was told anywhere."""

@@ -88,7 +88,7 @@ class MachineMonitor(BaseEstimator):
     Attributes:
         backbone_: the encoder with its tokenizer.
         threshold_: of the smoothed score.
-        level_: what is normal of the overall level; ``None`` for a trend that has none.
+        level_: what is normal of the overall level; ``None`` for a trend without one, and under ``false_alarms``.
         tail_: what a well machine's scores do beyond the usual, where the threshold meets a budget; else ``None``.
         period_: the rows that were declared normal.
         plain_rules_: mean + 3 sigma of the plain indicators over those rows, to be compared with.
@@ -240,16 +240,15 @@ class MachineMonitor(BaseEstimator):
         self.set_reference(embedding, error, outside, cut)
         told = [self.parts(*one) for one in zip(embedding[cut:], error[cut:], outside[cut:], strict=True)]
         calibration = np.array([fused(parts, None) for parts in told])
-        # Spread of single scores, not of smoothed ones: a few dozen of these hold a handful of independent values.
-        self.threshold_, self.tail_ = float(calibration.mean() + self.sigmas * calibration.std(ddof=1)), None
-        if seen.overall is not None:
-            waveform = recording.kind == "waveform"
-            self.level_ = Level.of(seen.overall, names=recording.names, waveform=waveform, threshold=self.threshold_)
-            levels = [self.level_.beyond(self.level_.spreads(one)) for one in seen.overall[cut:]]
-            calibration = np.maximum(calibration, levels)
         if self.false_alarms is not None:
             self.tail_ = tail(calibration, recording.hours[seen.rows[cut:]], self.rule, what=recording.asset)
             self.threshold_ = self.tail_.threshold(self.false_alarms)
+            return self
+        # Spread of single scores, not of smoothed ones: a few dozen of these hold a handful of independent values.
+        self.threshold_, self.tail_ = float(calibration.mean() + self.sigmas * calibration.std(ddof=1)), None
+        if seen.overall is not None:  # a plain rule's own false alarms are in nobody's budget
+            waveform = recording.kind == "waveform"
+            self.level_ = Level.of(seen.overall, names=recording.names, waveform=waveform, threshold=self.threshold_)
         return self
 
     def teaching_rows(self, recording: Recording, *, normal_rows: int) -> int:

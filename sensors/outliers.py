@@ -3,11 +3,21 @@
 import inspect
 from importlib import import_module
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unlabeled.core.errors import DataError
 from unlabeled.core.normality import PyODDetector
 
 # Those that learn from a few dozen points and judge a single one in milliseconds.
-NAMES = ("ABOD", "COPOD", "ECOD", "GMM", "HBOS", "IForest", "INNE", "KDE", "KNN", "LODA", "LOF", "MCD", "OCSVM", "PCA")
+NAMES = ("ABOD", "COPOD", "ECOD", "GMM", "HBOS", "IForest", "KDE", "KNN", "LODA", "LOF", "MCD", "OCSVM", "PCA")
+
+
+class _OneByOne(PyODDetector):
+    """Some rank the points that are scored among each other too: a score must not depend on who comes with it."""
+
+    def score(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.concatenate([super(_OneByOne, self).score(row[None]) for row in x])
 
 
 def part_name(detector: str) -> str:
@@ -26,4 +36,4 @@ def named(detector: str, *, seed: int) -> PyODDetector:
         raise DataError(f"{detector!r} is no detector that can be taken here; there are {', '.join(NAMES)}")
     kind = getattr(import_module(f"pyod.models.{found.lower()}"), found)
     seeded = "random_state" in inspect.signature(kind).parameters
-    return PyODDetector(kind(random_state=seed) if seeded else kind())
+    return _OneByOne(kind(random_state=seed) if seeded else kind())

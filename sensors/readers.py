@@ -98,6 +98,8 @@ def _one(
             table = _sql.query(path)
         else:
             table = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path)
+    except DataError:
+        raise
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}); write it again") from None
     if table.empty:

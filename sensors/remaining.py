@@ -4,8 +4,10 @@ Growth is taken to be exponential, as of spreading faults (Gebraeel et al., "Res
 degradation signals: a Bayesian approach", IIE Transactions 37, 2005): the logarithm of the score is a line with noise
 that remembers the noise before, fitted by Prais and Winsten's transformation (1954), its memory corrected for the bias
 of short records (Marriott and Pope, Biometrika 41, 1954). The interval is Fieller's (1954), which counts both where the
-line stands and how steep it is. It is the time to a level of the score, not the life of a machine: what that level
-means to this machine nobody has told.
+line stands and how steep it is: it is of the line, around which scores go on to vary. What is asked about are scores
+since an alarm began, which the alarm has not picked for having risen; a single step explains them no worse than a line
+where there is no growth. It is the time to a level of the score, not the life of a machine: what that level means to
+this machine nobody has told.
 
 Shapes: n scores.
 """
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 # Scores that a trend is told from, and the fewest.
-ROWS, LEAST = 60, 20
+ROWS, LEAST = 60, 15
 # A rise that chance alone gives more often than this is none.
 SIGNIFICANCE = 0.01
 CONFIDENCE = 0.90
@@ -47,13 +49,14 @@ class Remaining(NamedTuple):
         )
 
 
-def until(hours_n: ArrayLike, scores_n: ArrayLike, level: float) -> Remaining:
+def until(hours_n: ArrayLike, scores_n: ArrayLike, level: float, *, now: float | None = None) -> Remaining:
     """From the last ``ROWS`` scores that are finite and above nought.
 
     Args:
         hours_n: times, increasing.
-        scores_n: scores before smoothing, which would make neighbours alike.
+        scores_n: scores before smoothing, which would make neighbours alike; since an alarm began.
         level: above nought.
+        now: the smoothed score.
     """
     from scipy.stats import t as student
 
@@ -62,8 +65,10 @@ def until(hours_n: ArrayLike, scores_n: ArrayLike, level: float) -> Remaining:
     usual = np.flatnonzero(np.isfinite(scores) & (scores <= 0))
     begin = usual[-1] + 1 if len(usual) else 0
     kept = np.flatnonzero(np.isfinite(scores[begin:]))[-ROWS:] + begin
+    if now is not None and now >= level:
+        return _declined("it has been reached")
     if len(kept) < LEAST:
-        return _declined(f"fewer than {LEAST} scores above nought lie behind")
+        return _declined(f"fewer than {LEAST} scores above nought have come since the alarm began")
     line, cover = _line(hours[kept] - hours[kept[-1]], np.log(scores[kept]) - np.log(level))
     gap, slope = float(line[0]), float(line[1])
     free = len(kept) - 3  # a line and a memory were fitted
@@ -73,6 +78,8 @@ def until(hours_n: ArrayLike, scores_n: ArrayLike, level: float) -> Remaining:
         return _declined("the rise could be chance")
     if gap >= 0:
         return _declined("it has been reached")
+    if _step(np.log(scores[kept])) <= _left(hours[kept], np.log(scores[kept])):
+        return _declined("a single step explains the rise as well as growth does")
     # Times t at which gap + slope t is not told from nought: the slope is, so that they are an interval.
     q = float(student.isf((1 - CONFIDENCE) / 2, free)) ** 2
     square, linear, constant = (
@@ -98,6 +105,18 @@ def _line(x: Floats, y: Floats) -> tuple[Floats, Floats]:
         memory = float(np.clip(found + (2 + 4 * found) / len(x), 0.0, _LARGEST_MEMORY))
     noise = b - a @ line
     return line, inverse * float(noise @ noise) / (len(x) - 3)
+
+
+def _left(x: Floats, y: Floats) -> float:
+    """Squares that the best line leaves."""
+    return float(np.square(y - np.polyval(np.polyfit(x - x[-1], y, 1), x - x[-1])).sum())
+
+
+def _step(y: Floats) -> float:
+    """Squares that two means leave, parted where that is best."""
+    n, total, power = np.arange(1, len(y)), np.cumsum(y), float(np.square(y).sum())
+    first, rest = total[:-1], total[-1] - total[:-1]
+    return float((power - first**2 / n - rest**2 / (len(y) - n)).min())
 
 
 def _declined(why: str) -> Remaining:

@@ -1,8 +1,8 @@
 """What alarms would have been worth: hours of downtime and money, by stated costs. A simulation, never a promise.
 
 A failure that was announced early enough to plan for costs the hours of a planned repair, any other those of an outage;
-each false alarm costs an inspection. Repair parts, quality and safety are left out, and so is what people would have
-done anyway.
+each false alarm costs an inspection, and so does an alarm of the first half of a run, however long it holds: it
+announced nothing. Repair parts, quality and safety are left out, and so is what people would have done anyway.
 """
 
 from collections.abc import Sequence
@@ -73,8 +73,8 @@ def savings(results: Sequence[Result], costs: Costs) -> Savings:
     methods = {result.method for result in results}
     if len(methods) != 1:
         raise DataError(f"savings are of one method, got {', '.join(sorted(methods)) or 'none'}")
-    in_time = sum(result.failed and result.lead_h > 0 and result.lead_h >= costs.notice_h for result in results)
-    false = sum(result.false_alarms for result in results)
+    in_time = sum(r.failed and not r.early and r.lead_h > 0 and r.lead_h >= costs.notice_h for r in results)
+    false = sum(result.false_alarms + result.early for result in results)
     hours = in_time * (costs.outage_h - costs.planned_h)
     return Savings(
         method=methods.pop(), failures=sum(result.failed for result in results), in_time=in_time, false_alarms=false,

@@ -1,5 +1,6 @@
 """Persistence, hysteresis, latch and episodes on sequences worked out by hand."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlabeled.core.errors import DataError
-from unlabeled.sensors.alarms import AlarmRule, Episode, alarm_states, episodes, latched, level, sustained
+from unlabeled.sensors.alarms import AlarmRule, AlarmState, Episode, alarm_states, episodes, latched, level, sustained
 from unlabeled.sensors.backtest import judge
 from unlabeled.sensors.recording import make
 
@@ -81,6 +82,27 @@ def test_on_a_machine_that_stayed_well_every_alarm_is_false() -> None:
     alarm = np.array([0, 0, 0, 1, 1, 1], dtype=bool)
     result = judge("x", run, alarm=alarm, exceeds=alarm, normal_rows=2, failed=False)
     assert (result.lead_h, result.false_alarms) == (0, 1)
+
+
+@pytest.mark.parametrize("other", [{"threshold": 10.0}, {"rule": AlarmRule(smooth=1, needed=2, of=4)}])
+def test_what_was_counted_under_other_settings_does_not_count_under_these(other: dict[str, Any]) -> None:
+    rule = AlarmRule(smooth=1, needed=5, of=6)
+    before = AlarmState(rule, 5.0)
+    for score in (6, 6, 6, 6):
+        before.push(score)
+    after = AlarmState(**{"rule": rule, "threshold": 5.0, **other})
+    after.recall(json.loads(json.dumps(before.memory())))
+    assert after.push(11.0) == (11.0, False)
+    # Under the same settings it is the fifth.
+    same = AlarmState(rule, 5.0)
+    same.recall(json.loads(json.dumps(before.memory())))
+    assert same.push(11.0) == (11.0, True)
+
+
+def test_a_memory_of_before_settings_were_kept_in_it_is_taken_up() -> None:
+    state = AlarmState(PLAIN, 1.0)
+    state.recall({"scores": [2.0], "above": [True], "calm": 0, "on": False})
+    assert state.push(2.0)[1]
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,7 @@ def test_a_monitor_meets_a_budget_keeps_it_and_says_so(in_tmp: Path) -> None:
     kept = MachineMonitor.load(in_tmp / "out" / "fan")
     assert kept.tail_ is not None
     assert kept.threshold_ == kept.tail_.threshold(2.0)
+    assert kept.level_ is None  # what a plain rule raises would be in nobody's budget
     # 1,296 of the 1,440 rows are normal, and the last third of them calibrates.
     assert kept.tail_.hours == pytest.approx(431 * 0.5)
     page = (in_tmp / "out" / "report.html").read_text()

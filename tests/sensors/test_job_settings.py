@@ -135,6 +135,15 @@ def at_work(job_file: Path) -> Iterator[threading.Thread]:
         thread.join()
 
 
+# What somebody may write into the file of a job that runs, and what waits for something outside it.
+WRONG = (
+    "[alarms]\nneeded = 99\n",
+    '[webhook]\nurl = "https://[hooks"\n',
+    "[alarms\n",
+    '[[folders]]\npath = "later/one"\n',
+)
+
+
 def test_a_running_job_takes_its_file_up_when_it_has_changed_and_goes_on_when_it_is_wrong(
     plant: list[Recording], job_file: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,23 +151,29 @@ def test_a_running_job_takes_its_file_up_when_it_has_changed_and_goes_on_when_it
     with at_work(job_file) as thread:
         put(plant[3], slice(0, 8), incoming, "a")
         wait_for(lambda: (job_file.parent / "monitor.sqlite").exists() and len(readings(job_file)) == 8)
-        job_file.write_text(usual + "[alarms]\nneeded = 99\n")
-        put(plant[3], slice(8, 16), incoming, "b")
-        wait_for(lambda: len(readings(job_file)) == 16)
+        said = ""
+        for count, wrong in enumerate(WRONG, 2):
+            job_file.write_text(usual + wrong)
+            put(plant[3], slice(8 * count - 8, 8 * count), incoming, f"b{count}")
+            wait_for(lambda count=count: len(readings(job_file)) == 8 * count)  # type: ignore[misc]
+            before = said
+            while said == before:
+                said += capfd.readouterr().err
+        assert said.count("is not taken up") == len(WRONG)
         assert told(job_file, "settings") == []
         job_file.write_text(usual + "[alarms]\nthreshold_factor = 0.001\nneeded = 1\n[status]\nport = 1\n")
         wait_for(lambda: bool(told(job_file, "settings")))
-        put(plant[3], slice(16, 192), incoming, "c")
+        put(plant[3], slice(40, 192), incoming, "c")
         wait_for(lambda: len(readings(job_file)) == 192)
         assert thread.is_alive()
     (event,) = told(job_file, "settings")
     assert event["changed"] == ["alarms"]
     alarms = readings(job_file)["alarm"]
-    assert not alarms[:16].any()
-    assert alarms[16:].any()
-    said = capfd.readouterr().err
+    assert not alarms[:40].any()
+    assert alarms[40:].any()
     assert "is not taken up: no alarm could start" in said
-    assert "status will count when the job is started again" in said
+    assert "later/one does not exist" in said
+    assert "status will count when the job is started again" in capfd.readouterr().err
 
 
 def test_readings_of_a_maintenance_are_kept_and_neither_raise_nor_clear_an_alarm(
@@ -285,6 +300,71 @@ def test_a_receiver_that_never_answers_holds_nothing_up_and_another_gets_everyth
     assert [body["kind"] for _, body, _ in receiver.took] == ["alarm", "danger"]
 
 
+def test_a_receiver_that_does_not_speak_http_does_not_end_the_job(
+    plant: list[Recording], job_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def garble() -> None:
+        talker = server.accept()[0]
+        talker.recv(1 << 16)
+        talker.sendall(b"SSH-2.0-x\r\n")
+        talker.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=garble)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/hook"
+        job_file.write_text(job_file.read_text() + f'[webhook]\nurl = "{url}"\n')
+        put(plant[3], slice(None), job_file.parent / "incoming", "a")
+        assert job.monitor(job_file, once=True).details["judged"] == 192
+        thread.join()
+    assert "the webhook has not taken event 1 (BadStatusLine)" in capfd.readouterr().err
+
+
+def test_an_event_that_is_refused_for_good_does_not_stand_in_the_way(
+    plant: list[Recording], job_file: Path, receiver: Receiver
+) -> None:
+    hooked(job_file, receiver)
+    receiver.answers = [(422, {})]
+    put(plant[3], slice(None), job_file.parent / "incoming", "a")
+    job.monitor(job_file, once=True)
+    assert [body["kind"] for _, body, _ in receiver.took] == ["danger"]
+
+
+def test_a_webhook_that_was_away_for_a_time_is_not_told_of_it(
+    plant: list[Recording], job_file: Path, receiver: Receiver
+) -> None:
+    usual, incoming = job_file.read_text(), job_file.parent / "incoming"
+    hooked(job_file, receiver)
+    job.monitor(job_file, once=True)
+    job_file.write_text(usual)
+    put(plant[3], slice(None), incoming, "a")
+    job.monitor(job_file, once=True)
+    hooked(job_file, receiver)
+    (incoming / "bad.npz").write_bytes(b"garbage")
+    job.monitor(job_file, once=True)
+    assert [body["kind"] for _, body, _ in receiver.took] == ["refused"]
+
+
+def test_another_file_for_lines_is_appended_to_and_nothing_is_told_twice(judged: Path) -> None:
+    usual, there = judged.read_text(), judged.parent / "other.jsonl"
+    there.write_text("what stands there\n" * 500)
+    before = (judged.parent / "events.jsonl").read_bytes()
+    judged.write_text('lines = "other.jsonl"\n' + usual)
+    (judged.parent / "incoming" / "bad.npz").write_bytes(b"garbage")
+    job.monitor(judged, once=True)
+    text = there.read_text()
+    assert text.startswith("what stands there\n" * 500)
+    (line,) = text.splitlines()[500:]
+    assert json.loads(line)["kind"] == "refused"
+    # And back again.
+    judged.write_text(usual)
+    (judged.parent / "incoming" / "worse.npz").write_bytes(b"garbage")
+    job.monitor(judged, once=True)
+    after = (judged.parent / "events.jsonl").read_bytes()
+    assert after.startswith(before)
+    assert [json.loads(line)["file"] for line in after[len(before) :].splitlines()] == ["incoming/worse.npz"]
+
+
 def test_a_webhook_that_comes_later_is_not_told_of_the_past(judged: Path, receiver: Receiver) -> None:
     hooked(judged, receiver)
     (judged.parent / "incoming" / "bad.npz").write_bytes(b"garbage")
@@ -296,8 +376,13 @@ def test_a_webhook_that_comes_later_is_not_told_of_the_past(judged: Path, receiv
     ("settings", "why"),
     [
         (Webhook(), "needs a url"),
-        (Webhook(url="ftp://plant"), "begins with https"),
-        (Webhook(url="file:///etc/passwd"), "begins with https"),
+        (Webhook(url="ftp://plant"), "such as https://host/path"),
+        (Webhook(url="file:///etc/passwd"), "such as https://host/path"),
+        (Webhook(url="https://[hooks"), "such as https://host/path"),
+        (Webhook(url="https://plant:99999/x"), "such as https://host/path"),
+        (Webhook(url="https://plant/secret path"), "such as https://host/path"),
+        (Webhook(url="https://me:secret@plant/x"), "without a name or password"),
+        (Webhook(url="https://plant/x", timeout_seconds=0), "timeout_seconds above 0"),
         (Webhook(url="http://plant.example/x", token_env="PATH"), "unencrypted"),
         (Webhook(url_env="NO_SUCH_VARIABLE_HERE"), "NO_SUCH_VARIABLE_HERE"),
     ],

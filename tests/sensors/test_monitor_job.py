@@ -182,7 +182,7 @@ def test_what_a_crash_left_half_told_is_told_again_and_nothing_twice(plant: list
     ):  # fmt: skip
         path.write_bytes(whole[:kept])
         with Logbook(job_file.parent / "monitor.sqlite") as book:
-            book.move_cursor("lines", last, place)
+            book.move_cursor(f"lines {path}", last, place)
         job.monitor(job_file, once=True)
         assert path.read_bytes() == whole
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unlabeled.sensors.alarms import AlarmRule, alarm_states
 from unlabeled.sensors.remaining import SIGNIFICANCE, until
 
 HOURS = np.arange(60) * 0.5
@@ -48,12 +49,43 @@ def test_where_nothing_grows_nothing_is_said(memory: float) -> None:
     assert said / 400 < (2 if memory == 0 else 5) * SIGNIFICANCE
 
 
+def in_alarm(scores: np.ndarray) -> int | None:
+    """The row at which an alarm of these scores begins (threshold 4, as a monitor's usually is about)."""
+    _, on = alarm_states(scores, 4.0, AlarmRule())
+    return int(np.argmax(on)) if on.any() else None
+
+
+@pytest.mark.parametrize("memory", [0.5, 0.9])
+def test_of_an_alarm_after_which_nothing_grows_hardly_anything_is_said(memory: float) -> None:
+    alarms, said = 0, 0
+    for seed in range(400):
+        scores = np.exp(1.2 + 0.35 * noise(seed, memory, n=400))
+        begin = in_alarm(scores)
+        if begin is None or begin + 30 > 400:
+            continue
+        alarms += 1
+        rows = slice(begin, begin + 30)
+        said += not until(np.arange(30) * 0.5, scores[rows], 8.0).declined
+    assert alarms > 100
+    assert said / alarms < 0.04
+
+
+@pytest.mark.parametrize("after", [15, 20, 30])
+def test_a_step_is_no_growth(after: int) -> None:
+    said = 0
+    for seed in range(200):
+        scores = np.exp(0.1 * noise(seed, 0.3, n=60) + np.where(np.arange(60) < 60 - after, 1.5, 2.0))
+        said += not until(np.arange(60) * 0.5, scores, 20.0).declined
+    assert said / 200 < 0.03
+
+
 def test_what_stands_in_the_way_is_named() -> None:
     rising = np.exp(HOURS / 12)
-    assert until(HOURS[:10], rising[:10], 100).declined.startswith("fewer than 20 scores")
+    assert until(HOURS[:10], rising[:10], 100).declined.startswith("fewer than 15 scores")
+    assert until(HOURS, rising, 100, now=101.0).declined == "it has been reached"
     assert until(HOURS, rising[::-1], 100).declined == "the score does not rise"
     assert until(HOURS, rising, rising[-1] / 2).declined == "it has been reached"
-    assert until(HOURS, np.where(HOURS > 25, rising, -1.0), 100).declined.startswith("fewer than 20 scores")
+    assert until(HOURS, np.where(HOURS > 25, rising, -1.0), 100).declined.startswith("fewer than 15 scores")
     assert "is not said: the score does not rise" in until(HOURS, rising[::-1], 100).words("danger")
 
 

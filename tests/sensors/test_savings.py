@@ -13,9 +13,9 @@ from unlabeled.sensors.savings import Costs, savings
 COSTS = Costs(outage_h=48, planned_h=8, per_hour=500, notice_h=24, inspection=300)
 
 
-def result(lead_h: float, *, false: int = 0, failed: bool = True, method: str = "ours") -> Result:
+def result(lead_h: float, *, false: int = 0, failed: bool = True, method: str = "ours", early: bool = False) -> Result:
     return Result(
-        method=method, asset="m", lead_h=lead_h, early=False, false_alarms=false, alarm_share=0.0,
+        method=method, asset="m", lead_h=lead_h, early=early, false_alarms=false, alarm_share=0.0,
         latched_h=lead_h, sustained_h=lead_h, exceedances=false, monitored_h=1000.0, failed=failed,
     )  # fmt: skip
 
@@ -31,6 +31,11 @@ def test_only_failures_announced_in_time_save_and_every_false_alarm_costs() -> N
 
 def test_a_failure_that_was_missed_saves_nothing_even_where_no_notice_is_needed() -> None:
     assert savings([result(0)], Costs(outage_h=48, planned_h=8, per_hour=1, notice_h=0)).money == 0
+
+
+def test_an_alarm_that_is_always_on_announces_nothing() -> None:
+    found = savings([result(740, early=True)], COSTS)
+    assert (found.in_time, found.false_alarms, found.money) == (0, 1, -300)
 
 
 def test_false_alarms_alone_cost_more_than_they_save() -> None:
@@ -62,7 +67,7 @@ def test_a_replay_says_what_its_alarms_would_have_saved_and_calls_it_a_simulatio
     )  # fmt: skip
     by = {one["method"]: one for one in done.details["savings"]}
     lead = next(r for r in done.details["results"] if r["method"] == "ours" and r["asset"] == "failing-1")["lead_h"]
-    wrong = sum(r["false_alarms"] for r in done.details["results"] if r["method"] == "ours")
+    wrong = sum(r["false_alarms"] + r["early"] for r in done.details["results"] if r["method"] == "ours")
     assert by["ours"]["money"] == (20_000 if lead >= 24 else 0) - 300 * wrong
     assert {"ours", "horizontal RMS", "vertical kurtosis"} <= {name.removesuffix(" 3-sigma") for name in by}
     page = (in_tmp / "replay" / "report.html").read_text(encoding="utf-8")

@@ -77,6 +77,19 @@ def test_snapshots_are_averaged_by_their_squares_and_said_in_words() -> None:
     assert found.velocity == pytest.approx(2.5, rel=1e-3)  # sqrt((9 + 16) / 2 / 2)
     assert found.zone == "B"
     assert found.words().startswith("Severity on the horizontal axis: 2.50 mm/s from 10 Hz to 1 kHz, zone B of ISO")
+    assert "if it runs at 600 revolutions a minute or more" in found.words()
+
+
+def test_of_a_slow_machine_lower_frequencies_count_and_snapshots_have_to_be_longer() -> None:
+    # 300 revolutions a minute: 6 mm/s at 5 Hz.
+    slow = 6 * np.sqrt(2) * sine(5, seconds=4.0)
+    (found,) = severities(slow[None], axes=("x",), fs=FS, unit="mm/s", machine_class="2-rigid", shaft_hz=5.0)
+    assert found.velocity == pytest.approx(6, rel=1e-2)
+    assert found.zone == "D"
+    assert "from 2 Hz to 1 kHz" in found.words()
+    assert "if it runs" not in found.words()
+    with pytest.raises(DataError, match=r"snapshots of 2\.5 s or more, these have 1 s"):
+        severities(sine(5)[None], axes=("x",), fs=FS, unit="mm/s", machine_class="2-rigid", shaft_hz=5.0)
 
 
 @pytest.mark.parametrize(
