@@ -31,7 +31,7 @@ def main() -> None:
         [
             "",
             *medical(read("medical")),
-            *sensors(read("sensors")),
+            *sensors(read("sensors"), read("sensors_curve")),
             *fraud(read("fraud")),
         ]
     )
@@ -97,11 +97,14 @@ def medical_table(content: dict[str, Any]) -> list[str]:
     return table(["labels", "method", *(f"{metric}, {view}" for view, metric in shown)], cells)
 
 
-def sensors(content: dict[str, Any]) -> list[str]:
+def sensors(content: dict[str, Any], curve: dict[str, Any]) -> list[str]:
     ours, plain = content["ours"], content["baselines"]
     lines = [
         "**Vibration and trends.** Normal period: the first quarter of a run; lead time to the last running snapshot, "
-        f"in hours, and false alarms a run; the same alarm rule for all; mean over {content['seeds']} seeds.",
+        f"in hours, and false alarms a run; the same alarm rule for all; mean over {content['seeds']} seeds. That ours "
+        "hears the overall level as soon as its plain rule does was added after that rule had been seen to do better "
+        "on these runs (checked on simulated machines, on which it changed nothing; without it: "
+        "[sensors.md](benchmarks/results/sensors.md)).",
         "",
     ]
     cells: list[list[Any]] = []
@@ -126,9 +129,30 @@ def sensors(content: dict[str, Any]) -> list[str]:
     }
     return [
         *lines,
+        *equal_false_alarms(curve["kinds"]),
         "Tested claim, failures flagged 72 hours ahead. Of these runs only IMS is long enough to test it: ours "
         f"{leads['ours']:.1f} h, the plain RMS rule {leads[RULES['B1']]:.1f} h on the same run. One run that a plain "
         "rule flags as early proves nothing.",
+        "",
+    ]
+
+
+def equal_false_alarms(kinds: dict[str, Any]) -> list[str]:
+    """FEMTO's best lead at up to one false alarm a run: ours, and the best of the others."""
+    femto = next(kind for name, kind in kinds.items() if name.startswith("FEMTO"))
+    leads = {}
+    for method, points in femto["methods"].items():
+        within = [p for p in points if p["false"] <= femto["runs"]]
+        leads[method] = max(statistics.mean(p["leads_h"]) for p in within) if within else 0.0
+    others = {name: lead for name, lead in leads.items() if not name.startswith("ours")}
+    best = max(others, key=lambda name: others[name])
+    place = sorted(leads.values(), reverse=True).index(leads["ours"]) + 1
+    return [
+        f"At equal false alarms ({femto['runs']} on the {femto['runs']} FEMTO runs, each method's threshold moved by "
+        f"one factor for all runs, chosen with hindsight) ours leads by {leads['ours']:.2f} h, {best} on the physical "
+        f"indicators by {others[best]:.2f} h; of {len(leads)} scores ours is number {place} "
+        "([sensors_curve.md](benchmarks/results/sensors_curve.md), where other runs, plain rules, PCA and PyOD's "
+        "detectors stand too).",
         "",
     ]
 
