@@ -112,8 +112,8 @@ def _saved(section: Section, costs: Costs, savings: Sequence[Savings]) -> None:
     section.text(
         f"By the costs that were stated: an unannounced failure stops a machine for {costs.outage_h:g} h, a planned "
         f"repair for {costs.planned_h:g} h, an hour costs {costs.per_hour:,g}, a repair can be planned "
-        f"{costs.notice_h:g} h ahead, and a false alarm costs an inspection of {costs.inspection:,g}. What people "
-        "would have noticed anyway is not taken off."
+        f"{costs.notice_h:g} h ahead, and a false alarm costs an inspection of {costs.inspection:,g}. An alarm "
+        "of the first half of a run counts as false here. What people would have noticed anyway is not taken off."
     )
     section.table(
         ["method", "failures in time", "false alarms", "hours of downtime saved", "money saved"],
