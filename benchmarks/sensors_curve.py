@@ -88,7 +88,7 @@ def main() -> None:
         if len(runs) == 1:
             content["kinds"][name]["volume"] = {m: _volumes(runs[0], s) for m, s in runs[0].scores.items()}
         print(name, "done", flush=True)
-    write_atomically(given.out / "sensors_curve.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(given.out / "sensors_curve.json", json.dumps(_short(content), separators=(",", ":")) + "\n")
     write_atomically(given.out / "sensors_curve.md", markdown(content))
 
 
@@ -257,6 +257,15 @@ def _volumes(run: Run, scores: Sequence[Floats]) -> list[float]:
         rows = after & np.isfinite(smoothed)
         found.append(volume(truth[rows], smoothed[rows], buffer=BUFFER).pr)
     return found
+
+
+def _short(value: Any) -> Any:
+    """Four digits are more than the curves tell, and fewer than a file of half a megabyte needs."""
+    if isinstance(value, dict):
+        return {name: _short(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_short(one) for one in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def markdown(content: Mapping[str, Any]) -> str:
