@@ -103,7 +103,8 @@ def sensors(content: dict[str, Any], curve: dict[str, Any]) -> list[str]:
         "**Vibration and trends.** Normal period: the first quarter of a run; lead time to the last running snapshot, "
         f"in hours, and false alarms a run; the same alarm rule for all; mean over {content['seeds']} seeds. That ours "
         "hears the overall level as soon as its plain rule does was added after that rule had been seen to do better "
-        "on these runs (checked on simulated machines, on which it changed nothing; without it: "
+        "on these runs ([checked on simulated machines](benchmarks/results/sensors_level.md), on which it changed "
+        "nothing; without it: "
         "[sensors.md](benchmarks/results/sensors.md)).",
         "",
     ]

@@ -175,7 +175,7 @@ def markdown(content: dict[str, Any]) -> str:
         "without any of that: from here every snapshot exceeds, and how often it exceeded before (ours: of the "
         "smoothed score). Ours: mean over seeds with Student's 95 % interval. That the overall level is heard as soon "
         "as by its plain rule was added after the plain rule had been seen to do better on these runs; it was kept "
-        "because it raised no alarm on 16 simulated well machines and delayed none on 12 that fail.",
+        "because it raised no alarm on 16 simulated well machines and delayed none on 12 that fail (sensors_level.md).",
         "",
         *_in_short(frame, plain_rows),
         "",
