@@ -117,9 +117,12 @@ def run(name: str, seed: int, size: Size, table: Transactions) -> dict[str, Any]
     way = WAYS[name]
     past = table.time < JULY
     known = table.with_labels(np.where(past, table.label, -1))
-    detector = FraudDetector(size=size, task=way.task, masking=way.masking, random_state=seed)
-    settings = {name: getattr(way, name) for name in ("weight", "temperature", "ratio", "vicreg")}
-    # The detector offers the tasks with their defaults only.
+    detector = FraudDetector(
+        size=size, task=way.task, masking=way.masking, mask_ratio=way.ratio, temperature=way.temperature,
+        random_state=seed,
+    )  # fmt: skip
+    settings = {name: getattr(way, name) for name in ("weight", "vicreg")}
+    # Which the detector does not offer.
     with (
         patch.object(history_model, "build_task", partial(build_task, **settings)),
         patch.object(history_model, "importance", partial(importance, what=way.what)),

@@ -5,6 +5,7 @@ rather than mapped: a page of a map brings its cached neighbours along, so that 
 512 MiB made 300 MiB resident (Linux 6.18), and a file that is cut short under a map kills the process.
 """
 
+import copy
 import math
 import os
 import weakref
@@ -47,6 +48,9 @@ class Store:
         self._stream = self.path.open("rb", buffering=0)
         weakref.finalize(self, self._stream.close)
         self.shape, self.dtype, self._start = _header(self._stream, self.path)
+        # Of rows that were taken, and from which store; all rows where there are none.
+        self._numbers: NDArray[np.integer] | None = None
+        self._whole: Store | None = None
         self._row = math.prod(self.shape[1:]) * self.dtype.itemsize
         have = os.fstat(self._stream.fileno()).st_size - self._start
         if have != len(self) * self._row:
@@ -56,6 +60,18 @@ class Store:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "Store":
+        """A store of these rows, in this order; they stay where they are.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        chosen = copy.copy(self)
+        chosen._whole = self  # which keeps the file open
+        chosen._numbers = self._all()[rows]
+        chosen.shape = (len(chosen._numbers), *self.shape[1:])
+        return chosen
+
     def __getitem__(self, rows: slice | NDArray[np.integer]) -> NDArray:
         """Some rows, (R, ...), in an array of their own.
 
@@ -63,7 +79,7 @@ class Store:
             IndexError: there is no such row.
             CheckpointError: the file became shorter meanwhile.
         """
-        numbers = np.arange(len(self))[rows]
+        numbers = self._all()[rows]
         found = np.empty((len(numbers), *self.shape[1:]), dtype=self.dtype)
         into = found.reshape(-1).view(np.uint8).data
         # Neighbours are read at once.
@@ -74,6 +90,10 @@ class Store:
             if self._fill(place) != len(place):
                 raise CheckpointError(f"{self.path} became shorter while it was read")
         return found
+
+    def _all(self) -> NDArray[np.integer]:
+        """Numbers of the rows in the file."""
+        return np.arange(len(self)) if self._numbers is None else self._numbers
 
     def _fill(self, place: memoryview) -> int:
         """Bytes read; a system may hand over fewer at once than were asked for."""

@@ -110,6 +110,12 @@ class HistorySlice:
     shortest: float = 0.3
     longest: float = 0.8
 
+    @classmethod
+    def of_strength(cls, strength: float) -> "HistorySlice":
+        """The defaults at 1, whole histories at 0; at 2 both shares are squared, so that two runs have less in
+        common."""
+        return cls(shortest=0.3**strength, longest=0.8**strength)
+
     def __call__(self, batch: Tensor, draw: torch.Generator) -> Tensor:
         b, length, _ = batch.shape
         real = (batch[..., 0] != 0).sum(dim=1).cpu()

@@ -10,6 +10,7 @@ import torch
 from unlabeled.core import checkpoints
 from unlabeled.core.checkpoints import under
 from unlabeled.core.training import History
+from unlabeled.fraud import tasks
 from unlabeled.fraud.baselines import LightGBM
 from unlabeled.fraud.blend import Blend
 from unlabeled.fraud.boosting import from_text, to_text
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 KIND = "fraud.FraudDetector"
 _MODEL_FILE, _BASELINE_FILE = "lightgbm.txt", "lightgbm-baseline.txt"
-_SETTINGS = ("task", "masking", "embedding", "label_delay_days", "random_state")
+_SETTINGS = (*tasks.SETTINGS, "embedding", "label_delay_days", "random_state")
 # Entries of the manifest that go on with the model when it is read, learns more and is written again.
 _LASTING = (
     "pretraining_data", "payments", "labelled_frauds", "labelled_genuine", "labelled_until", "run_id",

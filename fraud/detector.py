@@ -9,25 +9,22 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from unlabeled.core import budget
 from unlabeled.core.budget import Budget
-from unlabeled.core.errors import CheckpointError, CollapseError, DataError
-from unlabeled.core.progress import say
+from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.training import History
+from unlabeled.fraud import _learning as learning
 from unlabeled.fraud import _storage, reasons
+from unlabeled.fraud._learning import Judge, Log
 from unlabeled.fraud.baselines import LightGBM
 from unlabeled.fraud.blend import Blend
-from unlabeled.fraud.features import PlainFeatures, stacked
-from unlabeled.fraud.fields import Part
+from unlabeled.fraud.features import stacked
 from unlabeled.fraud.history_model import HistoryModel, Reading, Size
 from unlabeled.fraud.measures import within_budget
-from unlabeled.fraud.readers import DAY, Transactions, joined, transactions
+from unlabeled.fraud.readers import Transactions, joined, transactions
 from unlabeled.fraud.roles import Roles
-from unlabeled.fraud.tasks import Masking, check_names
-from unlabeled.fraud.unsupervised import Unsupervised
+from unlabeled.fraud.tasks import SETTINGS, Masking, Question
 
-Log = Callable[[dict[str, float], int], None]
 _FEW_LABELS = 0.5  # below this share of labelled training rows, known-fraud shares say nothing
 
 
@@ -50,6 +47,8 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
             keep to ``events``.
         masking: what pretraining hides: ``random`` fields, those that matter more first (``fields``:
             :func:`~unlabeled.fraud.tasks.importance`), or a ``run`` of whole payments (``events+tokens`` alone).
+        mask_ratio, temperature, augmentation: what ``events+tokens`` hides, and of tasks that compare two runs of a
+            history.
         embedding: principal components of the encoder's state among the features.
         label_delay_days: days until the label of a payment is known.
         random_state: fixes everything that is drawn.
@@ -74,6 +73,9 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         size: Size | None = None,
         task: str = "events",
         masking: Masking = "random",
+        mask_ratio: float = 0.25,
+        temperature: float = 0.2,
+        augmentation: float = 1.0,
         embedding: int = 32,
         label_delay_days: float = 7.0,
         random_state: int = 0,
@@ -82,6 +84,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         self.size = size
         self.task = task
         self.masking = masking
+        self.mask_ratio, self.temperature, self.augmentation = mask_ratio, temperature, augmentation
         self.embedding = embedding
         self.label_delay_days = label_delay_days
         self.random_state = random_state
@@ -93,6 +96,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         asked: ArrayLike | None = None,
         state: Path | None = None,
         log: Log | None = None,
+        judge: Judge | None = None,
     ) -> "FraudDetector":
         """Learns habits from payments; labels of the table are not looked at.
 
@@ -104,6 +108,8 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
             state: folder in which an interrupted pretraining is kept and from which it goes on; remove it
                 (:func:`~unlabeled.core.training.forget`) once the detector is saved.
             log: receives ``{curve: value}`` and the step; curves of the second kind of history bear its name.
+            judge: asked about eight times for each kind of history how good its encoder is (higher is better); of
+                either kind the best is kept.
 
         Raises:
             DataError: no such task or masking, too few histories for the task to compare, or fewer than two known
@@ -112,42 +118,21 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
             CollapseError: the embeddings of one kind of history no longer tell them apart; this detector has its last
                 healthy weights, and kinds that were to come after it are as untaught as they were.
         """
-        known, fresh = self._begin(table)
-        everything = np.ones(len(known), dtype=bool)
+        known = self.unlabelled(table)
+        models = learning.begin(self, known)
         labels = None if asked is None else self._labelled(table, asked).label
-        histories: dict[str, History] = {}
-        try:
-            for name, model in fresh.items():
-                histories[name] = model.pretrain(
-                    known,
-                    everything,
-                    asked=labels,
-                    state=state,
-                    log=_prefixed(log, name) if histories else log,
-                    label=f"learning {name}",
-                )
-        except CollapseError as error:
-            if error.history is not None:
-                untaught = [model for name, model in fresh.items() if name not in histories][1:]
-                for model in untaught:
-                    model.lesson(known)
-                self._end(known, {**histories, name: error.history})
-            raise
-        if log is not None:
-            trained = histories.values()
-            log(budget.totals([h.predicted for h in trained], [h.spent for h in trained]), 0)
-        self._end(known, histories)
+        learning.learn(self, known, models, asked=labels, state=state, log=log, judge=judge)
         return self
 
     def lessons(self, table: pd.DataFrame | Transactions) -> dict[str, Lesson]:
         """What :meth:`pretrain` on the same would teach, for :func:`~unlabeled.core.several_kinds.teach_together`;
         :meth:`taught` takes note of it afterwards."""
-        known, fresh = self._begin(table)
-        return {name: model.lesson(known) for name, model in fresh.items()}
+        known = self.unlabelled(table)
+        return {name: model.lesson(known) for name, model in learning.begin(self, known).items()}
 
     def taught(self, table: pd.DataFrame | Transactions, histories: Mapping[str, History]) -> "FraudDetector":
         """Ends what :meth:`lessons` on the same table began: the encoders count as pretrained."""
-        self._end(self._unlabelled(table), histories)
+        learning.end(self, self.unlabelled(table), histories)
         return self
 
     def pretraining_cost(self, table: pd.DataFrame | Transactions) -> dict[str, Budget]:
@@ -157,7 +142,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
         everything = np.ones(len(known), dtype=bool)
         return {
             name: model.pretraining_cost(known, everything, label=f"learning {name}")
-            for name, model in self._fresh(known.roles).items()
+            for name, model in learning.fresh(self, known.roles).items()
         }
 
     def finetune(self, table: pd.DataFrame | Transactions, y: ArrayLike | None = None) -> "FraudDetector":
@@ -330,52 +315,20 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
             readings.append(reading)
         return made, readings
 
-    def _fresh(self, roles: Roles) -> dict[str, HistoryModel]:
-        """An encoder for each kind of history that the table has, or one for payments that stand alone."""
-        parts: list[Part | None] = [p for p in ("entity", "counterparty") if getattr(roles, p) is not None]
-        names = {"entity": "cards", "counterparty": "merchants", None: "payments"}
-        if not parts and self.task != "events":
-            fields = ", with random fields" if self.masking == "run" else ""
-            say(
-                f"payments stand alone here: there is no history for '{self.task}', and the task stays 'events'{fields}"
-            )
-        shared: dict[str, Any] = {"size": self.size or Size(), "task": self.task, "masking": self.masking}
-        return {names[part]: HistoryModel(part, **shared, seed=self.random_state) for part in parts or [None]}
+    def unlabelled(self, table: pd.DataFrame | Transactions) -> Transactions:
+        """The payments that can be used, without what is known of them.
 
-    def _begin(self, table: pd.DataFrame | Transactions) -> tuple[Transactions, dict[str, HistoryModel]]:
-        """Plain features and fresh encoders for a table, which comes back without its labels."""
-        known = self._unlabelled(table)
-        fresh = self._fresh(known.roles)
-        self.models_ = list(fresh.values())
-        self.roles_, self.classes_ = known.roles, np.array([0, 1])
-        plain = PlainFeatures(label_delay=self.label_delay_days * DAY, risk=False)
-        self.plain_ = plain.fit(known, np.ones(len(known), dtype=bool))
-        return known, fresh
-
-    def _end(self, known: Transactions, histories: Mapping[str, History]) -> None:
-        self.history_ = dict(histories)
-        self._fit_scales(known)
-        self.fitted_ = None
-        self.baseline_ = None
-        self.manifest_ = {"pretraining_data": known.fingerprint(), "payments": len(known)}
-
-    def _unlabelled(self, table: pd.DataFrame | Transactions) -> Transactions:
-        check_names(task=self.task, masking=self.masking)  # before a large table is read in vain
+        Raises:
+            DataError: there is no such task, or no such payments.
+        """
+        self.question.check()  # before a large table is read in vain
         known = self._read(table, self.roles)
         return known.with_labels(np.full(len(known), -1))
 
-    def _fit_scales(self, known: Transactions) -> None:
-        """Principal components of the states and the scale of the unsupervised score, on (a sample of) training."""
-        self.components_: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
-        count = min(len(known), 20_000)
-        rows = np.sort(np.random.default_rng([self.random_state, 3]).choice(len(known), count, replace=False))
-        columns, readings = self.features(known, rows)
-        for reading in readings:
-            middle = reading.state.mean(axis=0)
-            _, _, axes = np.linalg.svd(reading.state - middle, full_matrices=False)
-            # A copy in plain order: what is saved and read back multiplies in the same way.
-            self.components_.append((middle, np.ascontiguousarray(axes[: self.embedding].T)))
-        self.unsupervised_ = Unsupervised().fit(columns)
+    @property
+    def question(self) -> Question:
+        """What the encoders are pretrained on."""
+        return Question(**{name: getattr(self, name) for name in SETTINGS})
 
     def _score(self, columns: Mapping[str, NDArray]) -> NDArray[np.float64]:
         if self.fitted_ is None:
@@ -402,11 +355,3 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
     def _check_pretrained(self) -> None:
         if not hasattr(self, "unsupervised_"):
             raise DataError("this FraudDetector has learnt nothing yet: call pretrain or fit first")
-
-
-def _prefixed(log: Log | None, name: str) -> Log | None:
-    return (
-        None
-        if log is None
-        else lambda values, step: log({f"{name} {key}": value for key, value in values.items()}, step)
-    )

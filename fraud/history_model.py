@@ -3,8 +3,6 @@
 Shape suffixes: n row, f field, d width.
 """
 
-import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +16,10 @@ from torch import Tensor
 from unlabeled.core import checkpoints, fingerprint
 from unlabeled.core.audit.watch import Watch, looked_at
 from unlabeled.core.batches import Batches, chunks
-from unlabeled.core.budget import Budget, Spent
+from unlabeled.core.budget import Budget
 from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone, Encoder
-from unlabeled.core.errors import CheckpointError, DataError
+from unlabeled.core.errors import DataError
 from unlabeled.core.pretext import Pretraining
 from unlabeled.core.pretext.event_modelling import field_surprisal
 from unlabeled.core.progress import say
@@ -30,16 +28,20 @@ from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.tokens import EventFields
 from unlabeled.core.training import History, TrainingSettings, fit, forget
 from unlabeled.core.views import HistorySlice
+from unlabeled.fraud import _finished
 from unlabeled.fraud.fields import WHEN, FieldCodes, Part
 from unlabeled.fraud.histories import Groups, gather, last_before, running_mean, windows_for, with_previous
 from unlabeled.fraud.readers import DAY, Transactions
-from unlabeled.fraud.tasks import COMPARING, Masking, build_task, check_names, event_modelling, importance
+from unlabeled.fraud.tasks import COMPARING, SETTINGS, Question, build_task, event_modelling, importance
 
 KIND = "fraud.HistoryModel"
 Floats = NDArray[np.float32]
 _MOST_WINDOWS = 60_000
 _MOST_ROUNDS = 10
 _CHUNK_EVENTS = 16_384
+EMBEDDED = 256  # histories at once
+JUDGED = 8  # about so often is a judge asked in one pretraining
+EVENTS = Question()
 _CLIP = 10.0  # nats: beyond 1 in 22,000 it makes no difference how rare
 _RECENT, _LONGER = 5, 20
 
@@ -95,23 +97,17 @@ class HistoryModel:
     Args:
         part: whose history; ``None`` for payments that stand alone.
         size: see :class:`Size`.
-        task: see :func:`~unlabeled.fraud.tasks.build_task`; always ``events`` for payments that stand alone, because a
-            history of one payment has neither runs nor an order.
-        masking: ``random``; ``fields`` first that matter more (:func:`~unlabeled.fraud.tasks.importance`); or ``run``:
-            ``events+tokens`` hides whole payments that follow one another, and everything else is as with ``random``.
+        question: what it is pretrained on; always ``events`` for payments that stand alone.
         seed: fixes weights, batches and masks.
 
     Raises:
-        DataError: no such task or masking, or two that do not go together.
+        DataError: there is no such question.
     """
 
-    def __init__(
-        self, part: Part | None, *, size: Size, task: str = "events", masking: Masking = "random", seed: int
-    ) -> None:
-        check_names(task=task, masking=masking)
+    def __init__(self, part: Part | None, *, size: Size, question: Question = EVENTS, seed: int) -> None:
+        question.check()
         self.part, self.size, self.seed = part, size, seed
-        self.task: str = "events" if part is None else task
-        self.masking: Masking = "random" if part is None and masking == "run" else masking
+        self.question = question.of_single_payments() if part is None else question
         self.fields = FieldCodes(part)
 
     @property
@@ -127,6 +123,7 @@ class HistoryModel:
         asked: NDArray[np.int8] | None = None,
         state: Path | None = None,
         log: Callable[[dict[str, float], int], None] | None = None,
+        judge: Callable[[], float] | None = None,
         label: str = "pretraining",
     ) -> History:
         """Learns from the rows marked as training, without labels.
@@ -134,6 +131,7 @@ class HistoryModel:
         Args:
             asked: (N,) 1, 0, or -1 where unknown: what some rows are is looked at on the way, each as the end of its
                 history, and never learnt from.
+            judge: asked about eight times on the way how good the encoder is (higher is better); the best is kept.
 
         Raises:
             DataError: the task compares histories, and a batch holds a single one; or fewer than two of either label.
@@ -146,33 +144,33 @@ class HistoryModel:
             "data": part.fingerprint(),
             "fields": self.fields.to_json(),
             "size": vars(self.size),
-            "task": self.task,
-            "masking": self.masking,
+            **self.question.told(),
         }
         known = None
         if asked is not None:
-            known = self._known(part, asked[training])
+            rows = looked_at(asked[training], asked[training] >= 0, rows="payments", seed=self.seed)
+            known = self.ending_with(part, rows), asked[training][rows]
             describe["looked at"] = fingerprint.of_array(asked)
-        history = None if state is None else self._finished(state / f"{self.name}-done", describe)
+        history = None if state is None else _finished.read(self, state / f"{self.name}-done", describe)
         if history is not None:
             return history
+        settings = self._settings(batches)
         history = fit(
             Pretraining(self.backbone, self.pretext),
             batches,
-            settings=self._settings(batches),
+            settings=settings,
             seed=derive(self.seed, self.part or "alone"),
             state=None if state is None else state / self.name,
             describe=describe,
             watch=self._watch(batches, known),
+            validate=judge,
+            validate_every=max(1, settings.steps // JUDGED),
             log=log,
             label=label,
         )
         if state is not None:
             # The next kind of history may be interrupted too: what is learnt already must not be lost with it.
-            # So are its costs, which belong to the run as a whole.
-            costs = {name: asdict(cost) for name in ("predicted", "spent") if (cost := getattr(history, name))}
-            manifest = {"description": describe, "curves": history.curves, "steps": history.steps, "costs": costs}
-            checkpoints.save(state / f"{self.name}-done", kind=KIND, tensors=self.tensors(), manifest=manifest)
+            _finished.write(self, state / f"{self.name}-done", history, describe)
             forget(state / self.name)
         return history
 
@@ -193,10 +191,11 @@ class HistoryModel:
         self._build()
         windows = self._windows(self.fields.codes(part, self._groups(part)), self._groups(part))
         batches = Batches(windows, batch_size=self._batch_size(), seed=derive(self.seed, self.part or "alone", "order"))
-        if self.task in COMPARING and batches.batch_size < 2:
+        if self.question.task in COMPARING and batches.batch_size < 2:
             raise DataError(
-                f"'{self.task}' compares {self.name} histories with one another and needs two windows a batch: there "
-                f"are {batches.rows}, {self._batch_size()} a batch. Choose the task 'events', or a larger batch_size"
+                f"'{self.question.task}' compares {self.name} histories with one another and needs two windows a "
+                f"batch: there are {batches.rows}, {self._batch_size()} a batch. Choose the task 'events', or a larger "
+                "batch_size"
             )
         return batches
 
@@ -214,46 +213,29 @@ class HistoryModel:
         # Half as many where each is read twice: a look costs the same, and there are as many.
         return Watch.over(batches, rows=64 if self.part is None else 32, view=self._view, asked=known)
 
-    def _known(self, part: Transactions, asked: NDArray[np.int8]) -> tuple[Tensor, NDArray[np.int8]]:
-        """Some histories that end with a payment of which it is known what it is, and that."""
-        rows = looked_at(asked, asked >= 0, rows="payments", seed=self.seed)
-        groups = self._groups(part)
-        codes = self.fields.codes(part, groups)
+    def ending_with(self, table: Transactions, rows: NDArray[np.int64]) -> Tensor:
+        """The histories, (R, L, F), that end with some payments (sorted positions), as the encoder reads them."""
+        groups = self._groups(table)
+        codes = self.fields.codes(table, groups)
         if groups is None:
-            histories = codes[rows][:, None].astype(np.int64)
-        else:
-            plan = windows_for(groups, rows, length=self.size.length)
-            histories = gather(codes, groups, start=plan.start[plan.window], size=plan.offset + 1)
-        return torch.from_numpy(histories), asked[rows]
+            return torch.from_numpy(codes[rows][:, None].astype(np.int64))
+        plan = windows_for(groups, rows, length=self.size.length)
+        return torch.from_numpy(gather(codes, groups, start=plan.start[plan.window], size=plan.offset + 1))
+
+    def embed(self, histories: Tensor) -> NDArray[np.float32]:
+        """What the encoder, as it is now and where it is now, makes of histories (R, L, F): (R, D)."""
+        device = next(self.backbone.parameters()).device
+        with torch.no_grad():
+            parts = [
+                self.pretext.embed(self.backbone, histories[some].to(device)).cpu()
+                for some in chunks(len(histories), EMBEDDED)
+            ]
+        return torch.cat(parts).numpy()
 
     @property
     def _view(self) -> HistorySlice | None:
         """Another view of a history: a run of it. A payment that stands alone has none."""
         return None if self.part is None else HistorySlice()
-
-    def _finished(self, folder: Path, describe: dict[str, Any]) -> History | None:
-        """Takes up what an interrupted pretraining had finished with; ``None`` where there is nothing, or where it can
-        be read no more, which is said."""
-        if not folder.is_dir():
-            return None
-        try:
-            tensors, manifest = checkpoints.load(folder, kind=KIND)
-        except CheckpointError as error:
-            say(f"what was learnt from {self.name} histories is lost ({error}): it is learnt once more")
-            shutil.rmtree(folder)  # without its manifest, nothing could be saved in its place
-            return None
-        wanted = json.loads(json.dumps(describe))
-        try:
-            checkpoints.check_same(manifest["description"], wanted, what="the interrupted run")
-        except CheckpointError as error:
-            raise CheckpointError(f"{error}. Delete {folder.parent} to start anew, or name another folder") from None
-        self._load(tensors, folder)
-        curves = {name: [(at, value) for at, value in curve] for name, curve in manifest["curves"].items()}
-        made = History(curves=curves, steps=manifest["steps"], resumed_from=manifest["steps"])
-        costs = manifest.get("costs", {})
-        made.predicted = Budget(**costs["predicted"]) if "predicted" in costs else None
-        made.spent = Spent(**costs["spent"]) if "spent" in costs else None
-        return made
 
     def read(self, table: Transactions, rows: NDArray[np.int64]) -> Reading:
         """What the encoder says about ``rows`` (sorted positions), each from its own past alone."""
@@ -316,8 +298,7 @@ class HistoryModel:
         return {
             "part": self.part,
             "size": vars(self.size),
-            "task": self.task,
-            "masking": self.masking,
+            **asdict(self.question),
             "seed": self.seed,
             "fields": self.fields.to_json(),
         }
@@ -325,14 +306,14 @@ class HistoryModel:
     @staticmethod
     def from_saved(content: Mapping[str, Any], tensors: Mapping[str, Tensor], *, folder: object) -> "HistoryModel":
         # Folders that know of no task were pretrained on events.
-        settings = {name: content[name] for name in ("task", "masking") if name in content}
-        made = HistoryModel(content["part"], size=Size(**content["size"]), **settings, seed=content["seed"])
+        question = Question(**{name: content[name] for name in SETTINGS if name in content})
+        made = HistoryModel(content["part"], size=Size(**content["size"]), question=question, seed=content["seed"])
         made.fields = FieldCodes.from_json(content["fields"])
         made._build()
-        made._load(tensors, folder)
+        made.load(tensors, folder)
         return made
 
-    def _load(self, tensors: Mapping[str, Tensor], folder: object) -> None:
+    def load(self, tensors: Mapping[str, Tensor], folder: object) -> None:
         for name, module in (("backbone.", self.backbone), ("pretext.", self.events)):
             checkpoints.put(module, checkpoints.under(name, tensors), what=folder)
             module.eval()
@@ -344,9 +325,17 @@ class HistoryModel:
             tokenizer = EventFields(sizes=self.fields.sizes, dim=size.dim, length=size.length)
             encoder = Encoder(dim=size.dim, depth=size.depth, heads=size.heads, causal=True)
             self.backbone = Backbone(tokenizer, encoder)
-            prior = importance(self.fields.names) if self.masking == "fields" else None
-            run = self.masking == "run"
-            self.pretext = build_task(self.backbone, task=self.task, prior=prior, run=run, seed=self.seed)
+            asked = self.question
+            self.pretext = build_task(
+                self.backbone,
+                task=asked.task,
+                prior=importance(self.fields.names) if asked.masking == "fields" else None,
+                run=asked.masking == "run",
+                seed=self.seed,
+                temperature=asked.temperature,
+                ratio=asked.mask_ratio,
+                augmentation=asked.augmentation,
+            )
         self.events = event_modelling(self.pretext)
 
     def _groups(self, table: Transactions) -> Groups | None:

@@ -1,7 +1,9 @@
 """Which question payments are pretrained on, and which fields it hides."""
 
+import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -28,8 +30,45 @@ Masking = Literal["random", "fields", "run"]
 COMPARING: tuple[str, ...] = ("events+contrastive", "events+vicreg")
 _WITH_RUNS: Task = "events+tokens"
 BESIDE = "events+"
+# Tasks that look at two runs of one history.
+VIEWING = COMPARING
 
 _CALENDAR = ("hour", "gap")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What payments are pretrained on; for the settings see :func:`build_task`."""
+
+    task: str = "events"
+    masking: Masking = "random"
+    mask_ratio: float = 0.25
+    temperature: float = 0.2
+    augmentation: float = 1.0
+
+    def check(self) -> None:
+        """Raises a DataError for names that do not exist or go together, and for numbers out of their range."""
+        check_names(task=self.task, masking=self.masking)
+        for name, value, fits, range_ in (
+            ("mask ratio", self.mask_ratio, 0 < self.mask_ratio < 1, "between 0 and 1"),
+            ("temperature", self.temperature, 0 < self.temperature < math.inf, "above 0"),
+            ("strength of the augmentation", self.augmentation, 0 <= self.augmentation <= 2, "between 0 and 2"),
+        ):
+            if not fits:
+                raise DataError(f"the {name} must be {range_}, got {value}")
+
+    def of_single_payments(self) -> "Question":
+        """What is left of it where payments stand alone: they have neither runs nor an order."""
+        return replace(self, task="events", masking="random" if self.masking == "run" else self.masking)
+
+    def told(self) -> dict[str, Any]:
+        """Task and masking, and of the numbers those that are not the usual ones."""
+        usual = asdict(Question())
+        return {n: v for n, v in asdict(self).items() if n in ("task", "masking") or v != usual[n]}
+
+
+# Their names, which are also those of the detector's parameters.
+SETTINGS = tuple(setting.name for setting in fields(Question))
 
 
 def build_task(
@@ -42,6 +81,7 @@ def build_task(
     weight: float = 0.1,
     temperature: float = 0.2,
     ratio: float = 0.25,
+    augmentation: float = 1.0,
     vicreg: tuple[float, float, float] = (25.0, 25.0, 1.0),
 ) -> Pretext:
     """The pretext task of a causal backbone that reads histories of payments.
@@ -73,6 +113,8 @@ def build_task(
         weight: of the second task; the surprisals that are scored come from the first, whose weight is 1.
         temperature: of NT-Xent, above 0.
         ratio: share of a history that ``events+tokens`` hides.
+        augmentation: how little two runs of a history have in common
+            (:meth:`~unlabeled.core.views.HistorySlice.of_strength`).
         vicreg: weights of invariance, variance and covariance.
 
     Raises:
@@ -84,17 +126,17 @@ def build_task(
     assert isinstance(backbone.tokenizer, EventFields)
     # Made first whatever the task, so that all start from the same weights and hide the same fields.
     events = EventModelling(backbone.tokenizer, prior=prior, seed=derive(seed, "visible"))
-    dim = backbone.encoder.dim
+    dim, view = backbone.encoder.dim, HistorySlice.of_strength(augmentation)
     match task:
         case "events":
             return events
         case "events+contrastive":
-            contrast = NTXent(dim, view=HistorySlice(), temperature=temperature, seed=derive(seed, "views"))
+            contrast = NTXent(dim, view=view, temperature=temperature, seed=derive(seed, "views"))
             return Joint({"events": (events, 1.0), "contrastive": (contrast, weight)})
         case "events+vicreg":
             invariance, variance, covariance = vicreg
             alike = VICReg(
-                dim, view=HistorySlice(), invariance=invariance, variance=variance, covariance=covariance,
+                dim, view=view, invariance=invariance, variance=variance, covariance=covariance,
                 seed=derive(seed, "views"),
             )  # fmt: skip
             return Joint({"events": (events, 1.0), "vicreg": (alike, weight)})

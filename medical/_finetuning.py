@@ -18,6 +18,7 @@ from unlabeled.core.finetuning import Tuning, merge
 from unlabeled.core.finetuning import prepare as open_weights
 from unlabeled.core.heads import Classifier
 from unlabeled.core.seeds import derive
+from unlabeled.core.store import Store
 from unlabeled.core.training import History, TrainingSettings, fit
 from unlabeled.medical._network import Member, Probe, log_odds, summaries
 from unlabeled.medical.images import ImageSet
@@ -153,7 +154,7 @@ def class_weights(labels: NDArray[np.int64]) -> torch.Tensor:
 def distil(
     backbone: Backbone,
     teacher: Member,
-    pixels: NDArray[np.uint8],
+    pixels: NDArray[np.uint8] | Store,
     *,
     settings: TrainingSettings,
     batch_size: int,
@@ -183,7 +184,7 @@ def distil(
     return student, history
 
 
-def usual(backbone: Backbone, images: NDArray[np.uint8], *, nuisance: int = NUISANCE) -> Usual:
+def usual(backbone: Backbone, images: NDArray[np.uint8] | Store, *, nuisance: int = NUISANCE) -> Usual:
     """What is usual among pictures (N, S, S), which need no labels; at most :data:`USUAL` of them are looked at.
 
     Args:

@@ -16,6 +16,7 @@ from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.heads import Classifier
 from unlabeled.core.pretext import Joint, MaskedReconstruction, Pretext, Pretraining
 from unlabeled.core.seeds import derive
+from unlabeled.core.store import Store
 from unlabeled.core.tokens import GridPatches, Tokens, take
 from unlabeled.medical.tasks import Masking, build_task
 from unlabeled.medical.transforms import looks, standardise
@@ -140,7 +141,7 @@ def _tokens(backbone: Backbone, images_bchw: Tensor, kept_k: Tensor | None) -> T
 
 
 @torch.no_grad()
-def embeddings(backbone: Backbone, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def embeddings(backbone: Backbone, images: NDArray[np.uint8] | Store) -> NDArray[np.float32]:
     """Mean tokens (N, D)."""
     backbone.eval()
     device = next(backbone.parameters()).device
@@ -152,7 +153,7 @@ def embeddings(backbone: Backbone, images: NDArray[np.uint8]) -> NDArray[np.floa
 
 
 @torch.no_grad()
-def summaries(backbone: Backbone, images: NDArray[np.uint8], *, once: bool = False) -> NDArray[np.float32]:
+def summaries(backbone: Backbone, images: NDArray[np.uint8] | Store, *, once: bool = False) -> NDArray[np.float32]:
     """:func:`summary` of pictures, (N, 2 D); ``once``: of the pictures as they are alone."""
     backbone.eval()
     device = next(backbone.parameters()).device
@@ -164,7 +165,7 @@ def summaries(backbone: Backbone, images: NDArray[np.uint8], *, once: bool = Fal
 
 
 def log_odds(
-    member: Member, pretrained: Backbone, images: NDArray[np.uint8], kept_k: Tensor | None = None
+    member: Member, pretrained: Backbone, images: NDArray[np.uint8] | Store, kept_k: Tensor | None = None
 ) -> NDArray[np.float64]:
     """(N,), picture by picture the same whatever else is asked at once."""
     return mean_log_odds([member], pretrained, images, kept_k)
@@ -172,7 +173,7 @@ def log_odds(
 
 @torch.no_grad()
 def mean_log_odds(
-    members: Sequence[Member], pretrained: Backbone, images: NDArray[np.uint8], kept_k: Tensor | None = None
+    members: Sequence[Member], pretrained: Backbone, images: NDArray[np.uint8] | Store, kept_k: Tensor | None = None
 ) -> NDArray[np.float64]:
     """Over members (N,): their mean log odds, with the pretrained network asked once for all of their probes.
 

@@ -17,6 +17,8 @@ from unlabeled.medical.images import ImageSet
 RATE = 0.05
 # So many pictures are enough for a covariance and for p-values; more would only take time.
 FITTED_ON, HELD_OUT = 4000, 1500
+# Read of pictures without labels, from which those are chosen.
+DRAWN = 20_000
 CANNOT = (
     "this model cannot tell what is unlike its own pictures: it was fine-tuned from scratch, on too few pictures or by "
     "an earlier version. Pretrain and fine-tune again"
@@ -59,7 +61,7 @@ def fit(
     """
     familiar = Pictures(learnt_from.data.images, learnt_from.patients)
     if unlabelled is not None:
-        familiar = _together(familiar, Pictures(unlabelled.images, unlabelled.patients))
+        familiar = _together(familiar, _drawn(unlabelled, seed=seed))
     rng = np.random.default_rng(derive(seed, "novelty") % 2**32)
     if chosen_on is not None:
         where, held_out = "validation pictures", Pictures(chosen_on.data.images, chosen_on.patients)
@@ -97,6 +99,14 @@ def judge(novelty: Novelty | None, backbone: Backbone, pixels: NDArray[np.uint8]
     score = novelty.score(network.embeddings(backbone, pixels))
     p = novelty.p_values(score)
     return Outlying(score, p, novelty.flagged(p))
+
+
+def _drawn(images: ImageSet, *, seed: int) -> Pictures:
+    """All of them, or, of so many that it would fill the memory, some."""
+    if len(images) > DRAWN:
+        rng = np.random.default_rng(derive(seed, "novelty", "drawn") % 2**32)
+        images = images.take(np.sort(rng.choice(len(images), DRAWN, replace=False)))
+    return Pictures(images.pixels, images.patients)
 
 
 def _together(one: Pictures, other: Pictures) -> Pictures:

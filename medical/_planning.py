@@ -256,7 +256,7 @@ def train_members(
         probe = fit_probe(backbone, data, known(model, data, unlabelled, without))
     untold = None
     if model.self_training and unlabelled is not None:
-        untold = model._pixels(unlabelled.take(~np.isin(unlabelled.patients, without)))
+        untold = model._drawn(unlabelled.select(~np.isin(unlabelled.patients, without)))
     members, histories = [], []
     for number in numbers(model, part):
         seed, name = derive(model.random_state, "finetune", number), numbered(model, number, of)
@@ -316,7 +316,7 @@ def self_training(model: "PneumoniaModel") -> TrainingSettings:
     )
 
 
-def pretraining_cost(model: "PneumoniaModel", pixels: NDArray[np.uint8]) -> Budget:
+def pretraining_cost(model: "PneumoniaModel", pixels: NDArray[np.uint8] | Store) -> Budget:
     """See :meth:`PneumoniaModel.pretraining_cost`."""
     return estimate(fresh(model), *pretraining(model, pixels), seed=model.random_state, label="pretraining")
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from unlabeled.core import fingerprint
 from unlabeled.core.errors import DataError
+from unlabeled.core.store import Store, unmapped
 
 # What a model looks for where nothing else is said.
 PNEUMONIA = "pneumonia"
@@ -30,10 +31,11 @@ class Skip(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """Pictures in memory.
+    """Pictures, and what is known of them.
 
     Attributes:
-        images: (N, S, S) 8-bit, 0 black to 255 white, bone bright.
+        images: (N, S, S) 8-bit, 0 black to 255 white, bone bright; those of a part of an intake's store are on disk and
+            may be larger than memory, and :attr:`pixels` are in memory wherever they were.
         ids: (N,) path below the folder that was read, or the table's own id.
         patients: (N,) who is on the picture: a pseudonym for DICOM, the user's own id where a table gives one,
             a digest of the pixels where nothing is known (identical pictures then count as one person's).
@@ -48,7 +50,7 @@ class ImageSet:
         notes: what a reader of the report should know about the intake.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | Store
     ids: NDArray[np.str_]
     patients: NDArray[np.str_]
     labels: NDArray[np.int64] | None = None
@@ -71,17 +73,31 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(N, S, S) in memory, or mapped from a file."""
+        return self.images[:] if isinstance(self.images, Store) else self.images
+
     def fingerprint(self) -> str:
         """Over pixels and ids, in order; patients are left out of it on purpose."""
         return fingerprint.of_names([fingerprint.of_array(self.images), *self.ids])
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_] | Sequence[int]) -> "ImageSet":
-        """These rows, in this order; the record of what was skipped stays."""
-
+        """These rows, in this order, in memory; the record of what was skipped stays."""
         index = np.asarray(rows)
+        images = unmapped(self.images)
+        return self._with(index, images.take(index)[:] if isinstance(images, Store) else images[index])
+
+    def select(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "ImageSet":
+        """As :meth:`take`, but pictures that are on disk stay there."""
+        images = unmapped(self.images)
+        return self._with(rows, images.take(rows) if isinstance(images, Store) else images[rows])
+
+    def _with(self, index: NDArray[np.generic], images: NDArray[np.uint8] | Store) -> "ImageSet":
+        """The rest of some rows, beside their pictures."""
         return replace(
             self,
-            images=self.images[index],
+            images=images,
             ids=self.ids[index],
             patients=self.patients[index],
             labels=None if self.labels is None else self.labels[index],
@@ -92,7 +108,7 @@ class ImageSet:
         )
 
     def part(self, name: str) -> "ImageSet":
-        """The rows whose split is ``name``.
+        """The rows whose split is ``name``; pictures on disk stay there.
 
         Raises:
             DataError: there is no split column, or nothing carries that name.
@@ -102,7 +118,7 @@ class ImageSet:
         rows = self.splits == name
         if not rows.any():
             raise DataError(f"no picture is in split {name!r}; there are {', '.join(sorted(set(self.splits)))}")
-        return self.take(rows)
+        return self.select(rows)
 
     def labelled(self) -> "ImageSet":
         """The rows with a label.

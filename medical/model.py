@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,8 +35,6 @@ from unlabeled.medical.splits import digests
 from unlabeled.medical.tasks import Masking
 
 # A pretraining with a judge is judged so often.
-
-Pixels = TypeVar("Pixels", NDArray[np.uint8], Store)
 
 
 class PneumoniaModel(BaseEstimator):
@@ -180,7 +178,7 @@ class PneumoniaModel(BaseEstimator):
         Raises:
             CollapseError: the embeddings no longer tell pictures apart; this model has the last healthy weights.
         """
-        pixels = self._checked(images) if isinstance(images, Store) else self._pixels(images)
+        pixels = self._drawn(images)
         module, history = planning.train(self, pixels, asked=asked, state=state, log=log, judge=judge)
         self.learnt(module, pixels, history)
         return self
@@ -188,7 +186,7 @@ class PneumoniaModel(BaseEstimator):
     def lessons(self, images: ImageSet | NDArray[np.uint8] | Store) -> dict[str, Lesson]:
         """What :meth:`pretrain` on the same would teach, for :func:`~unlabeled.core.several_kinds.teach_together`;
         :meth:`taught` takes note of it afterwards."""
-        pixels = self._checked(images) if isinstance(images, Store) else self._pixels(images)
+        pixels = self._drawn(images)
         self.module_ = planning.started(self)
         return {"radiographs": Lesson(self.module_, planning.pretraining(self, pixels)[0], planning.VIEW)}
 
@@ -196,13 +194,13 @@ class PneumoniaModel(BaseEstimator):
         self, images: ImageSet | NDArray[np.uint8] | Store, histories: Mapping[str, History]
     ) -> "PneumoniaModel":
         """Ends what :meth:`lessons` on the same pictures began: the encoder counts as pretrained."""
-        pixels = self._checked(images) if isinstance(images, Store) else self._pixels(images)
+        pixels = self._drawn(images)
         self.learnt(self.module_, pixels, histories["radiographs"])
         return self
 
-    def pretraining_cost(self, images: ImageSet | NDArray[np.uint8]) -> Budget:
+    def pretraining_cost(self, images: ImageSet | NDArray[np.uint8] | Store) -> Budget:
         """What :meth:`pretrain` on these pictures would cost here; nothing is learnt or kept."""
-        return planning.pretraining_cost(self, self._pixels(images))
+        return planning.pretraining_cost(self, self._drawn(images))
 
     def finetune(
         self,
@@ -429,10 +427,14 @@ class PneumoniaModel(BaseEstimator):
         self.digests_, self.provenance_ = [], {}
 
     def _pixels(self, images: ImageSet | NDArray[np.uint8]) -> NDArray[np.uint8]:
+        drawn = self._drawn(images)
+        return drawn[:] if isinstance(drawn, Store) else drawn
+
+    def _drawn(self, images: ImageSet | NDArray[np.uint8] | Store) -> NDArray[np.uint8] | Store:
+        """Pictures that are on disk stay there."""
         if isinstance(images, ImageSet):
             planning.check_framing(images.framing, self.framing)
-        return self._checked(images.images if isinstance(images, ImageSet) else np.asarray(images))
-
-    def _checked(self, pixels: Pixels) -> Pixels:
+            images = images.images
+        pixels = images if isinstance(images, Store) else np.asarray(images)
         planning.check_pixels(pixels.shape, pixels.dtype, size=self.image_size)
         return pixels

@@ -307,7 +307,7 @@ def _examples(report: Report, model: PneumoniaModel, unseen: ImageSet, scored: S
         if rows:
             pictures = unseen.take(rows)
             section.figure(
-                figures.examples(pictures.images, model.explain(pictures), titles),
+                figures.examples(pictures.pixels, model.explain(pictures), titles),
                 f"Clearest cases {caption}. {READ_MAPS.format(finding=model.finding)}",
             )
 
@@ -324,7 +324,7 @@ def _ends(report: Report, model: PneumoniaModel, images: ImageSet, scored: Score
     section = report.section("Pictures, and what moved the score")
     section.figure(
         figures.examples(
-            shown.images,
+            shown.pixels,
             model.explain(shown),
             [f"{kind}, probability {p[row]:.2f}" for kind, row in zip(kinds, rows, strict=True)],
         ),

@@ -127,11 +127,11 @@ def occlusions(model: PneumoniaModel, images: ImageSet, *, samples: int = 300) -
     assert images.labels is not None
     regions = hidden_patches(model)
     # With all patches named, so that both sides of the comparison look at the picture once, as it is.
-    whole = log_odds(model, images.images, torch.arange(len(next(iter(regions.values())))))
+    whole = log_odds(model, images.pixels, torch.arange(len(next(iter(regions.values())))))
     result = []
     for name, hidden in regions.items():
         kept = torch.from_numpy(np.flatnonzero(~hidden))
-        less = log_odds(model, neutral(images.images, hidden), kept)
+        less = log_odds(model, neutral(images.pixels, hidden), kept)
         auroc = core.bootstrap(core.roc_auc, images.labels, less, groups=images.patients, samples=samples)
         loss = core.bootstrap(_loss, images.labels, whole, less, groups=images.patients, samples=samples)
         result.append(Occluded(name, int(hidden.sum()), auroc, loss))
@@ -174,7 +174,7 @@ def hidden_patches(model: PneumoniaModel) -> dict[str, NDArray[np.bool_]]:
 def parts_of(images: ImageSet) -> dict[str, Floats | str]:
     """Features (N, D) of what is no lung, by name, or why there are none. Each part of a picture is standardised by
     itself: in units of the whole picture, a white lung would make its borders darker."""
-    small = _small(images.images)
+    small = _small(images.pixels)
     width, corner = round(SIDE * BORDER), round(SIDE * CORNER)
     ring = np.ones((SIDE, SIDE), dtype=bool)
     ring[width:-width, width:-width] = False
@@ -189,7 +189,7 @@ def parts_of(images: ImageSet) -> dict[str, Floats | str]:
         "borders only": _standardised(small[:, ring]),
         "corners only": _standardised(small[:, corners]),
         "middle blanked": _standardised(small[:, around]),
-        "grey values only": _histogram(images.images),
+        "grey values only": _histogram(images.pixels),
         "size and aspect only": _sizes(images),
         WHOLE: _standardised(small.reshape(len(small), -1)),
     }

@@ -138,7 +138,7 @@ def alike_across(parts: Mapping[str, ImageSet]) -> tuple[str, ...]:
     from unlabeled.medical.intake.resize import resized
 
     names = list(parts)
-    pictures = np.concatenate([parts[name].images for name in names]).astype(np.float32)
+    pictures = np.concatenate([parts[name].pixels for name in names]).astype(np.float32)
     ids = np.concatenate([parts[name].ids for name in names])
     part_of = np.repeat(np.arange(len(names)), [len(parts[name]) for name in names])
     hashes = np.stack([difference_hash(picture) for picture in pictures])

@@ -100,8 +100,8 @@ def _settings(detector: FraudDetector) -> dict[str, Any]:
     return {
         "encoder": f"{size.dim} wide, {size.depth} blocks, {size.heads} heads, {size.length} payments a window",
         "pretraining": f"{size.steps} steps of {size.batch_size} windows, learning rate {size.lr:g}",
-        "pretraining task": detector.models_[0].task,
-        "masking": detector.models_[0].masking,
+        "pretraining task": detector.models_[0].question.task,
+        "masking": detector.models_[0].question.masking,
         "label delay": f"{detector.label_delay_days:g} days",
         "labelled frauds": detector.manifest_.get("labelled_frauds", 0),
         "labelled genuine payments": detector.manifest_.get("labelled_genuine", 0),

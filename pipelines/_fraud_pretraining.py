@@ -1,7 +1,7 @@
 """The tracked pretraining on payments, alone or beside the same one with random masks."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,7 @@ def pretrain(
         "payments": len(known),
         "seed": detector.random_state,
         **vars(detector.size or Size()),
-        "task": detector.task,
-        "masking": detector.masking,
+        **asdict(detector.question),
     }
     with tracking.run(EXPERIMENT, f"pretrain {name or out.name}", params=params, inside=inside) as run:
         run.tags({"data.fingerprint": known.fingerprint()})
@@ -77,8 +76,7 @@ def pretrain(
             # As it was learnt: payments that stand alone keep to events whatever was asked for.
             made_of={
                 **params,
-                "task": detector.models_[0].task,
-                "masking": detector.models_[0].masking,
+                **asdict(detector.models_[0].question),
                 **dict(known.roles.rows()),
             },
             synthetic=synthetic,

@@ -150,7 +150,7 @@ def _without_judges(images: ImageSet) -> tuple[ImageSet, tuple[str, ...]]:
     last = "test" if "test" in known else "val" if {"train", "val"} <= known else None
     if last is None or images.splits is None:
         return images, ()
-    rest = images.take(images.splits != last)
+    rest = images.select(images.splits != last)
     if rest.labels is None or not (rest.labels != UNLABELLED).any():
         raise DataError(f"all labels are in split '{last}', which stays out of a cross-validation: label others too")
     note = f"The {len(images) - len(rest):,} pictures of split '{last}' are neither learnt from nor judged here."
@@ -182,8 +182,8 @@ def _taught(
 def _fold(base: PneumoniaModel, train: ImageSet, images: ImageSet, judged: ImageSet) -> dict[str, Judged]:
     """One fold's models, asked about the pictures that were left out."""
     assert train.labels is not None
-    data = Labelled(train.images, train.labels)
-    others = images.take(~np.isin(images.patients, judged.patients))
+    data = Labelled(train.pixels, train.labels)
+    others = images.select(~np.isin(images.patients, judged.patients))
     model = copy.deepcopy(base).finetune(train, data.labels, groups=train.patients, unlabelled=others)
     scratch = baselines.from_scratch(copy.deepcopy(base), data, groups=train.patients)
     pixels = baselines.PixelRegression(folds=base.folds, seed=base.random_state)
@@ -194,7 +194,7 @@ def _fold(base: PneumoniaModel, train: ImageSet, images: ImageSet, judged: Image
     scored = (
         Scored(model.score(judged), model.decision_),
         Scored(scratch.score(judged), scratch.decision_),
-        Scored(pixels.score(judged.images), pixels.decision_),
+        Scored(pixels.score(judged.pixels), pixels.decision_),
     )
     return {name: Judged.of(one) for name, one in zip(METHODS, scored, strict=True)}
 

@@ -63,7 +63,7 @@ def divide(images: ImageSet, *, n_labels: int | None, seed: int) -> Parts:
         train, test = hold_out(images.labelled(), share=TEST_SHARE, seed=seed)
         if n_labels is not None:
             train = first_labels(train, n_labels, seed=seed)
-        unlabelled = images.take(~np.isin(images.patients, test.patients))
+        unlabelled = images.select(~np.isin(images.patients, test.patients))
     return Parts(train=train, validation=validation, test=test, unlabelled=unlabelled)
 
 
@@ -137,7 +137,7 @@ def looked_at(images: ImageSet, labels: dict[str, Row], *, seed: int) -> Labelle
     some = labelled.take(watch.looked_at(labelled.labels, known, rows="pictures", units=labelled.patients, seed=seed))
     assert some.labels is not None
     say(f"the labels of {len(some)} pictures are looked at on the way, and not learnt from")
-    return Labelled(some.images, some.labels)
+    return Labelled(some.pixels, some.labels)
 
 
 def say_skips(skipped: tuple[Skip, ...]) -> None:

@@ -53,7 +53,7 @@ def judges_found(model: PneumoniaModel, images: ImageSet) -> Judges:
 
 
 def by_pixels(images: ImageSet) -> list[str]:
-    return [f"picture {of_array(pixels)}" for pixels in images.images]
+    return [f"picture {of_array(pixels)}" for pixels in images.pixels]
 
 
 def _one_class(labelled: ImageSet) -> bool:

@@ -181,7 +181,7 @@ def learners(base: PneumoniaModel, parts: Parts) -> dict[str, Learner]:
     def data(count: int, seed: int) -> tuple[Labelled, Any]:
         some = first_labels(source, count, seed=seed)
         assert some.labels is not None
-        return Labelled(some.images, some.labels), some.patients
+        return Labelled(some.pixels, some.labels), some.patients
 
     def ours(count: int, seed: int) -> float:
         taught, patients = data(count, seed)
@@ -192,13 +192,13 @@ def learners(base: PneumoniaModel, parts: Parts) -> dict[str, Learner]:
     def scratch(count: int, seed: int) -> float:
         taught, patients = data(count, seed)
         fresh = baselines.from_scratch(copy.deepcopy(base).set_params(random_state=seed), taught, groups=patients)
-        return balanced_error(fresh.score(parts.test.images), fresh.decision_, parts.test)
+        return balanced_error(fresh.score(parts.test.pixels), fresh.decision_, parts.test)
 
     def pixels(count: int, seed: int) -> float:
         taught, patients = data(count, seed)
         regression = baselines.PixelRegression(folds=base.folds, seed=seed)
         regression.fit(parts.unlabelled.images, taught, groups=patients)
-        return balanced_error(regression.score(parts.test.images), regression.decision_, parts.test)
+        return balanced_error(regression.score(parts.test.pixels), regression.decision_, parts.test)
 
     return dict(zip(NAMES, (ours, scratch, pixels), strict=True))
 

@@ -33,7 +33,7 @@ def everybody(
     Raises:
         DataError: one of them keeps no held-out predictions, because an earlier version saved it.
     """
-    pca = partial(_scored, lambda images: pixels._logits(images.images), pixels.decision_, pixels.held_out)
+    pca = partial(_scored, lambda images: pixels._logits(images.pixels), pixels.decision_, pixels.held_out)
     return {
         OURS: _of_network(model, unseen, adapt_to),
         SCRATCH: _of_network(scratch, unseen, adapt_to),

@@ -74,7 +74,7 @@ def write_heat_maps(out: Path, model: "PneumoniaModel", images: "ImageSet", tabl
     if len(rows):
         folder.mkdir(parents=True)
         shown = images.take(rows)
-        for row, pixels, heat in zip(rows, shown.images, model.explain(shown), strict=True):
+        for row, pixels, heat in zip(rows, shown.pixels, model.explain(shown), strict=True):
             _overlay(pixels, heat).save(folder / f"{row:06d}.png")
             table.loc[row, "heat_map"] = f"{HEAT_MAPS}/{row:06d}.png"
     return folder

@@ -78,7 +78,7 @@ class _Trials:
     def __init__(self, model: PneumoniaModel, unlabelled: ImageSet, taught: ImageSet, asked: ImageSet) -> None:
         self.model, self.unlabelled = model, unlabelled
         self.taught, self.asked = _labelled(taught), _labelled(asked)
-        self.others = unlabelled.take(~np.isin(unlabelled.patients, asked.patients)).images
+        self.others = unlabelled.select(~np.isin(unlabelled.patients, asked.patients)).images
         self.best = shared.Best[PneumoniaModel]()
 
     def __call__(self, values: Mapping[str, float], report: Told, run: tracking.Run) -> float:
@@ -104,7 +104,7 @@ class _Trials:
 def _labelled(part: ImageSet) -> Labelled:
     if part.labels is None or len(np.unique(part.labels)) < 2:
         raise DataError("a search needs labelled patients of both classes to teach and to judge its probe: add labels")
-    return Labelled(part.images, part.labels)
+    return Labelled(part.pixels, part.labels)
 
 
 def _search(model: PneumoniaModel, parts: Parts, *, out: Path, trials: int, source: str) -> Outcome:

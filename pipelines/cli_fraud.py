@@ -1,12 +1,15 @@
 """``unlabeled fraud <verb>``."""
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
 from unlabeled.pipelines._cost import BesideRandom, DryRun, Price, Watts
 from unlabeled.pipelines.jobs import Outcome
+
+if TYPE_CHECKING:
+    from unlabeled.fraud.tasks import Question
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Card payments: habits without labels, then alerts with reasons."
@@ -38,6 +41,11 @@ FieldMasking = Annotated[
         "(events+tokens alone)."
     ),
 ]
+Ratio = Annotated[float, typer.Option(help="Share of a history that events+tokens hides.", min=0.05, max=0.95)]
+Temperature = Annotated[float, typer.Option(help="Of events+contrastive, above 0.", min=1e-6)]
+Augmentation = Annotated[
+    float, typer.Option(help="How little two runs of a history have in common where they are compared.", min=0, max=2)
+]
 Budget = Annotated[int, typer.Option(help="Alerts a day.", min=1)]
 Until = Annotated[str | None, typer.Option(help="Use payments before this time: a date, or seconds as in the table.")]
 
@@ -51,6 +59,9 @@ def pretrain(
     steps: Steps = None,
     task: PretextTask = "events",
     masking: FieldMasking = "random",
+    mask_ratio: Ratio = 0.25,
+    temperature: Temperature = 0.2,
+    augmentation: Augmentation = 1.0,
     learning_rate: LearningRate = None,
     seed: Seed = 0,
     labels: Annotated[
@@ -67,8 +78,47 @@ def pretrain(
     from unlabeled.pipelines import fraud as job
 
     return job.pretrain(
-        table, out=out, until=until, roles=roles, steps=steps, task=task, masking=masking,
-        learning_rate=learning_rate, seed=seed, labels=labels, beside_random=beside_random, dry_run=dry_run,
+        table, out=out, until=until, roles=roles, steps=steps,
+        question=_question(task, masking, mask_ratio, temperature, augmentation), learning_rate=learning_rate,
+        seed=seed, labels=labels, beside_random=beside_random, dry_run=dry_run,
+        rates=Rates(watts=watts, price_per_hour=price_per_hour),
+    )  # fmt: skip
+
+
+@app.command()
+def search(
+    table: Table,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV: row id, label, which judge. Default: the table's label column.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for trials.csv, the report and the best model.")] = Path(
+        "fraud-search"
+    ),
+    trials: Annotated[int, typer.Option(help="Settings to try; the defaults are the first.", min=1)] = 20,
+    until: Until = None,
+    roles: RolesFile = None,
+    steps: Steps = None,
+    task: PretextTask = "events+contrastive",
+    masking: FieldMasking = "random",
+    learning_rate: LearningRate = None,
+    seed: Seed = 0,
+    dry_run: DryRun = False,
+    price_per_hour: Price = None,
+    watts: Watts = None,
+) -> Outcome:
+    """Try settings of the pretraining (mask ratio, temperature, augmentation), judged by a linear probe.
+
+    Weak trials end early. Needs pip install 'unlabeled[search]'.
+    """
+    from unlabeled.core.budget import Rates
+    from unlabeled.fraud import FraudDetector
+    from unlabeled.pipelines import _fraud_search as jobs
+    from unlabeled.pipelines.fraud import size_of
+
+    size = size_of(steps=steps, lr=learning_rate)
+    return jobs.search(
+        table, out=out, labels=labels, until=until, roles=roles, trials=trials,
+        template=FraudDetector(size=size, task=task, masking=masking, random_state=seed), dry_run=dry_run,
         rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
@@ -124,6 +174,9 @@ def backtest(
     steps: Steps = None,
     task: PretextTask = "events",
     masking: FieldMasking = "random",
+    mask_ratio: Ratio = 0.25,
+    temperature: Temperature = 0.2,
+    augmentation: Augmentation = 1.0,
     learning_rate: LearningRate = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
@@ -143,12 +196,21 @@ def backtest(
         budget=budget,
         roles=roles,
         steps=steps,
-        task=task,
-        masking=masking,
+        question=_question(task, masking, mask_ratio, temperature, augmentation),
         learning_rate=learning_rate,
         seed=seed,
         dry_run=dry_run,
         rates=Rates(watts=watts, price_per_hour=price_per_hour),
+    )
+
+
+def _question(
+    task: str, masking: MaskingName, mask_ratio: float, temperature: float, augmentation: float
+) -> "Question":
+    from unlabeled.fraud.tasks import Question
+
+    return Question(
+        task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature, augmentation=augmentation
     )
 
 

@@ -1,5 +1,6 @@
 """The fraud jobs: from a table of payments to a model, alerts and a report."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from unlabeled.core.training import WORTH_SAYING
 from unlabeled.fraud.baselines import baseline_scores
 from unlabeled.fraud.cost import finetuning_cost
 from unlabeled.fraud.detector import FraudDetector
-from unlabeled.fraud.history_model import Size
+from unlabeled.fraud.history_model import EVENTS, Size
 from unlabeled.fraud.labels import few, from_csv, known_by
 from unlabeled.fraud.readers import DAY, Transactions, joined, parse_time, transactions
 from unlabeled.fraud.simulate import simulate
-from unlabeled.fraud.tasks import Masking, check_names
+from unlabeled.fraud.tasks import Question
 from unlabeled.pipelines import _ablation as ablation
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _fraud_pretraining as pre
@@ -51,8 +52,7 @@ def pretrain(
     until: str | None = None,
     roles: Path | None = None,
     steps: int | None = None,
-    task: str = "events",
-    masking: Masking = "random",
+    question: Question = EVENTS,
     learning_rate: float | None = None,
     seed: int = 0,
     labels: Path | None = None,
@@ -65,14 +65,14 @@ def pretrain(
     A few ``labels`` (a CSV with row id and label) are looked at on the way, never learnt from. ``beside_random`` does
     the same with random masks as well. With ``dry_run``, only says what that would cost.
     """
-    check_names(task=task, masking=masking)
+    question.check()
     if beside_random:
-        ablation.check(masking)
+        ablation.check(question.masking)
     payments = read_payments(table, roles=roles)
     known = payments if until is None else before(payments, until)
     asked = None if labels is None else _from_csv(labels, known)[0]
-    size = _size(steps=steps, lr=learning_rate)
-    detector = FraudDetector(roles=known.roles, size=size, task=task, masking=masking, random_state=seed)
+    size = size_of(steps=steps, lr=learning_rate)
+    detector = FraudDetector(roles=known.roles, size=size, **asdict(question), random_state=seed)
     if dry_run:
         return cost.dry_run(
             pre.costs(detector, known, beside_random=beside_random),
@@ -212,8 +212,7 @@ def backtest(
     budget: int = 100,
     roles: Path | None = None,
     steps: int | None = None,
-    task: str = "events",
-    masking: Masking = "random",
+    question: Question = EVENTS,
     learning_rate: float | None = None,
     seed: int = 0,
     dry_run: bool = False,
@@ -223,11 +222,11 @@ def backtest(
 
     With ``dry_run``, only says what the pretraining would cost.
     """
-    check_names(task=task, masking=masking)
+    question.check()
     payments = read_payments(table, roles=roles)
     cut = cut_of(payments, train_until)
     detector = FraudDetector(
-        roles=payments.roles, size=_size(steps=steps, lr=learning_rate), task=task, masking=masking,
+        roles=payments.roles, size=size_of(steps=steps, lr=learning_rate), **asdict(question),
         label_delay_days=label_delay, random_state=seed,
     )  # fmt: skip
     if dry_run:
@@ -279,7 +278,7 @@ def _backtest(
     # With few labels none arrive later either; with all, each counts once its delay has passed.
     unseen = new if n_frauds is None else new.with_labels(np.full(len(new), -1))
     params = {"table": source, "label_delay_days": label_delay, "frauds": frauds, "genuine": genuine, "seed": seed}
-    params |= {"task": detector.task, "masking": detector.masking}
+    params |= asdict(detector.question)
     with tracking.run(EXPERIMENT, f"backtest {out.name}", params=params, parent=pretraining) as run:
         run.tags({"data.fingerprint": payments.fingerprint(), "split.fingerprint": past.fingerprint()})
         if frauds:
@@ -403,7 +402,7 @@ def _check_parts(past: Transactions, new: Transactions, cut: str) -> None:
         raise DataError(f"a backtest needs labelled frauds after {cut}, and there are none: use score instead")
 
 
-def _size(**given: Any) -> Size | None:
+def size_of(**given: Any) -> Size | None:
     """What was asked for, and the usual for what was not."""
     asked = {name: value for name, value in given.items() if value is not None}
     return Size(**asked) if asked else None

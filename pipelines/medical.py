@@ -223,11 +223,11 @@ def finetune_on(
     alike = alike_across(named)
     for note in alike:
         say(note)
-    data = Labelled(train.images, train.labels)
+    data = Labelled(train.pixels, train.labels)
     validation, chosen_on = None, None
     if parts.validation is not None:
         assert parts.validation.labels is not None
-        validation = (parts.validation.images, parts.validation.labels)
+        validation = (parts.validation.pixels, parts.validation.labels)
         chosen_on = (parts.validation, parts.validation.labels)  # the model counts patients, the baselines do not
     with tracking.run(
         EXPERIMENT,

@@ -137,7 +137,7 @@ def randomised(model: PneumoniaModel, *, seed: int = 0) -> PneumoniaModel:
 
 def faithfulness(model: PneumoniaModel, images: ImageSet, maps_nt: Floats, *, seed: int = 0) -> Faithfulness:
     """Deletion and insertion curves of the maps beside random orders; intervals over patients."""
-    pixels, tokens = images.images, maps_nt.shape[1]
+    pixels, tokens = images.pixels, maps_nt.shape[1]
     sign = np.where(_log_odds(model, pixels, np.tile(np.arange(tokens), (len(pixels), 1))) >= 0, 1.0, -1.0)
     share = np.linspace(0, 1, STEPS + 1)
     counts = np.clip(np.round(share * tokens).astype(int), 1, tokens)

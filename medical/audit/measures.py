@@ -101,7 +101,7 @@ def measure(
     if unseen.labels is None or len(np.unique(unseen.labels)) < 2:
         raise DataError("an audit needs labelled pictures with the finding and without")
     say("audit: scores and groups")
-    whole = log_odds(model, unseen.images)
+    whole = log_odds(model, unseen.pixels)
     scored = Scored(decision.probability(whole + model.prior_), decision)
     groups = audit_groups(
         unseen.labels, scored.probability, scored.probability >= decision.threshold, unseen.attributes,

@@ -1,8 +1,10 @@
 """Rows on disk are the rows that were written, and memory stays flat over them."""
 
+import gc
 import hashlib
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +147,7 @@ def test_resident_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     Store.write(path, (part for _ in range(32)), row=(4096,), dtype=np.uint8)
     code = """
 import sys
+import tempfile
 import numpy as np
 from unlabeled.core.store import Store
 
@@ -168,3 +171,27 @@ print(total, most, resident() - before)
     assert total == 512 << 20
     assert most < 32 << 20, f"{most >> 20} MiB became resident"
     assert mapped < 128 << 20, f"{mapped >> 20} MiB became resident"
+
+
+@given(rows=st.lists(st.integers(-10, 9), max_size=12), again=st.integers(0, 2**12 - 1))
+def test_rows_that_were_taken_are_those_of_the_array(rows: list[int], again: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        array = np.arange(20, dtype=np.int16).reshape(10, 2)
+        store = Store.write(Path(folder) / "x.npy", [array], row=(2,), dtype=np.int16)
+        chosen = np.array(rows, dtype=int)
+        some, expected = store.take(chosen), array[chosen]
+        assert (some.shape, len(some)) == (expected.shape, len(expected))
+        np.testing.assert_array_equal(some[:], expected)
+        assert fingerprint.of_array(some) == fingerprint.of_array(expected)
+        mask = np.array([again >> bit & 1 for bit in range(len(rows))], dtype=bool)
+        np.testing.assert_array_equal(some.take(mask)[:], expected[mask])
+        np.testing.assert_array_equal(store[:], array)  # the store itself is as it was
+
+
+def test_rows_that_were_taken_outlive_the_store_and_only_rows_there_are_can_be(tmp_path: Path) -> None:
+    array = np.arange(20, dtype=np.int16).reshape(10, 2)
+    some = Store.write(tmp_path / "x.npy", [array], row=(2,), dtype=np.int16).take(np.array([3, 1]))
+    gc.collect()
+    np.testing.assert_array_equal(some[:], array[[3, 1]])
+    with pytest.raises(IndexError):
+        some.take(np.array([2]))

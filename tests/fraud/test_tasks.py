@@ -19,7 +19,7 @@ from unlabeled.core.tokens import EventFields
 from unlabeled.fraud import FraudDetector, Size, Transactions
 from unlabeled.fraud.detector import Log
 from unlabeled.fraud.history_model import HistoryModel
-from unlabeled.fraud.tasks import Masking, Task, build_task, event_modelling, importance
+from unlabeled.fraud.tasks import SETTINGS, Masking, Question, Task, build_task, event_modelling, importance
 from unlabeled.pipelines import cli, cli_fraud
 
 Parts = tuple[Transactions, Transactions]
@@ -71,7 +71,7 @@ def test_every_task_learns_and_its_parts_are_curves(
         np.testing.assert_allclose(parts["loss"], total, rtol=1e-4)
     same = (task, masking) == ("events", "random")
     for ours, plain in zip(model.models_, pretrained.models_, strict=True):
-        assert (ours.task, ours.masking) == (task, masking)
+        assert (ours.question.task, ours.question.masking) == (task, masking)
         assert list(ours.tensors()) == list(plain.tensors())
         equal = [torch.equal(value, plain.tensors()[name]) for name, value in ours.tensors().items()]
         assert all(equal) if same else not any(equal[-4:])
@@ -85,7 +85,7 @@ def test_saved_and_loaded_a_task_gives_the_very_scores(
     past, new = parts
     back = FraudDetector.load(model.save(tmp_path / "m"))
     assert {name: back.get_params()[name] for name in ("task", "masking")} == {"task": task, "masking": masking}
-    assert [(m.task, m.masking) for m in back.models_] == [(task, masking)] * 2
+    assert [(m.question.task, m.question.masking) for m in back.models_] == [(task, masking)] * 2
     np.testing.assert_array_equal(back.score(new, history=past), model.score(new, history=past))
     tuned = back.finetune(past)
     again = FraudDetector.load(tuned.save(tmp_path / "n"))
@@ -116,10 +116,11 @@ def test_a_folder_of_before_there_were_tasks_is_one_of_events(
     folder = pretrained.save(tmp_path / "m")
     content = json.loads((folder / "manifest.json").read_text())
     for entry in (content["settings"], *content["models"]):
-        del entry["task"], entry["masking"]
+        for name in SETTINGS:
+            del entry[name]
     (folder / "manifest.json").write_text(json.dumps(content))
     back = FraudDetector.load(folder)
-    assert [(m.task, m.masking) for m in (back, *back.models_)] == [("events", "random")] * 3
+    assert {m.question for m in (back, *back.models_)} == {Question()}
     np.testing.assert_array_equal(back.score(parts[1]), pretrained.score(parts[1]))
 
 
@@ -228,7 +229,7 @@ def test_a_run_needs_masked_tokens_and_that_is_said_before_anything_is_read() ->
     with pytest.raises(DataError, match=words):
         small(task="events+order", masking="run").pretrain(pd.DataFrame({"no": ["payments"]}))
     with pytest.raises(DataError, match=words):
-        HistoryModel("entity", size=Size(), task="events+order", masking="run", seed=0)
+        HistoryModel("entity", size=Size(), question=Question(task="events+order", masking="run"), seed=0)
     with pytest.raises(DataError, match=words):
         build_task(backbone(), task="events+order", run=True, seed=0)
 
@@ -276,11 +277,11 @@ def test_payments_that_stand_alone_keep_to_events(
     assert not any(name in plain.history_["payments"].curves for name in ("watch.alignment", "watch.uniformity"))
     whole = small(task="events+tokens", masking="run").pretrain(frame)
     assert "stays 'events', with random fields" in capsys.readouterr().err
-    assert [(m.task, m.masking) for m in whole.models_] == [("events", "random")]
+    assert [(m.question.task, m.question.masking) for m in whole.models_] == [("events", "random")]
     np.testing.assert_array_equal(whole.score(frame), plain.score(frame))
     asked = small(task="events+order").pretrain(frame)
     assert "there is no history for 'events+order', and the task stays 'events'" in capsys.readouterr().err
-    assert [m.task for m in asked.models_] == ["events"]
+    assert [m.question.task for m in asked.models_] == ["events"]
     np.testing.assert_array_equal(asked.score(frame), plain.score(frame))
     back = FraudDetector.load(asked.save(tmp_path / "m"))
     np.testing.assert_array_equal(back.score(frame), plain.score(frame))
@@ -302,7 +303,7 @@ def test_unknown_names_are_refused_with_those_there_are(name: str, there_are: st
     with pytest.raises(DataError, match=rf"no {name} 'jigsaw': choose one of {there_are}"):
         small(**{name: "jigsaw"}).pretrain(parts[0])
     with pytest.raises(DataError, match=f"no {name} 'jigsaw'"):
-        HistoryModel(None, size=Size(), seed=0, **{name: "jigsaw"})  # type: ignore[arg-type]
+        HistoryModel(None, size=Size(), seed=0, question=Question(**{name: "jigsaw"}))  # type: ignore[arg-type]
 
 
 def test_the_command_line_offers_the_very_tasks_there_are() -> None:
@@ -324,7 +325,7 @@ def test_the_options_reach_the_model_the_run_and_the_report(
         assert ended.value.code == 0
     for folder in ("base", "replay/model"):
         model = FraudDetector.load(folder)
-        assert {(m.task, m.masking) for m in (model, *model.models_)} == {("events+contrastive", "fields")}
+        assert {m.question for m in (model, *model.models_)} == {Question(task="events+contrastive", masking="fields")}
     for page in ("base/report.html", "replay/report.html"):
         text = Path(page).read_text(encoding="utf-8")
         assert "task</td><td>events+contrastive</td>" in text

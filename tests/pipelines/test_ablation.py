@@ -15,6 +15,7 @@ from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.masking import Mask
 from unlabeled.core.tokens import GridPatches
 from unlabeled.fraud.simulate import simulate as payments
+from unlabeled.fraud.tasks import Question
 from unlabeled.medical import read_images
 from unlabeled.medical import simulate as radiographs
 from unlabeled.medical import tasks as radiograph_tasks
@@ -172,7 +173,9 @@ def test_masks_that_a_trend_cannot_have_are_refused_before_the_random_ones_are_t
 def test_payments_beside_random_masks(in_tmp: Path, complete: Callable[[Path, str], dict[str, Any]]) -> None:
     table = payments(seed=0)
     table[: len(table) // 4].to_parquet("payments.parquet")
-    fraud.pretrain(Path("payments.parquet"), out=Path("f"), steps=8, masking="fields", beside_random=True)
+    fraud.pretrain(
+        Path("payments.parquet"), out=Path("f"), steps=8, question=Question(masking="fields"), beside_random=True
+    )
     fraud.pretrain(Path("payments.parquet"), out=Path("r"), steps=8)
     runs = complete(in_tmp, "fraud")
     ours, theirs = runs["pretrain f"], runs["pretrain f-random-masks"]
