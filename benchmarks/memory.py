@@ -5,9 +5,10 @@
 A store of ``--gigabytes`` of random 64 x 64 8-bit pictures is written to ``--folder`` (outside the repository). Three
 processes then train the same masked autoencoder for the same steps, in turns: one draws from the first ``--small``
 megabytes in an array, one from the whole store, one from every other row of it, as a column of splits picks them. The
-last two run in a memory control group whose limit, page cache included, is ``--cap`` gigabytes, so that rows have to be read from the disk again and again. Shown are pictures a
-second, the share of the time that drawing a batch takes, and the highest resident memory. Needs Linux with version 1
-control groups and the right to make one; without, the second process runs without a cap and the page says so.
+last two run in a memory control group whose limit, page cache included, is ``--cap`` gigabytes, so that rows have to be
+read from the disk again and again. Shown are pictures a second, the share of the time that drawing a batch takes, and
+the highest resident memory. Needs Linux with version 1 control groups and the right to make one; without, those
+processes run without a cap and the page says so.
 """
 
 import argparse
