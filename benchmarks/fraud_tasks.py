@@ -47,6 +47,7 @@ class Way:
     weight: float = 0.1
     temperature: float = 0.2
     ratio: float = 0.25
+    augmentation: float = 1.0
     run: bool = False
     vicreg: tuple[float, float, float] = (25.0, 25.0, 1.0)
 
@@ -65,6 +66,8 @@ WAYS = {
     "events+contrastive, weight 0.3": Way(task="events+contrastive", weight=0.3),
     "events+contrastive, temperature 0.1": Way(task="events+contrastive", temperature=0.1),
     "events+contrastive, temperature 0.5": Way(task="events+contrastive", temperature=0.5),
+    "events+contrastive, augmentation 0.5": Way(task="events+contrastive", augmentation=0.5),
+    "events+contrastive, augmentation 2": Way(task="events+contrastive", augmentation=2.0),
     "events+order, weight 0.03": Way(task="events+order", weight=0.03),
     "events+order, weight 0.1": Way(task="events+order"),
     "events+order, weight 0.3": Way(task="events+order", weight=0.3),
@@ -72,9 +75,12 @@ WAYS = {
     "events+tokens, ratio 0.25": Way(task="events+tokens"),
     "events+tokens, ratio 0.5": Way(task="events+tokens", ratio=0.5),
     "events+tokens, a run of payments": Way(task="events+tokens", run=True),
+    "events+tokens, a run of payments, ratio 0.5": Way(task="events+tokens", run=True, ratio=0.5),
     "events+vicreg, weight 0.03": Way(task="events+vicreg", weight=0.03),
     "events+vicreg, weight 0.1": Way(task="events+vicreg"),
     "events+vicreg, weight 0.1, 5 : 25 : 1": Way(task="events+vicreg", vicreg=(5.0, 25.0, 1.0)),
+    "events+vicreg, augmentation 0.5": Way(task="events+vicreg", augmentation=0.5),
+    "events+vicreg, augmentation 2": Way(task="events+vicreg", augmentation=2.0),
 }
 MEASURES = {"few": f"AP, {FRAUDS} labelled frauds", "none": "AP, no labels"}
 
@@ -119,7 +125,7 @@ def run(name: str, seed: int, size: Size, table: Transactions) -> dict[str, Any]
     known = table.with_labels(np.where(past, table.label, -1))
     detector = FraudDetector(
         size=size, task=way.task, masking=way.masking, mask_ratio=way.ratio, temperature=way.temperature,
-        random_state=seed,
+        augmentation=way.augmentation, random_state=seed,
     )  # fmt: skip
     settings = {name: getattr(way, name) for name in ("weight", "vicreg")}
     # Which the detector does not offer.

@@ -72,6 +72,16 @@ class Store:
         chosen.shape = (len(chosen._numbers), *self.shape[1:])
         return chosen
 
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray:
+        """All rows in memory, for what takes arrays alone.
+
+        Raises:
+            ValueError: they are asked for without being read (``copy=False``).
+        """
+        if copy is False:
+            raise ValueError("rows on disk are always read into an array of their own")
+        return self[:].astype(dtype, copy=False)
+
     def __getitem__(self, rows: slice | NDArray[np.integer]) -> NDArray:
         """Some rows, (R, ...), in an array of their own.
 

@@ -34,7 +34,6 @@ from unlabeled.fraud.histories import Groups, gather, last_before, running_mean,
 from unlabeled.fraud.readers import DAY, Transactions
 from unlabeled.fraud.tasks import COMPARING, SETTINGS, Question, build_task, event_modelling, importance
 
-KIND = "fraud.HistoryModel"
 Floats = NDArray[np.float32]
 _MOST_WINDOWS = 60_000
 _MOST_ROUNDS = 10

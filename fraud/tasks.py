@@ -20,6 +20,7 @@ from unlabeled.core.pretext import (
     Pretext,
     VICReg,
 )
+from unlabeled.core.pretext.masked_tokens import MOST
 from unlabeled.core.seeds import derive
 from unlabeled.core.tokens import EventFields
 from unlabeled.core.views import HistorySlice
@@ -50,7 +51,7 @@ class Question:
         """Raises a DataError for names that do not exist or go together, and for numbers out of their range."""
         check_names(task=self.task, masking=self.masking)
         for name, value, fits, range_ in (
-            ("mask ratio", self.mask_ratio, 0 < self.mask_ratio < 1, "between 0 and 1"),
+            ("mask ratio", self.mask_ratio, 0 < self.mask_ratio <= MOST, f"above 0 and at most {MOST}"),
             ("temperature", self.temperature, 0 < self.temperature < math.inf, "above 0"),
             ("strength of the augmentation", self.augmentation, 0 <= self.augmentation <= 2, "between 0 and 2"),
         ):
@@ -120,7 +121,7 @@ def build_task(
     Raises:
         DataError: no such task, or a run for a task that has no masked tokens.
         ValueError: the prior is not one positive weight a field or comes with a run, the temperature is not above 0,
-            or the ratio not strictly between 0 and 1.
+            or the ratio leaves nothing to tell the rest from.
     """
     check_names(task=task, masking="run" if run else "random")
     assert isinstance(backbone.tokenizer, EventFields)

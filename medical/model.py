@@ -34,8 +34,6 @@ from unlabeled.medical.images import PNEUMONIA, Framing, ImageSet
 from unlabeled.medical.splits import digests
 from unlabeled.medical.tasks import Masking
 
-# A pretraining with a judge is judged so often.
-
 
 class PneumoniaModel(BaseEstimator):
     """Pneumonia (or another finding) on frontal chest radiographs: a masked autoencoder, then a classifier on few

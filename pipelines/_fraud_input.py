@@ -3,8 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
+from unlabeled.core.progress import say
+from unlabeled.fraud.labels import from_csv
 from unlabeled.fraud.readers import DAY, Transactions, parse_time, read_table, transactions
 from unlabeled.fraud.roles import Roles
 
@@ -21,6 +25,14 @@ def read_as(table: Path, roles: Roles) -> Transactions:
     """With the model's roles; a label column may be absent."""
     frame = read_table(table)
     return transactions(frame, roles if roles.label in frame else roles.without_label())
+
+
+def labels_from(path: Path, known: Transactions) -> tuple[NDArray[np.int8], pd.DataFrame]:
+    """The labels of a CSV, and its lines that fit no payment, which are said to be left out."""
+    label, left = from_csv(path, known)
+    if len(left):
+        say(f"{len(left)} lines of {path} were left out; the first: {left.iloc[0]['reason']}")
+    return label, left
 
 
 def before(payments: Transactions, until: str) -> Transactions:

@@ -13,20 +13,19 @@ from torch import Tensor
 from unlabeled.core import tracking
 from unlabeled.core.audit.collapse import linear_probe
 from unlabeled.core.audit.watch import looked_at
-from unlabeled.core.budget import AS_FOUND, Rates
+from unlabeled.core.budget import AS_FOUND, Rates, priced
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.core.search import Range
 from unlabeled.core.search import Report as Told
 from unlabeled.fraud.detector import FraudDetector
 from unlabeled.fraud.history_model import HistoryModel, Size
-from unlabeled.fraud.labels import from_csv
 from unlabeled.fraud.readers import Transactions
 from unlabeled.fraud.tasks import VIEWING
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _fraud_pretraining as pre
 from unlabeled.pipelines import _search as shared
-from unlabeled.pipelines._fraud_input import read_payments
+from unlabeled.pipelines._fraud_input import labels_from, read_payments
 from unlabeled.pipelines._fraud_output import skip_words
 from unlabeled.pipelines.jobs import Outcome
 
@@ -67,8 +66,8 @@ def search(
         raise DataError("payments stand alone here: there is no history whose pretraining has settings to search")
     for part, columns in known.roles.rows():
         say(f"  {part}: {columns}")
-    template.set_params(roles=known.roles)
-    label = known.label if labels is None else from_csv(labels, known)[0]
+    template = clone(template).set_params(roles=known.roles)
+    label = known.label if labels is None else labels_from(labels, known)[0]
     asked = _asked(known, label, seed=template.random_state)
     if dry_run:
         budgets = pre.costs(template, known, beside_random=False)
@@ -97,11 +96,13 @@ def search(
         },
         shown={"task": template.task, "payments": len(known), "trials": trials, "judged on": len(asked)},
         limits="The best of many trials looks better than it is: the payments that chose it cannot judge it. Of each "
-        "card one fraud and one genuine payment judge at most, each told by what the others teach. How much fraud the "
-        "whole detector finds with a setting, and beside LightGBM, is what unlabeled fraud backtest tells.",
+        "card (or merchant, where no cards are known) one fraud and one genuine payment judge at most, each told by "
+        "what the others teach. Cards are learnt before merchants, so that a trial ends early by what it makes of "
+        "cards. How much fraud the whole detector finds with a setting, and beside LightGBM, is what unlabeled fraud "
+        "backtest tells.",
         tags={"data.fingerprint": known.fingerprint()},
     )  # fmt: skip
-    train = _Trials(template, known, asked, label[asked])
+    train = _Trials(template, known, asked, label[asked], rates)
 
     def save(folder: Path) -> Path:
         assert train.best.model is not None
@@ -132,9 +133,9 @@ def space_of(detector: FraudDetector) -> dict[str, Range]:
 
 
 def _asked(known: Transactions, label: NDArray[np.int8], *, seed: int) -> NDArray[np.int64]:
-    """Which labelled payments judge: of each card one of either kind at most, so that no fraud is told from the next
-    one of the same burst."""
-    units = known.codes("entity") if known.roles.entity is not None else None
+    """Which labelled payments judge: of each card (or merchant) one of either kind at most, so that no fraud is told
+    from the next one of the same burst."""
+    units = known.codes("entity" if known.roles.entity is not None else "counterparty")
     return looked_at(label, label >= 0, rows="payments", units=units, seed=seed, most=JUDGES)
 
 
@@ -143,9 +144,14 @@ class _Trials:
     fit without it, and the mean over the kinds of history is the score."""
 
     def __init__(
-        self, template: FraudDetector, known: Transactions, asked: NDArray[np.int64], labels: NDArray[np.int8]
+        self,
+        template: FraudDetector,
+        known: Transactions,
+        asked: NDArray[np.int64],
+        labels: NDArray[np.int8],
+        rates: Rates,
     ) -> None:
-        self.template, self.known, self.asked, self.labels = template, known, asked, labels
+        self.template, self.known, self.asked, self.labels, self.rates = template, known, asked, labels, rates
         self.best = shared.Best[tuple[FraudDetector, str]]()
 
     def __call__(self, values: Mapping[str, float], report: Told, run: tracking.Run) -> float:
@@ -162,6 +168,6 @@ class _Trials:
             report(sum(map(len, scores.values())), float(np.mean([*earlier, own[-1]])))
             return own[-1]
 
-        trial.pretrain(self.known, log=run.metrics, judge=judge)
+        trial.pretrain(self.known, log=priced(run.metrics, self.rates), judge=judge)
         # Of either kind of history the best weights are kept.
         return self.best.offer(float(np.mean([max(found) for found in scores.values()])), (trial, run.run_id))

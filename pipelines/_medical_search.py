@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from unlabeled.core import tracking
-from unlabeled.core.budget import AS_FOUND, Rates
+from unlabeled.core.budget import AS_FOUND, Rates, priced
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
 from unlabeled.core.evaluation import roc_auc
@@ -63,7 +63,7 @@ def search(
             reads=f"{len(parts.unlabelled):,} pictures",
             left_out="reading the pictures, the probes that judge, and the report",
         )
-    return _search(model, parts, out=out, trials=trials, source=str(source))
+    return _search(model, parts, out=out, trials=trials, source=str(source), rates=rates)
 
 
 def space_of(model: PneumoniaModel) -> dict[str, Range]:
@@ -75,8 +75,10 @@ def space_of(model: PneumoniaModel) -> dict[str, Range]:
 class _Trials:
     """Pretrains with some settings; a linear probe, fitted on some labelled patients and asked about others, judges."""
 
-    def __init__(self, model: PneumoniaModel, unlabelled: ImageSet, taught: ImageSet, asked: ImageSet) -> None:
-        self.model, self.unlabelled = model, unlabelled
+    def __init__(
+        self, model: PneumoniaModel, unlabelled: ImageSet, taught: ImageSet, asked: ImageSet, rates: Rates
+    ) -> None:
+        self.model, self.unlabelled, self.rates = model, unlabelled, rates
         self.taught, self.asked = _labelled(taught), _labelled(asked)
         self.others = unlabelled.select(~np.isin(unlabelled.patients, asked.patients)).images
         self.best = shared.Best[PneumoniaModel]()
@@ -90,7 +92,7 @@ class _Trials:
             report(len(scores), scores[-1])
             return scores[-1]
 
-        trial.pretrain(self.unlabelled, log=run.metrics, judge=judge)
+        trial.pretrain(self.unlabelled, log=priced(run.metrics, self.rates), judge=judge)
         return self.best.offer(max(scores), trial)  # pretraining with a judge keeps its best weights
 
     def quality(self, backbone: Backbone) -> float:
@@ -107,11 +109,11 @@ def _labelled(part: ImageSet) -> Labelled:
     return Labelled(part.pixels, part.labels)
 
 
-def _search(model: PneumoniaModel, parts: Parts, *, out: Path, trials: int, source: str) -> Outcome:
+def _search(model: PneumoniaModel, parts: Parts, *, out: Path, trials: int, source: str, rates: Rates) -> Outcome:
     train, validation = parts.train, parts.validation
     if validation is None:
         train, validation = hold_out(train, share=JUDGING_SHARE, seed=model.random_state)
-    trainer = _Trials(model, parts.unlabelled, train, validation)
+    trainer = _Trials(model, parts.unlabelled, train, validation, rates)
     space = space_of(model)
     settings = {**model.get_params(), "trials": trials, "images": len(parts.unlabelled), "labels": len(train)}
     asked = shared.Question(

@@ -9,7 +9,7 @@ from sklearn.base import clone
 
 from unlabeled.core import tracking
 from unlabeled.core.audit.collapse import linear_probe
-from unlabeled.core.budget import AS_FOUND, Rates
+from unlabeled.core.budget import AS_FOUND, Rates, priced
 from unlabeled.core.errors import DataError
 from unlabeled.core.pretext import Pretraining
 from unlabeled.core.search import Range
@@ -100,7 +100,7 @@ def search(
         "is told from others of the same machines. Compare on machines that did not choose (sensors backtest).",
         tags=pre.prints(fleet, taught),
     )
-    train = _Trials(template, lessons, asked)
+    train = _Trials(template, lessons, asked, rates)
 
     def save(folder: Path) -> Path:
         assert train.best.model is not None
@@ -120,8 +120,8 @@ def space_of(template: MachineMonitor) -> dict[str, Range]:
 class _Trials:
     """Pretrains with some settings; a linear probe on snapshots in known states judges, each by the fit without it."""
 
-    def __init__(self, template: MachineMonitor, lessons: Sequence[Recording], asked: Asked) -> None:
-        self.template, self.lessons, self.asked = template, lessons, asked
+    def __init__(self, template: MachineMonitor, lessons: Sequence[Recording], asked: Asked, rates: Rates) -> None:
+        self.template, self.lessons, self.asked, self.rates = template, lessons, asked, rates
         self.best = shared.Best[tuple[MachineMonitor, str]]()
 
     def __call__(self, values: Mapping[str, float], report: Told, run: tracking.Run) -> float:
@@ -134,5 +134,5 @@ class _Trials:
             report(len(scores), scores[-1])
             return scores[-1]
 
-        trial.pretrain(self.lessons, normal_share=1.0, log=run.metrics, judge=judge)
+        trial.pretrain(self.lessons, normal_share=1.0, log=priced(run.metrics, self.rates), judge=judge)
         return self.best.offer(max(scores), (trial, run.run_id))

@@ -41,7 +41,7 @@ FieldMasking = Annotated[
         "(events+tokens alone)."
     ),
 ]
-Ratio = Annotated[float, typer.Option(help="Share of a history that events+tokens hides.", min=0.05, max=0.95)]
+Ratio = Annotated[float, typer.Option(help="Share of a history that events+tokens hides.", min=0.05, max=0.9)]
 Temperature = Annotated[float, typer.Option(help="Of events+contrastive, above 0.", min=1e-6)]
 Augmentation = Annotated[
     float, typer.Option(help="How little two runs of a history have in common where they are compared.", min=0, max=2)

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Rates, compare, priced, totals
@@ -18,7 +16,7 @@ from unlabeled.fraud.baselines import baseline_scores
 from unlabeled.fraud.cost import finetuning_cost
 from unlabeled.fraud.detector import FraudDetector
 from unlabeled.fraud.history_model import EVENTS, Size
-from unlabeled.fraud.labels import few, from_csv, known_by
+from unlabeled.fraud.labels import few, known_by
 from unlabeled.fraud.readers import DAY, Transactions, joined, parse_time, transactions
 from unlabeled.fraud.simulate import simulate
 from unlabeled.fraud.tasks import Question
@@ -36,7 +34,7 @@ from unlabeled.pipelines._fraud_compare import (
     verdict,
     what_judges,
 )
-from unlabeled.pipelines._fraud_input import before, cut_of, read_as, read_payments
+from unlabeled.pipelines._fraud_input import before, cut_of, labels_from, read_as, read_payments
 from unlabeled.pipelines._fraud_output import skip_words, write, write_skipped
 from unlabeled.pipelines._fraud_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Comparison, Outcome, number, percentiles
@@ -70,7 +68,7 @@ def pretrain(
         ablation.check(question.masking)
     payments = read_payments(table, roles=roles)
     known = payments if until is None else before(payments, until)
-    asked = None if labels is None else _from_csv(labels, known)[0]
+    asked = None if labels is None else labels_from(labels, known)[0]
     size = size_of(steps=steps, lr=learning_rate)
     detector = FraudDetector(roles=known.roles, size=size, **asdict(question), random_state=seed)
     if dry_run:
@@ -116,7 +114,7 @@ def finetune(
     known = payments if until is None else before(payments, until)
     label, left = known.label, None
     if labels is not None:
-        label, left = _from_csv(labels, known)
+        label, left = labels_from(labels, known)
     if n_frauds is not None:
         label = few(label, frauds=n_frauds, seed=seed)
     if dry_run:
@@ -140,13 +138,6 @@ def finetune(
         run_id=run_id,
         details={"frauds": frauds, "genuine": genuine, "labels_left_out": 0 if left is None else len(left)},
     )
-
-
-def _from_csv(labels: Path, known: Transactions) -> tuple[NDArray[np.int8], pd.DataFrame]:
-    label, left = from_csv(labels, known)
-    if len(left):
-        say(f"{len(left)} lines of {labels} were left out; the first: {left.iloc[0]['reason']}")
-    return label, left
 
 
 def score(table: Path, *, model: Path, out: Path, budget: int = 100, since: str | None = None) -> Outcome:

@@ -17,6 +17,9 @@ from unlabeled.core.pretext.event_modelling import field_surprisal
 from unlabeled.core.seeds import generator
 from unlabeled.core.tokens import EventFields
 
+# Of a field at most so many are hidden: where nothing is left, there is nothing to tell it from.
+MOST = 0.9
+
 
 class MaskedTokens(Pretext):
     """Cross-entropy of hidden fields given the whole rest of the history, ``mean over hidden of -log p(field | rest)``.
@@ -26,8 +29,8 @@ class MaskedTokens(Pretext):
 
     Args:
         tokenizer: the backbone's event tokenizer.
-        ratio: share of the fields that is hidden. Beside event modelling of payments 0.15 to 0.5 were alike
-            (benchmarks/results/fraud_tasks.md).
+        ratio: share of the fields that is hidden, at most :data:`MOST`. Beside event modelling of payments 0.15 to 0.5
+            were alike (benchmarks/results/fraud_tasks.md).
         run: hide whole events that follow one another (about ``ratio`` of the history) instead of scattered fields:
             inpainting of a history.
         prior: positive weights (F,): a field with twice the weight is hidden twice as often (where that is possible).
@@ -36,8 +39,8 @@ class MaskedTokens(Pretext):
         seed: with the step, fixes what is hidden.
 
     Raises:
-        ValueError: the ratio is not strictly between 0 and 1, the prior is not one positive, finite weight a field, or
-            there is a prior for a run of whole events.
+        ValueError: the ratio is not above 0 and at most :data:`MOST`, the prior is not one positive, finite weight a
+            field, or there is a prior for a run of whole events.
     """
 
     def __init__(
@@ -51,15 +54,15 @@ class MaskedTokens(Pretext):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 < ratio < 1:
-            raise ValueError(f"the mask ratio must lie strictly between 0 and 1, got {ratio}")
+        if not 0 < ratio <= MOST:
+            raise ValueError(f"the mask ratio must be above 0 and at most {MOST}, got {ratio}")
         if prior is not None:
             check_field_prior(prior, len(tokenizer.sizes))
             if run:
                 raise ValueError("a run hides whole events, every field of them: a prior of fields has no say in it")
         self.ratio, self.run, self.seed = ratio, run, seed
         weights = torch.ones(len(tokenizer.sizes)) if prior is None else prior
-        self.register_buffer("chance", (ratio * weights / weights.mean()).clamp(max=0.9), persistent=False)
+        self.register_buffer("chance", (ratio * weights / weights.mean()).clamp(max=MOST), persistent=False)
         self.blank = nn.Parameter(torch.zeros(len(tokenizer.sizes), tokenizer.dim))
         nn.init.normal_(self.blank, std=0.02)
         self.mix = nn.Sequential(nn.LayerNorm(tokenizer.dim), nn.Linear(tokenizer.dim, hidden), nn.GELU())
@@ -72,7 +75,8 @@ class MaskedTokens(Pretext):
         real = (codes_blf[..., 0] != 0).cpu()
         count = real.sum(dim=1)
         if self.run:
-            size = (count * self.ratio).round().long().clamp(min=1)
+            # Of more than one event one is left to tell the others from.
+            size = torch.minimum((count * self.ratio).round().long(), count - 1).clamp(min=1)
             start = (torch.rand(b, generator=draw) * (count - size + 1).clamp(min=1)).long()
             place = torch.arange(length)
             event = (place >= start[:, None]) & (place < (start + size)[:, None])

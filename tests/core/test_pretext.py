@@ -189,6 +189,17 @@ def token_task(*, causal: bool, **settings: Any) -> tuple[Backbone, MaskedTokens
     return Backbone(tokenizer, Encoder(dim=32, depth=2, heads=2, causal=causal)), MaskedTokens(tokenizer, **settings)
 
 
+def test_however_much_a_run_hides_one_of_several_events_is_left_to_tell_the_others_from() -> None:
+    _, task = token_task(causal=False, ratio=0.9, run=True)
+    lengths = torch.tensor([1, 2, 4, 8, 30])
+    codes = torch.where(torch.arange(30)[None, :, None] < lengths[:, None, None], 1, 0).expand(5, 30, 3)
+    for step in range(20):
+        hidden = task.hide(codes, step).any(dim=2).sum(dim=1)
+        assert hidden.tolist() == [1, 1, 3, 7, 27]  # a single event is asked from what is no payment at all
+    with pytest.raises(ValueError, match=r"above 0 and at most 0\.9, got 0\.95"):
+        token_task(causal=False, ratio=0.95)
+
+
 def test_masked_tokens_read_both_sides_of_a_causal_encoder_too() -> None:
     """The same weights give the same loss, and what comes later has a say."""
     codes = torch.stack([torch.randint(1, size, (6, 8)) for size in (5, 7)], dim=2)

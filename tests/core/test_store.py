@@ -147,7 +147,6 @@ def test_resident_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     Store.write(path, (part for _ in range(32)), row=(4096,), dtype=np.uint8)
     code = """
 import sys
-import tempfile
 import numpy as np
 from unlabeled.core.store import Store
 
@@ -193,5 +192,6 @@ def test_rows_that_were_taken_outlive_the_store_and_only_rows_there_are_can_be(t
     some = Store.write(tmp_path / "x.npy", [array], row=(2,), dtype=np.int16).take(np.array([3, 1]))
     gc.collect()
     np.testing.assert_array_equal(some[:], array[[3, 1]])
+    np.testing.assert_array_equal(np.asarray(some), array[[3, 1]])
     with pytest.raises(IndexError):
         some.take(np.array([2]))

@@ -66,7 +66,7 @@ def test_the_settings_reach_the_task_and_come_back_from_disk(table: pd.DataFrame
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"mask_ratio": 1.0}, "the mask ratio must be between 0 and 1, got 1.0"),
+        ({"mask_ratio": 0.95}, "the mask ratio must be above 0 and at most 0.9, got 0.95"),
         ({"temperature": 0.0}, "the temperature must be above 0, got 0.0"),
         ({"augmentation": 2.5}, "the strength of the augmentation must be between 0 and 2, got 2.5"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -318,6 +319,8 @@ def test_the_options_reach_the_model_the_run_and_the_report(
 ) -> None:
     table.to_csv(in_tmp / "t.csv", index=False)
     options = ["--task", "events+contrastive", "--masking", "fields", "--steps", "5"]
+    options += ["--mask-ratio", "0.3", "--temperature", "0.4", "--augmentation", "1.5"]
+    question = Question(task="events+contrastive", masking="fields", mask_ratio=0.3, temperature=0.4, augmentation=1.5)
     commands = {"pretrain": ["--out", "base"], "backtest": ["--out", "replay", "--n-frauds", "10"]}
     for verb, more in commands.items():
         with pytest.raises(SystemExit) as ended:
@@ -325,7 +328,7 @@ def test_the_options_reach_the_model_the_run_and_the_report(
         assert ended.value.code == 0
     for folder in ("base", "replay/model"):
         model = FraudDetector.load(folder)
-        assert {m.question for m in (model, *model.models_)} == {Question(task="events+contrastive", masking="fields")}
+        assert {m.question for m in (model, *model.models_)} == {question}
     for page in ("base/report.html", "replay/report.html"):
         text = Path(page).read_text(encoding="utf-8")
         assert "task</td><td>events+contrastive</td>" in text
@@ -333,7 +336,9 @@ def test_the_options_reach_the_model_the_run_and_the_report(
     runs = complete(in_tmp, "fraud")
     assert set(runs) == {"pretrain base", "pretrain replay/pretrained", "backtest replay"}
     for run in runs.values():
-        assert (run.data.params["task"], run.data.params["masking"]) == ("events+contrastive", "fields")
+        assert {name: run.data.params[name] for name in SETTINGS} == {
+            name: str(value) for name, value in asdict(question).items()
+        }
     assert "contrastive.nt_xent" in runs["pretrain base"].data.metrics
     with pytest.raises(SystemExit) as ended:
         cli.main(["fraud", "pretrain", "t.csv", "--task", "jigsaw"])

@@ -128,6 +128,7 @@ FILMS = ["xray/images", "--labels", "xray/labels.csv"]
         (["medical", "search", *FILMS, "--size", "32", "--epochs", "2", "--trials", "3"], None),
         (["medical", "run", *FILMS, "--size", "32", "--epochs", "2", "--steps", "7"], [None, 21, 21]),
         (["sensors", "backtest", "plant", "--steps", "20"], [20, 20]),
+        (["fraud", "search", "payments.csv", "--steps", "20", "--trials", "3"], [60, 60]),
         (["fraud", "backtest", "payments.csv", "--steps", "20"], [20, 20]),
     ],
 )
