@@ -2,7 +2,8 @@
 
 Two locks, one behind the other. Nothing is copied that is not on the short lists below (default deny: private
 attributes, unknown ones, nested sequences, overlays, curves, annotations and signatures are on none), and each value
-on them is rebuilt from what it may say: a number in range, one of the standard's terms, a table that is monotonic.
+on them is rebuilt from what it may say: a number in range, one of the standard's terms, a table that is monotonic, a
+maker's name of a closed list, a keyed stand-in for a model's name.
 Then the standard's table of actions, by tag, as kept by `dicom-anonymizer` (release 2026c), is run over the result
 with our rules for the options that are chosen.
 """
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unlabeled.medical._pseudonyms import OLDEST, text, value_of, years_of
+from unlabeled.medical._pseudonyms import OLDEST, Pseudonyms, text, value_of, years_of
 from unlabeled.medical.dicom import CHEST, FRONTAL, LATERAL, RADIOGRAPHY, Refused
 
 if TYPE_CHECKING:
@@ -121,6 +122,76 @@ TECHNICAL: dict[str, Callable[[Any], Any]] = {
 }
 TABLES = ("ModalityLUTSequence", "VOILUTSequence")
 MAKER = ("Manufacturer", "ManufacturerModelName")
+# What the first of them may say, in one spelling, and how else files write it, but for `_FIRM`. A maker who is none of
+# these is OTHER: whatever else stands in the tag may be anybody's free text.
+MAKERS: dict[str, tuple[str, ...]] = {
+    "Acteon": ("Acteon Imaging", "Sopro", "Satelec"),
+    "Agfa": ("Agfa Gevaert",),
+    "Allengers": (),
+    "Analogic": (),
+    "Arcoma": (),
+    "Canon": ("Canon Electron Tubes & Devices", "Canon Components"),
+    "Carestream": (),
+    "CMT": ("CMT Medical Technologies",),
+    "Del": ("Del Imaging", "Del Global"),
+    "Delft": ("Delft Imaging", "Delft Diagnostic Imaging", "Oldelft", "Oldelft Benelux"),
+    "Dentsply Sirona": ("Sirona", "Sirona Dental"),
+    "DMS": ("DMS Imaging", "DMS Apelem", "Apelem"),
+    "DRGEM": ("DR GEM",),
+    "EOS": ("EOS imaging", "Biospace", "Biospace med"),
+    "Examion": (),
+    "Fujifilm": ("Fuji", "Fuji film", "Fuji Photo Film", "Fujifilm SonoSite"),
+    "GE": ("GEMS", "GE Hualun", "GE OEC", "GE Lunar", "GE Wipro", "General Electric"),
+    "GMM": ("General Medical Merate",),
+    "Hitachi": ("Hitachi Medico", "Hitachi Aloka"),
+    "Hologic": ("Lorad",),
+    "iCRco": (),
+    "Idexx": ("Idexx Laboratories",),
+    "Imaging Dynamics": ("IDC",),
+    "iRay": (),
+    "Italray": (),
+    "JPI": (),
+    "Kodak": ("Eastman Kodak",),
+    "Konica Minolta": ("Konica", "Minolta", "KonicaMinolta"),
+    "Listem": (),
+    "Lodox": (),
+    "Lumisys": (),
+    "Marconi": (),
+    "Mindray": ("Shenzhen Mindray", "Shenzhen Mindray Bio Medical Electronics"),
+    "Neusoft": ("Philips and Neusoft",),
+    "OR Technology": ("Oehm und Rehbein", "Oehm & Rehbein"),
+    "Philips": ("Philips DMC", "Philips Medizin Systeme", "Philips Electronics"),
+    "Picker": (),
+    "Pixmed": ("PixelMed",),
+    "Planmeca": (),
+    "Rayence": (),
+    "Samsung": ("Samsung Electronics", "Samsung Medison"),
+    "Sectra": ("Sectra Imtec",),
+    "Sedecal": (),
+    "Shimadzu": (),
+    "Siemens": ("Siemens FK", "Siemens Shanghai"),
+    "Skanray": (),
+    "Stephanix": (),
+    "Swissray": (),
+    "Thales": ("Thales Electron Devices",),
+    "Toshiba": (),
+    "Trixell": (),
+    "United Imaging": ("UIH", "Shanghai United Imaging"),
+    "Varian": ("Varex", "Varex Imaging", "Varian Imaging Products"),
+    "Vatech": (),
+    "Vieworks": (),
+    "Villa Sistemi Medicali": (),
+    "Viztek": (),
+    "Wandong": ("Beijing Wandong",),
+    "Ziehm": ("Ziehm Imaging",),
+}
+OTHER = "other maker"
+# Words that do not tell one firm from another.
+_FIRM = (
+    *("medical", "systems", "system", "healthcare", "health", "healthineers", "international", "technologies", "mec"),
+    *("corporation", "corp", "company", "co", "incorporated", "inc", "limited", "ltd", "llc", "plc"),
+    *("gmbh", "ag", "kg", "sa", "sas", "spa", "srl", "bv", "nv"),
+)
 # Dates that keep a patient's time line, moved.
 DATES = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
 IDENTIFIERS = (
@@ -146,8 +217,11 @@ _NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "DeviceSerialNumb
 _KIND = re.compile(r"(?!.*\d{6})[A-Za-z0-9][A-Za-z0-9 .,&/()+_-]{0,63}")
 
 
-def technical(file: "Dataset") -> "Dataset":
+def technical(file: "Dataset", stand_in: Pseudonyms) -> "Dataset":
     """A new dataset of what is on the lists: technical values cleaned, identifiers as they are, for Annex E's rules.
+
+    Args:
+        stand_in: that a model's name gets its stand-in from.
 
     Raises:
         Refused: a look-up table that the picture needs is unusable.
@@ -159,8 +233,7 @@ def technical(file: "Dataset") -> "Dataset":
         value = _cleaned(value_of(file, keyword), clean)
         if value is not None:
             setattr(kept, keyword, value)
-    for keyword in MAKER:
-        kind = maker(file, keyword)
+    for keyword, kind in zip(MAKER, device(file, stand_in), strict=True):
         if kind:
             setattr(kept, keyword, kind)
     years = years_of(file)
@@ -177,17 +250,39 @@ def technical(file: "Dataset") -> "Dataset":
     return kept
 
 
-def maker(file: "Dataset", keyword: str) -> str:
-    """Maker or model name; empty where it is no plain name or repeats a name or number that identifies somebody."""
-    said = " ".join(text(file, keyword).split())
-    if not _KIND.fullmatch(said):
-        return ""
-    folded = said.casefold()
+def device(file: "Dataset", stand_in: Pseudonyms) -> tuple[str, str]:
+    """What may be kept of maker and model: a name of `MAKERS` or `OTHER`, and "M-" with eight hexadecimal digits, the
+    same for one maker's models of one name; empty where the file does not say.
+
+    Neither can hold free text. A model's name that has somebody's name, a number of theirs or a serial number in it
+    gets no stand-in, which would be one person's or one device's.
+    """
+    said, model = text(file, MAKER[0]), " ".join(text(file, MAKER[1]).split()).casefold()
+    listed = _spellings().get(_firm(said), OTHER)
+    known = "" if not said else OTHER if _tells(file, listed.casefold()) else listed
+    if not _KIND.fullmatch(model) or _tells(file, model):
+        return known, ""
+    digest = stand_in.digest("device model", f"{known}\0{model}")
+    return known, f"M-{digest[:8].upper()}"
+
+
+@cache
+def _spellings() -> dict[str, str]:
+    return {_firm(name): canonical for canonical, others in MAKERS.items() for name in (canonical, *others)}
+
+
+def _firm(name: str) -> str:
+    """What is left of a firm's name, in small letters and without marks, so that its spellings are one."""
+    words = re.findall(r"\w+", name.casefold().replace(".", "").replace("_", " "))
+    return " ".join(word for word in words if word not in _FIRM)
+
+
+def _tells(file: "Dataset", folded: str) -> bool:
+    """Whether a text in small letters repeats a name or number of the file's that identifies somebody."""
     words = set(re.split(r"[^a-z0-9]+", folded))
     names = {part for name in _NAMES for part in re.split(r"[^\w]+", text(file, name).casefold()) if len(part) > 2}
     numbers = {text(file, number).casefold() for number in _NUMBERS}
-    told = names & words or any(len(number) > 3 and number in folded for number in numbers)
-    return "" if told else said
+    return bool(names & words) or any(len(number) > 3 and number in folded for number in numbers)
 
 
 def apply_annex_e(kept: "Dataset", rules: dict[tuple[int, int], Rule]) -> None:
@@ -246,7 +341,7 @@ def declare(kept: "Dataset", *, dates: bool, masked: bool) -> None:
         "unlabeled: DICOM PS3.15 Annex E Basic Profile, default deny",
         "dates moved back per patient, times removed",
         "age to the decade (lower end), over 89 pooled at 90",
-        "device: maker and model only",
+        "device: listed maker, keyed stand-in for the model",
     ]
     kept.DeidentificationMethodCodeSequence = items
 

@@ -119,8 +119,7 @@ def train_classifier(
     """A copy of ``backbone`` and a linear layer, trained together on ``data`` as far as ``tuning`` allows.
 
     Each class weighs the same in the loss. The number of steps is fixed: keeping the best of several moments on a
-    validation set was no better than the last one (both AUROC .965 at 50 labels), and would spend that set, which
-    temperature and thresholds need fresh.
+    validation set would spend that set, which temperature and thresholds need fresh.
     """
     classifier, batches = prepare(backbone, data, batch_size=batch_size, seed=seed, tuning=tuning, augment=augment)
     history = fit(classifier, batches, settings=settings, seed=seed, log=log, label=label)
@@ -312,8 +311,8 @@ def rows_of(data: Labelled, rows: NDArray[np.bool_]) -> Labelled:
 
 
 def prior_logit(labels: NDArray[np.int64]) -> float:
-    """Log odds of pneumonia among the training labels: undoes the equal weighting of the classes, so that
-    temperature alone can make probabilities honest where prevalence is the same."""
+    """Log odds of pneumonia among the labels that temperature and thresholds come from: undoes the equal weighting of
+    the classes, so that temperature alone can make probabilities honest where prevalence is the same."""
     share = np.clip(labels.mean(), 1e-3, 1 - 1e-3)
     return float(np.log(share / (1 - share)))
 

@@ -50,6 +50,9 @@ def load(path: Path, frame: Frame) -> Picture:
         Refused: with the reason.
     """
     try:
+        size = path.stat().st_size
+        if size > dicom.LARGEST:
+            raise Refused(f"too large: {size} bytes")
         with path.open("rb") as stream:
             head = stream.read(132)
     except OSError as error:

@@ -1,9 +1,11 @@
 """What is known of people and pictures beside the pixels: for audits, never for learning.
 
-Ages are put into bands at once and the place by a stand-in, so that no exact age or name of a hospital goes further.
+Ages are put into bands at once, so that no exact age goes further. A hospital that a DICOM file names is replaced by a
+stand-in; a site that a table names, or whoever takes files in, stays as it is given.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -26,6 +28,9 @@ OLDEST = (80, "80 and more")
 # In days, from DICOM's age strings (PS3.5, value representation AS).
 _UNITS = {"D": 1.0, "W": 7.0, "M": 30.4375, "Y": 365.25}
 _OLDEST_KNOWN = 130
+ADULT = 18
+# Where no site key is at hand: it hides a name from a reader, not from somebody who guesses.
+_KNOWN_TO_ALL = b"unlabeled.medical"
 
 NAMES = {
     "age": ("age", "patient_age", "age_years", "patientage"),
@@ -59,9 +64,36 @@ def age_band(age: object) -> str:
     return next(name for first, name in reversed((*BANDS, OLDEST)) if years >= first)
 
 
+def declared(images: "ImageSet") -> str:
+    """Which views and ages are among the pictures, in words: a model of children is none of adults, and a film taken
+    from the front shows a larger heart than one from behind."""
+    view = images.attributes.get("view", np.full(len(images), ""))
+    views = {name: int((view == name).sum()) for name in ("PA", "AP")}
+    ages = dict.fromkeys(("children", "adults", "from 10 to 19 years old"), 0)
+    for band in images.attributes.get("age_band", ()):
+        bounds = [int(number) for number in re.findall(r"\d+", str(band))]
+        if bounds:
+            ages["adults" if bounds[0] >= ADULT else "children" if bounds[-1] < ADULT else list(ages)[2]] += 1
+    parts = []
+    for what, counts in (("view", views), ("age", ages)):
+        known = {name: count for name, count in counts.items() if count}
+        left = len(images) - sum(known.values())
+        if not known:
+            parts.append(f"the {what} of none is known")
+            continue
+        said = [f"{count:,} {name}" for name, count in known.items()] + (
+            [f"{left:,} of unknown {what}"] if left else []
+        )
+        parts.append(", ".join(said) + (" (mixed)" if len(known) > 1 else ""))
+    return f"of {len(images):,} pictures: {'; '.join(parts)}"
+
+
 def of_dicom(file: "Dataset") -> dict[str, str]:
     """:data:`ATTRIBUTES` from PatientAge (else birth and study date), PatientSex, ViewPosition (else
-    PatientPosition), Manufacturer and model; the site is a stand-in for InstitutionName."""
+    PatientPosition), a listed maker and a stand-in for the model, because both are free text; the site is a stand-in
+    for InstitutionName."""
+    from unlabeled.medical._confidentiality import device
+    from unlabeled.medical._pseudonyms import Pseudonyms
 
     def text(tag: str) -> str:
         value = file.get(tag)
@@ -72,7 +104,7 @@ def of_dicom(file: "Dataset") -> dict[str, str]:
         "age_band": age_band(text("PatientAge")) or _from_dates(text("PatientBirthDate"), text("StudyDate")),
         "sex": _SEXES.get(text("PatientSex").lower(), ""),
         "view": view,
-        "device": " ".join(part for part in (text("Manufacturer"), text("ManufacturerModelName")) if part),
+        "device": " ".join(part for part in device(file, Pseudonyms(_KNOWN_TO_ALL)) if part),
         "site": _stand_in(text("InstitutionName")),
     }
     return {name: value for name, value in found.items() if value}
@@ -153,4 +185,4 @@ def _from_dates(born: str, studied: str) -> str:
 def _stand_in(institution: str) -> str:
     if not institution:
         return ""
-    return "S-" + hashlib.blake2b(institution.lower().encode(), digest_size=3, key=b"unlabeled.medical").hexdigest()
+    return "S-" + hashlib.blake2b(institution.lower().encode(), digest_size=3, key=_KNOWN_TO_ALL).hexdigest()

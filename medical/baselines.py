@@ -78,7 +78,7 @@ class PixelRegression:
         pca = PCA(count, random_state=self.seed).fit(pixels)
         self.mean_, self.axes_ = pca.mean_.astype(np.float64), pca.components_.astype(np.float64).T
         x = self._components(data.images)
-        self.prior_ = finetuning.prior_logit(data.labels)
+        self.prior_ = finetuning.prior_logit(data.labels if validation is None else validation[1])
         if validation is not None:
             members = [self._regression(x, data.labels)]
         else:

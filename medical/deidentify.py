@@ -2,13 +2,19 @@
 
 The Basic Application Level Confidentiality Profile with these options: clean pixel data (where text was masked),
 retain longitudinal information with modified dates (dates move back by a number of days of the patient's own, times
-go), retain patient characteristics (sex, and age to the decade), retain device identity (maker and model, never one
-device). Free-text descriptors are removed, not cleaned. Pixels are decoded and written uncompressed, so that nothing
-that a compressed stream or a byte after its end may carry goes along.
+go), retain patient characteristics (sex, and age to the decade), retain device identity (no more of it than the maker,
+by a closed list, and a stand-in for the model's name). Free-text descriptors are removed, not cleaned. Pixels are
+decoded and written uncompressed, so that nothing that a compressed stream or a byte after its end may carry goes along.
 
-Pseudonyms, UIDs and shifts come from the patient's issuer and id (or the old UID) under a secret site key: the same
-in every run, unlinkable without the key. What a name on a picture's middle, a recognisable body or a rare disease may
-tell is beyond this module, as is any text that `mask_burned_in` does not take for text; no characters are read.
+Maker and model are free text in many files. Of a maker who is not on the list, "other maker" is kept. A model's name is
+never kept: its stand-in says which pictures share one. A name with six figures in a row, or with a name or number that
+the file has elsewhere, gets none. Where somebody wrote of one room or one device there without either, its pictures
+share a stand-in, from which nobody reads the room.
+
+Pseudonyms, UIDs and shifts come from the patient's issuer and id (or the old UID) under a secret site key, and so do
+the stand-ins of models: the same in every run, unlinkable without the key. What a name on a picture's middle, a
+recognisable body or a rare disease may tell is beyond this module, as is any text that `mask_burned_in` does not take
+for text; no characters are read.
 """
 
 import warnings
@@ -43,7 +49,7 @@ class StudyFacts:
         age_band: decade at the examination ('0-9', '40-49'), '90+' above 89.
         sex: M, F or O.
         view: PA, AP or another of the standard's terms.
-        device: modality, maker and model, as far as known.
+        device: modality, maker (or "other maker") and the model's stand-in, as far as known.
         study, series, instance: replaced UIDs.
         date: day of the study, moved back, as YYYY-MM-DD.
         body_part: the standard's term.
@@ -90,7 +96,7 @@ class Deidentifier:
         with quietly():
             if not text(file, "SOPInstanceUID"):
                 raise Refused("SOPInstanceUID is missing: the file cannot be told from others")
-            kept = _confidentiality.technical(file)
+            kept = _confidentiality.technical(file, self._stand_in)
             _confidentiality.apply_annex_e(kept, self._rules(file))
             kept.file_meta = _file_meta(file, kept.SOPInstanceUID)
             kept.SOPClassUID = kept.file_meta.MediaStorageSOPClassUID
@@ -114,7 +120,7 @@ class Deidentifier:
         with quietly():
             said = {keyword: _term(file, keyword) for keyword in ("Modality", "PatientSex", "ViewPosition")}
             day = shifted(_study_day(file), self._days(file))
-            device = [said["Modality"], *(_confidentiality.maker(file, part) for part in _confidentiality.MAKER)]
+            device = [said["Modality"], *_confidentiality.device(file, self._stand_in)]
             return StudyFacts(
                 patient=self.patient(file),
                 age_band=_pseudonyms.age_band(_pseudonyms.years_of(file)),

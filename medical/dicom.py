@@ -39,6 +39,10 @@ class Radiograph(NamedTuple):
     attributes: Mapping[str, str] = MappingProxyType({})
 
 
+# Larger files are refused without being read: a chest film has tens of megabytes.
+LARGEST = 2 << 30
+
+
 def pseudonym(patient_id: str) -> str:
     """A stable stand-in for a patient's id, so that splits can be made and repeated without it.
 
@@ -138,10 +142,9 @@ def decode(file: "Dataset") -> NDArray[np.generic]:
     except Exception as error:  # decoders raise whatever their libraries do
         syntax = getattr(getattr(file, "file_meta", None), "TransferSyntaxUID", None)
         reason = str(error)
-        if "missing dependencies" in reason or "does not support" in reason:
+        if any(sign in reason for sign in ("missing dependencies", "does not support", "is not supported")):
             name = getattr(syntax, "name", "an unknown transfer syntax")
-            hint = "pylibjpeg-libjpeg or python-gdcm may"
-            raise Refused(f"no decoder: nothing installed reads {name} ({hint})") from None
+            raise Refused(f"no decoder: nothing installed reads {name} (pylibjpeg-libjpeg may)") from None
         if any(sign in reason for sign in ("length of the pixel data", "less than expected", "unexpected end")):
             raise Refused(f"truncated: {_short(error)}") from None
         raise Refused(f"damaged pixels: {_short(error)}") from None

@@ -78,7 +78,7 @@ def attach(images: ImageSet, labels: dict[str, Row]) -> ImageSet:
     picture goes by that name.
 
     Raises:
-        DataError: not a single id matches.
+        DataError: not a single id matches, or two that name one picture have different labels.
     """
     number_of = _index(images)
     values = np.full(len(images), UNLABELLED, dtype=np.int64)
@@ -87,6 +87,7 @@ def attach(images: ImageSet, labels: dict[str, Row]) -> ImageSet:
     read_but_skipped = {name for skip in images.skipped for name in _names(skip.source)}
     unknown: list[Skip] = []
     told: dict[int, tuple[tuple[str, str], ...]] = {}
+    named: dict[int, str] = {}
     for name, row in labels.items():
         number = number_of.get(name)
         if number is None:
@@ -94,6 +95,11 @@ def attach(images: ImageSet, labels: dict[str, Row]) -> ImageSet:
             reason = "label without a picture: the picture was skipped" if known else "label for an unknown id"
             unknown.append(Skip(name, reason))
             continue
+        before = named.setdefault(number, name)
+        if labels[before].label != row.label:
+            raise DataError(
+                f"'{before}' and '{name}' name the same picture and give it different labels: keep one of the lines"
+            )
         values[number] = row.label
         told[number] = row.further
         patients[number] = row.patient or patients[number]

@@ -250,7 +250,8 @@ class PneumoniaModel(BaseEstimator):
             chosen_on = Held(held, finetuning.people(validation[0]))
         parts = finetuning.parts(data, patients, chosen_on, folds=self.folds, seed=self.random_state)
         self.members_, logits, histories = [], [], []
-        self.prior_ = finetuning.prior_logit(data.labels)
+        # Where those who decide were not drawn from those who teach, probabilities hold where they come from.
+        self.prior_ = finetuning.prior_logit(data.labels if chosen_on is None else chosen_on.data.labels)
         for number, (train, (held, held_patients)) in enumerate(parts):
             members, taken = planning.train_members(
                 self, train, number, of=len(parts), without=held_patients, unlabelled=unlabelled, log=log

@@ -80,7 +80,8 @@ def finetune_together(
     for k, name in enumerate(labels):
         own = copy.deepcopy(model).set_params(finding=name)
         data, whose = _known(everything, k, patients)
-        own.prior_, own.members_, logits = finetuning.prior_logit(data.labels), [], []
+        deciding = data.labels if chosen_on is None else _known(chosen_on.data, k, None)[0].labels
+        own.prior_, own.members_, logits = finetuning.prior_logit(deciding), [], []
         split = []
         for (train, (held, held_patients)), together, usual in zip(parts, trained, known, strict=True):
             taught, _ = _known(train, k, None)

@@ -27,7 +27,7 @@ from unlabeled.medical.model import PneumoniaModel
 from unlabeled.pipelines._medical_output import write_csv
 from unlabeled.pipelines.jobs import Outcome
 
-FOLDER = "dicom"
+FOLDER, LEFT_OUT = "dicom", "left-out.csv"
 # Heat maps are made for so many pictures at once.
 AT_ONCE = 64
 
@@ -69,6 +69,8 @@ def add_dicom(
     target = out / FOLDER
     target.mkdir(parents=True, exist_ok=True)
     target.chmod(0o700)
+    for earlier in (*target.glob("*/S[CR]-*.dcm"), target / LEFT_OUT):  # of another model, maybe
+        earlier.unlink(missing_ok=True)
     print_ = fingerprint.of_names([(folder / MANIFEST).read_text(encoding="utf-8")])
     paths = [_path(source, str(name)) for name in images.ids]
     rows = np.array([row for row, path in enumerate(paths) if _is_dicom(path)], dtype=np.int64)
@@ -87,7 +89,7 @@ def add_dicom(
                     left_out.append((str(images.ids[row]), " ".join(str(error).split()) or type(error).__name__))
                 bar.advance()
     if left_out:
-        write_csv(target / "left-out.csv", ("input", "reason"), left_out)
+        write_csv(target / LEFT_OUT, ("input", "reason"), left_out)
     written = len(rows) - len(left_out)
     line = (
         f"{written} radiographs have a DICOM heat map and report, with the patients' identifiers: for the archive only"

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unlabeled.core.audit import watch
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.medical._finetuning import Labelled
+from unlabeled.medical.attributes import declared
 from unlabeled.medical.images import PNEUMONIA, Framing, ImageSet, Skip, skip_summary
 from unlabeled.medical.intake.store import finding_of, is_store
 from unlabeled.medical.labels import Row, attach, read_labels
@@ -19,6 +21,7 @@ from unlabeled.medical.splits import check_no_leak, first_labels, hold_out
 
 # Of the labelled patients, where no column of splits says otherwise.
 TEST_SHARE = 1 / 3
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,13 @@ class Parts:
 def divide(images: ImageSet, *, n_labels: int | None, seed: int) -> Parts:
     """By the table's own splits where it has train and test (or val); by patient where it has none.
 
+    Pictures in no split are learnt from without labels, unless they are of somebody who judges.
+
     Raises:
         GateError: the given splits share patients.
-        DataError: nothing is labelled, or too little is.
+        DataError: nothing is labelled, too little is, or the splits have other names.
     """
+    images = _in_known_splits(images)
     known = set() if images.splits is None else set(images.splits)
     validation = None
     if "train" in known and known & {"test", "val"}:
@@ -58,13 +64,43 @@ def divide(images: ImageSet, *, n_labels: int | None, seed: int) -> Parts:
         check_no_leak(given)
         if n_labels is not None:
             train = first_labels(train, n_labels, seed=seed)
-        unlabelled = images.part("train")
+        unlabelled = images.select(_teaching(images))
     else:
         train, test = hold_out(images.labelled(), share=TEST_SHARE, seed=seed)
         if n_labels is not None:
             train = first_labels(train, n_labels, seed=seed)
         unlabelled = images.select(~np.isin(images.patients, test.patients))
     return Parts(train=train, validation=validation, test=test, unlabelled=unlabelled)
+
+
+def _in_known_splits(images: ImageSet) -> ImageSet:
+    """Without the pictures of splits that are none of train, val and test, which is said.
+
+    Raises:
+        DataError: there are no others.
+    """
+    if images.splits is None:
+        return images
+    names, counts = np.unique(images.splits, return_counts=True)
+    others = {str(n): int(c) for n, c in zip(names, counts, strict=True) if n not in ("", *SPLITS)}
+    if not others:
+        return images
+    if not set(SPLITS) & set(images.splits):
+        raise DataError(
+            f"the column of splits says {', '.join(others)}: call them train, val and test, or leave the column out (a "
+            "share of the labelled patients judges then)"
+        )
+    told = ", ".join(f"{count} of '{name}'" for name, count in others.items())
+    say(f"pictures in other splits than train, val and test are left out: {told}")
+    return images.select(~np.isin(images.splits, list(others)))
+
+
+def _teaching(images: ImageSet) -> NDArray[np.bool_]:
+    """(N,) which pictures may be learnt from without labels: those of split ``train`` and those of none, but never
+    those of patients who judge."""
+    assert images.splits is not None
+    judges = images.patients[np.isin(images.splits, ("val", "test"))]
+    return np.isin(images.splits, ("", "train")) & ~np.isin(images.patients, judges)
 
 
 def read(
@@ -92,10 +128,16 @@ def read(
         images = replace(images, labels=None)
     if given is not None:
         images = attach(images, given)
+    images = with_declaration(images)
     say_skips(images.skipped)
     for note in images.notes:
         say(note)
     return images
+
+
+def with_declaration(images: ImageSet) -> ImageSet:
+    """With a note of the views and ages among them, which pages show too."""
+    return replace(images, notes=(*images.notes, declared(images)))
 
 
 def adjusted(model: PneumoniaModel, **given: Any) -> PneumoniaModel:
@@ -114,10 +156,15 @@ def read_unlabelled(source: Path, *, size: int, split_column: str | None = None,
     images = read_images(source, size=size, split_column=split_column)
     if split is None and images.splits is not None and "train" in images.splits:
         # Pictures that a table keeps for judging stay unseen, with or without labels.
-        say("only the pictures of split 'train' are used (--split names another one)")
-        split = "train"
+        images = images.select(_teaching(images))
+        say(
+            f"the {len(images)} pictures of split 'train', or of none, are used, without those of patients who judge "
+            "(--split names another one)"
+        )
     if split is not None:
         images = images.part(split)
+    images = with_declaration(images)
+    say(images.notes[-1])
     say_skips(images.skipped)
     return images
 

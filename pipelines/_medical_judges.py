@@ -63,7 +63,8 @@ def _one_class(labelled: ImageSet) -> bool:
 
 def _refuse_seen(model: PneumoniaModel, images: ImageSet) -> None:
     """Raises a GateError that names labelled patients whose labels the model was fitted to."""
-    seen = sorted(set(images.patients[model.seen(images.patients)]))
+    # By the picture too: the labels learnt from may have named patients otherwise than these do.
+    seen = sorted(set(images.patients[model.seen(images.patients) | model.seen(by_pixels(images))]))
     if seen:
         raise GateError(
             f"the model learnt from the labels of {len(seen)} patient(s) in this evaluation: {', '.join(seen[:SHOWN])}"

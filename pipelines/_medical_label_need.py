@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from unlabeled.core import evaluation, tracking
+from unlabeled import __version__
+from unlabeled.core import evaluation, fingerprint, tracking
 from unlabeled.core.budget import AS_FOUND, Rates
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import DataError
@@ -115,9 +116,7 @@ def labels_needed(
         tags={"data.fingerprint": images.fingerprint()},
         parent=base.provenance_.get("pretraining_run"),
     ) as run:
-        kept = _Points(
-            out / POINTS, made_of=[parts.train.fingerprint(), parts.test.fingerprint(), str(settings_of(base)), SCORING]
-        )
+        kept = _Points(out / POINTS, made_of=[*_made_of(base, parts), str(settings_of(base)), SCORING, __version__])
 
         def log(name: str, count: int, number: int, error: float) -> None:
             kept.add(name, count, number, error)
@@ -169,6 +168,16 @@ def counts_for(labelled: int, wanted: Sequence[int] | None) -> list[int]:
             f"{chosen or 'none'}: label more, or give --counts"
         )
     return chosen
+
+
+def _made_of(base: PneumoniaModel, parts: Parts) -> list[str]:
+    """Fingerprints of what a point of the curve depends on: pictures, people, labels, and pretrained weights."""
+    found = [parts.unlabelled.fingerprint()]
+    for part in (parts.train, parts.test):
+        assert part.labels is not None
+        found += [part.fingerprint(), fingerprint.of_array(part.labels), fingerprint.of_names(part.patients)]
+    weights = [value.detach().cpu().numpy() for value in base.module_.backbone.state_dict().values()]
+    return [*found, fingerprint.of_array(*weights)]
 
 
 def learners(base: PneumoniaModel, parts: Parts) -> dict[str, Learner]:

@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parents[1] / "medical" / "mlflow_model.py"
 # What scoring a picture needs, as it is installed here.
 NEEDED = (
     "unlabeled", "mlflow", "torch", "numpy", "pandas", "scikit-learn", "safetensors", "monai", "pillow", "pydicom",
-    "pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls",
+    "pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls", "python-gdcm",
 )  # fmt: skip
 
 

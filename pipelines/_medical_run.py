@@ -13,16 +13,18 @@ from unlabeled.core.budget import AS_FOUND, Rates
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
+from unlabeled.medical._finetuning import binary
 from unlabeled.medical.images import PNEUMONIA, Framing, ImageSet
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.readers import read_images
+from unlabeled.medical.splits import patient_folds
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _medical_audit as auditing
 from unlabeled.pipelines import _medical_intake as taking_in
 from unlabeled.pipelines import _medical_package as packaging
 from unlabeled.pipelines import _medical_pretraining as pretraining
 from unlabeled.pipelines import medical
-from unlabeled.pipelines._medical_input import TEST_SHARE, Parts, divide
+from unlabeled.pipelines._medical_input import TEST_SHARE, Parts, divide, with_declaration
 from unlabeled.pipelines.jobs import Outcome
 
 RECORD = "run.json"
@@ -94,7 +96,7 @@ def run(
         return _dry_run(folder, labels, plan, rates)
     private = private or out.absolute().with_name(f"{out.name}-private")
     # Of where it came from a digest only: paths may hold names.
-    source = fingerprint.of_names([str(folder.resolve()), str(labels.resolve())])
+    source = fingerprint.of_names([str(folder.resolve()), str(labels.resolve()), labels.read_bytes()])
     record = _Record(out, {**vars(plan), "folder and labels": source})
     private.mkdir(parents=True, exist_ok=True)
     private.chmod(0o700)
@@ -107,8 +109,9 @@ def run(
             site=plan.site, labels=labels, finding=plan.finding,
         ),
     )  # fmt: skip
-    images = read_images(store, size=plan.size)
+    images = with_declaration(read_images(store, size=plan.size))
     parts = divide(images, n_labels=plan.n_labels, seed=plan.seed)
+    _check_enough(parts, plan)
     base = record.stage("pretraining", lambda: _pretrain(parts, plan, out / "pretrained", synthetic))
     tuned = record.stage(
         "fine-tuning",
@@ -150,6 +153,15 @@ def _model(plan: Plan, framing: Framing) -> PneumoniaModel:
         model.set_params(finetune_steps=plan.steps)
     model.check()
     return model
+
+
+def _check_enough(parts: Parts, plan: Plan) -> None:
+    """Raises a DataError where too little is labelled to fine-tune on, before hours are spent on what comes first."""
+    assert parts.train.labels is not None
+    binary(parts.train.labels, what="labels")
+    if parts.validation is None:
+        folds = PneumoniaModel().folds
+        patient_folds(parts.train.patients, parts.train.labels, folds=folds, seed=plan.seed)
 
 
 def _pretrain(parts: Parts, plan: Plan, out: Path, synthetic: bool) -> Outcome:

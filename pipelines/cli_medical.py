@@ -304,7 +304,8 @@ def audit(
         Path | None,
         typer.Option(
             help="CSV of boxes that readers drew: image_id, x, y, width, height, in pixels of the original or in "
-            "shares of its sides."
+            "shares of its sides; of padded pictures (an intake's) also border_top, border_bottom, border_left and "
+            "border_right, as its studies.csv has them."
         ),
     ] = None,
     least: Annotated[
@@ -403,7 +404,7 @@ def package(
     """Package a fine-tuned model for MLflow (load_model, models serve), with signature and example.
 
     Rows have one column, image: a PNG, JPEG or DICOM file in base64, or a nested array of 8-bit numbers of the model's
-    size. The answer holds probability, call and threshold. No pickle is written.
+    size. The answer holds the columns that 'predict' writes, but those of a stated prevalence. No pickle is written.
     """
     from unlabeled.pipelines import _medical_package as job
 

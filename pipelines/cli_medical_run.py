@@ -25,7 +25,7 @@ def run(
     size: Annotated[int, typer.Option(help="Rows and columns of the pictures; a multiple of 8.", min=16)] = 64,
     epochs: Annotated[int, typer.Option(help="Passes over the pictures in pretraining.", min=1)] = 50,
     steps: Annotated[int | None, typer.Option(help="Fine-tuning steps of each network (default 300).", min=1)] = None,
-    n_labels: Annotated[int | None, typer.Option(help="Learn from so many labels only.", min=1)] = None,
+    n_labels: Annotated[int | None, typer.Option(help="Learn from so many labels only.", min=4)] = None,
     site: Annotated[str, typer.Option(help="What the column 'site' is to say of these pictures.")] = "",
     register: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name in MLflow's registry (default: the finding).")

@@ -21,21 +21,26 @@ from unlabeled.core.seeds import derive
 from unlabeled.medical._network import Member, mean_log_odds
 from unlabeled.medical._tables import find
 from unlabeled.medical.images import ImageSet
+from unlabeled.medical.intake.borders import Border
 from unlabeled.medical.model import PneumoniaModel
 
 PICTURES, STEPS, ORDERS = 40, 8, 3
 # Of these, those whose maps are compared with a randomised network's, which costs as much again.
 COMPARED = 20
+# Columns of what was cut off a film before it was padded, in the order of a `Border`.
+BORDERS = ("border_top", "border_bottom", "border_left", "border_right")
 Floats = NDArray[np.float64]
 
 
 class Box(NamedTuple):
-    """Left, top, width and height: in pixels of the original picture, or in shares of its sides (all at most 1)."""
+    """Left, top, width and height: in pixels of the original picture, or in shares of its sides (all at most 1); and
+    the original's rows and columns that were cut off before it was padded, ``None`` where that is not known."""
 
     left: float
     top: float
     width: float
     height: float
+    cut: Border | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +73,8 @@ class Agreement:
         pictures: with a box.
         pointing: share of pictures whose strongest patch lies in a box (Zhang et al., 2018).
         mass: share of what speaks for the finding that lies inside boxes.
-        by_chance: what both would be for a map without any idea: the share of the picture that boxes cover.
+        by_chance: what both would be for a map without any idea: the share of the picture, without the black that it
+            was padded with, that boxes cover.
     """
 
     pictures: int
@@ -108,6 +114,8 @@ def check_maps(
     Args:
         boxes: by picture id.
     """
+    # First, because boxes whose place is not known end it.
+    agreed = None if boxes is None else agreement(model, images, boxes, pictures=pictures, seed=seed)
     rng = np.random.default_rng(derive(seed, "heat maps") % 2**32)
     some = images.take(np.sort(rng.permutation(len(images))[:pictures]))
     maps = model.explain(some).reshape(len(some), -1)
@@ -117,7 +125,7 @@ def check_maps(
         pictures=len(some),
         faithful=faithfulness(model, some, maps, seed=seed),
         randomised=bootstrap(_mean, correlation, groups=few.patients, samples=500),
-        boxes=None if boxes is None else agreement(model, images, boxes, pictures=pictures, seed=seed),
+        boxes=agreed,
     )
 
 
@@ -179,7 +187,8 @@ def agreement(
     """Of the maps with boxes.
 
     Raises:
-        DataError: no picture has a box, or boxes are in pixels and the size of the picture is not known.
+        DataError: no picture has a box; boxes are in pixels, or pictures padded, and the size of the original is not
+            known; or pictures are padded and nobody says what was cut off before.
     """
     known = [next((name for name in _names(str(identity)) if name in boxes), "") for identity in images.ids]
     marked = np.flatnonzero([bool(name) for name in known])
@@ -188,16 +197,21 @@ def agreement(
     rng = np.random.default_rng(derive(seed, "boxes") % 2**32)
     rows_ = np.sort(rng.permutation(marked)[:pictures])
     some = images.take(rows_)
+    places = []
+    for i, name in enumerate(known[row] for row in rows_):
+        size = (0, 0) if some.sizes is None else (int(some.sizes[i, 0]), int(some.sizes[i, 1]))
+        place = _on_padded if some.framing == "padded" else _on_stretched
+        places.append([place(box, size, name) for box in boxes[name]])
     maps = model.explain(some)
     rows, columns = maps.shape[1:]
     inside, mass, covered = [], [], []
-    for i, name in enumerate(known[row] for row in rows_):
-        size = (0, 0) if some.sizes is None else (int(some.sizes[i, 0]), int(some.sizes[i, 1]))
-        mask = coverage([_as_shares(box, size, name) for box in boxes[name]], rows, columns)
-        favour = np.clip(maps[i], 0, None)
-        inside.append(float(mask.flat[int(maps[i].argmax())] >= 0.5))
+    for found, map_rc in zip(places, maps, strict=True):
+        mask = coverage([box for box, _ in found], rows, columns)
+        film = coverage([film for _, film in found], rows, columns)
+        favour = np.clip(map_rc, 0, None)
+        inside.append(float(mask.flat[int(map_rc.argmax())] >= 0.5))
         mass.append(float((favour * mask).sum() / favour.sum()) if favour.sum() > 0 else 0.0)
-        covered.append(float(mask.mean()))
+        covered.append(float(mask.sum() / film.sum()))
     return Agreement(
         pictures=len(some),
         pointing=bootstrap(_mean, inside, groups=some.patients, samples=500),
@@ -220,6 +234,9 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
     """Boxes by picture id from a CSV with an id column and x, y (left, top), width, height; rows without a box are
     pictures without a finding.
 
+    Boxes on padded pictures need what was cut off their originals too: border_top, border_bottom, border_left and
+    border_right, as an intake's store has them in its studies.csv.
+
     Raises:
         DataError: not a CSV, a column is missing, or a number cannot be read.
     """
@@ -236,18 +253,23 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
     missing = [c for c in ("x", "y", "width", "height") if c not in lowered]
     if name is None or missing:
         raise DataError(f"{path}: expected the columns image_id, x, y, width, height; got {', '.join(table.columns)}")
+    cuts = [c for c in BORDERS if c in lowered]
+    if cuts and len(cuts) < len(BORDERS):
+        raise DataError(f"{path}: expected all of the columns {', '.join(BORDERS)}, or none; got {', '.join(cuts)}")
     boxes: dict[str, list[Box]] = {}
     for line, row in enumerate(table.to_dict("records"), start=2):
         cells = [str(row[lowered[c]]).strip() for c in ("x", "y", "width", "height")]
         if not any(cells):
             continue
         try:
-            box = Box(*(float(cell) for cell in cells))
+            left, top, width, height = (float(cell) for cell in cells)
         except ValueError:
             raise DataError(f"{path}, line {line}: expected four numbers, got {', '.join(cells)}") from None
-        if not all(np.isfinite(box)) or min(box) < 0 or min(box.width, box.height) <= 0:
+        box = Box(left, top, width, height)
+        if not all(np.isfinite(box[:4])) or min(box[:4]) < 0 or min(box.width, box.height) <= 0:
             raise DataError(f"{path}, line {line}: a box needs a place and a size of its own, got {', '.join(cells)}")
-        boxes.setdefault(str(row[name]).strip(), []).append(box)
+        cut = _cut([str(row[lowered[c]]).strip() for c in cuts], f"{path}, line {line}")
+        boxes.setdefault(str(row[name]).strip(), []).append(box._replace(cut=cut))
     return boxes
 
 
@@ -256,16 +278,60 @@ def _names(identity: str) -> tuple[str, str, str]:
     return identity, path.name, path.stem
 
 
-def _as_shares(box: Box, size: tuple[int, int], name: str) -> Box:
-    if max(box) <= 1:
-        return box
+def _cut(cells: Sequence[str], where: str) -> Border | None:
+    """Rows and columns that were cut off; ``None`` where the row does not say."""
+    if not any(cells):
+        return None
+    if not all(cell.isascii() and cell.isdigit() for cell in cells):
+        raise DataError(f"{where}: expected whole numbers in {', '.join(BORDERS)}, got {', '.join(cells)}")
+    return Border(*(int(cell) for cell in cells))
+
+
+def _on_stretched(box: Box, size: tuple[int, int], name: str) -> tuple[Box, Box]:
+    """A box and the whole film in shares of the square that the film was stretched to."""
+    whole = Box(0, 0, 1, 1)
+    if max(box[:4]) <= 1:
+        return box, whole
     height, width = size
     if not height or not width:
         raise DataError(
             f"the boxes of {name} are in pixels, and the size of its original is not known: give the columns width and "
             "height with the labels, or boxes in shares of the sides"
         )
-    return Box(box.left / width, box.top / height, box.width / width, box.height / height)
+    return Box(box.left / width, box.top / height, box.width / width, box.height / height), whole
+
+
+def _on_padded(box: Box, size: tuple[int, int], name: str) -> tuple[Box, Box]:
+    """A box and what was left of the film in shares of the square of :func:`~unlabeled.medical._pictures.to_padded`."""
+    height, width = size
+    if not height or not width:
+        raise DataError(
+            f"the picture of {name} is padded, and the size of its original is not known: give the columns width and "
+            "height with the labels"
+        )
+    if box.cut is None:
+        # Two films of one size become the same square where one of them lost borders all around.
+        raise DataError(
+            f"where the boxes of {name} lie on its padded picture is not known, because borders of the film may have "
+            f"been cut off before: give the columns {', '.join(BORDERS)} with the boxes, as in the studies.csv of the "
+            "pictures' intake store (0 where nothing was cut off)"
+        )
+    cut = box.cut
+    rows, columns = height - cut.top - cut.bottom, width - cut.left - cut.right
+    if min(rows, columns) <= 0:
+        raise DataError(f"the borders given with the boxes of {name} leave nothing of {height} rows, {width} columns")
+    across, down = (width, height) if max(box[:4]) <= 1 else (1, 1)
+    longest = max(rows, columns)
+
+    def along(first: float, length: float, before: int, inner: int) -> tuple[float, float]:
+        """First place and length on the square of what lies on the film that was left."""
+        start, end = np.clip([first - before, first + length - before], 0, inner)
+        return float(start + (longest - inner) / 2) / longest, float(end - start) / longest
+
+    left, wide = along(box.left * across, box.width * across, cut.left, columns)
+    top, high = along(box.top * down, box.height * down, cut.top, rows)
+    film = Box((1 - columns / longest) / 2, (1 - rows / longest) / 2, columns / longest, rows / longest)
+    return Box(left, top, wide, high), film
 
 
 def _overlap(first: float, last: float, cells: int) -> Floats:

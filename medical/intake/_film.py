@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 # Values longer than this stay in the file until they are asked for: who is refused by the tags costs no reading.
 _DEFER = 1 << 16
 LEAST_SIDE = 16
-# Larger files are refused without being read: a chest film has tens of megabytes.
-LARGEST = 2 << 30
 # What :mod:`~unlabeled.medical.dicom` calls things, where the gate has another word.
 _WORDS = {"constant image": "empty", "not a picture": "damaged pixels"}
 
@@ -143,7 +141,7 @@ class Reader:
                 raise NotKept("unreadable", "no ordinary file")
             if not status.st_size:
                 raise NotKept("empty file")
-            if status.st_size > LARGEST:
+            if status.st_size > dicom.LARGEST:
                 raise NotKept("too large", f"{status.st_size} bytes")
             with path.open("rb") as stream:
                 head = stream.read(132)

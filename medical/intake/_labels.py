@@ -57,7 +57,8 @@ class Labels:
     """Reads the table at once, so that a wrong one is said before hours of work.
 
     Raises:
-        DataError: no CSV, no column that names pictures or none of labels, a label that is neither 0 nor 1.
+        DataError: no CSV, no column that names pictures or none of labels, a label that is neither 0 nor 1, or another
+            split than train, val and test.
     """
 
     def __init__(self, path: Path, key: bytes, *, finding: str = PNEUMONIA) -> None:
@@ -96,7 +97,12 @@ class Labels:
                     f"{path}, line {line}: the label is none of 1/0, true/false, yes/no or {finding}/normal"
                 ) from None
             said = cells[split].strip().lower() if split else ""
-            row = _Row(line, value, said if said in _SPLITS else "", _KEYS[role] if cell else ())
+            if said and said not in _SPLITS:  # what it says may name somebody
+                raise DataError(
+                    f"{path}, line {line}: the column '{split}' says none of {', '.join(_SPLITS)}: correct it, or give "
+                    "the column another name"
+                )
+            row = _Row(line, value, said, _KEYS[role] if cell else ())
             for name in row.keys:
                 digest = stand_in.digest(_PURPOSES.get(name, f"label {name}"), cell)
                 self._index[name, digest].append(number)

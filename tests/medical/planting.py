@@ -14,8 +14,6 @@ NEEDED = {
     *("PhotometricInterpretation", "NumberOfFrames", "PixelData", "FloatPixelData", "DoubleFloatPixelData"),
     *("ModalityLUTSequence", "VOILUTSequence", "SOPClassUID", "SpecificCharacterSet", "NumberOfFrames"),
     *("PlanarConfiguration", "PixelDataProviderURL", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
-    # Kept by the device option: planted apart.
-    *("Manufacturer", "ManufacturerModelName"),
     # Sex and age are reduced, and tested so.
     *("PatientSex", "PatientAge", "BurnedInAnnotation"),
 }
@@ -98,6 +96,8 @@ def plant_everywhere(file: FileDataset) -> Planter:
         file.add_new((group, 0x0010), "LO", plant.mark())
         for number, vr in enumerate([*every, "UN"]):
             file.add_new((group, 0x1000 + number), vr, plant.value(vr))
+    # Free text beside what may be kept of these two.
+    file.Manufacturer, file.ManufacturerModelName = f"Siemens Dr {plant.mark()}", f"DX 7 Ward {plant.mark()}"
     file.PatientBirthDate = BORN
     file.SpecificCharacterSet = "ISO_IR 192"
     file.preamble = (plant.mark().encode() + b"II*\0").ljust(128, b"\0")

@@ -22,6 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000
 
 from unlabeled.core.errors import DataError
 from unlabeled.medical import _confidentiality, dicom, simulate
+from unlabeled.medical._pseudonyms import Pseudonyms
 from unlabeled.medical.deidentify import Deidentifier, Link, StudyFacts
 
 KEY = bytes(range(32))
@@ -231,7 +232,7 @@ def test_facts_link_and_file_tell_the_same(make_dicom: Make) -> None:
         age_band="60-69",
         sex="F",
         view="PA",
-        device="CR Philips Medical Systems DigitalDiagnost",
+        device=f"CR Philips {clean.ManufacturerModelName}",
         study=clean.StudyInstanceUID,
         series=clean.SeriesInstanceUID,
         instance=clean.SOPInstanceUID,
@@ -329,24 +330,113 @@ def test_a_file_that_names_nobody_shares_its_shift_with_its_study_only() -> None
     assert deidentify.facts(header(StudyInstanceUID="1.3", StudyDate="20200101")).date != same[0]
 
 
+FREE_TEXT = ["Erika Musterfrau", "Ward 7 Dr Schmidt", "MRN 47110", "St. Elsewhere Hospital Room 3"]
+STAND_IN = re.compile("M-[0-9A-F]{8}")
+
+
+@pytest.mark.parametrize("said", [*FREE_TEXT, "Philips Ward 7", "Dr Siemens", "GE Mustermann Medical Systems"])
+def test_free_text_in_maker_and_model_does_not_survive_though_nothing_else_in_the_file_repeats_it(
+    said: str, make_dicom: Make
+) -> None:
+    somebody = {"PatientName": "Anna", "PatientID": "A", "SOPInstanceUID": "1.2.3"}
+    file = make_dicom(RAMP, **somebody, Manufacturer=said, ManufacturerModelName=said)
+    clean, facts = Deidentifier(KEY)(file), Deidentifier(KEY).facts(file)
+    assert clean.Manufacturer == "other maker"
+    assert facts.device == f"CR other maker {clean.ManufacturerModelName}"
+    # The model can still be told from others, and its name cannot be read.
+    assert STAND_IN.fullmatch(clean.ManufacturerModelName)
+    told = (written(clean) + repr(facts).encode()).lower()
+    assert [word for word in said.lower().split() if len(word) > 3 and word.encode() in told] == []
+
+
+@given(st.text(max_size=64), st.text(max_size=64), st.sampled_from(sorted(_confidentiality.MAKERS)))
+def test_what_is_kept_of_maker_and_model_is_on_a_list_or_a_stand_in(maker: str, model: str, known: str) -> None:
+    with config.disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for said in (maker, f"{known} {maker}", f"{maker} {known}"):
+            file = header(Modality="CR", Manufacturer=said, ManufacturerModelName=model)
+            kept = _confidentiality.technical(file, Pseudonyms(KEY))
+            assert kept.get("Manufacturer", "") in {"", "other maker", *_confidentiality.MAKERS}
+            assert re.fullmatch("M-[0-9A-F]{8}|", kept.get("ManufacturerModelName", ""))
+
+
 @pytest.mark.parametrize(
-    ("tags", "model"),
+    ("said", "kept"),
     [
-        ({"ManufacturerModelName": "DigitalDiagnost C90"}, "DigitalDiagnost C90"),
-        ({"ManufacturerModelName": "Unit of Mustermann"}, None),
-        ({"ManufacturerModelName": "DX-0815-99"}, "DX-0815-99"),
-        ({"ManufacturerModelName": "DX HOSPITAL-0815"}, None),
-        ({"ManufacturerModelName": "DX 20190817"}, None),
-        ({"ManufacturerModelName": "DX klinik süd"}, None),
-        ({"ManufacturerModelName": "Room 3 St. Elsewhere", "InstitutionName": "St. Elsewhere"}, None),
+        ("Philips Medical Systems", "Philips"),
+        ("PHILIPS", "Philips"),
+        ("SIEMENS", "Siemens"),
+        ("Siemens Healthineers", "Siemens"),
+        ("GE MEDICAL SYSTEMS", "GE"),
+        ('"GE Healthcare"', "GE"),
+        ("FUJIFILM Corporation", "Fujifilm"),
+        ("FUJI PHOTO FILM Co., ltd.", "Fujifilm"),
+        ("KODAK", "Kodak"),
+        ("Eastman Kodak Company", "Kodak"),
+        ("Carestream Health", "Carestream"),
+        ("Agfa-Gevaert", "Agfa"),
+        ("Canon Inc.", "Canon"),
+        ("CANON__MEC", "Canon"),
+        ("TOSHIBA_MEC", "Toshiba"),
+        ("KONICA MINOLTA", "Konica Minolta"),
+        ("Samsung Electronics Co., Ltd.", "Samsung"),
+        ("Villa Sistemi Medicali S.p.A.", "Villa Sistemi Medicali"),
+        ("Imaging Dynamics Company Ltd.", "Imaging Dynamics"),
+        ("Medical Systems", "other maker"),
+        ("Züblin", "other maker"),
+        ("  ", None),
+        (None, None),
     ],
 )
-def test_a_model_name_that_repeats_a_name_or_number_is_dropped(
-    tags: dict[str, str], model: str | None, make_dicom: Make
+def test_a_makers_spellings_are_one_maker(said: str | None, kept: str | None, make_dicom: Make) -> None:
+    file = make_dicom(RAMP, SpecificCharacterSet="ISO_IR 192", Manufacturer=said)
+    assert Deidentifier(KEY)(file).get("Manufacturer") == kept
+    assert Deidentifier(KEY).facts(file).device == ("CR" if kept is None else f"CR {kept}")
+
+
+def test_every_maker_on_the_list_is_kept_as_it_is_so_that_a_second_run_changes_nothing() -> None:
+    for name in (*_confidentiality.MAKERS, "other maker"):
+        assert _confidentiality.device(header(Manufacturer=name), Pseudonyms(KEY)) == (name, "")
+
+
+def test_a_makers_name_that_is_also_the_patients_is_not_kept() -> None:
+    file = header(Manufacturer="Philips", PatientName="Philips^Anna")
+    assert _confidentiality.device(file, Pseudonyms(KEY)) == ("other maker", "")
+
+
+def test_one_model_has_one_stand_in_under_one_key() -> None:
+    def model(maker: str, name: str, key: bytes = KEY) -> str:
+        kept = _confidentiality.device(header(Manufacturer=maker, ManufacturerModelName=name), Pseudonyms(key))
+        return kept[1]
+
+    one = model("Philips", "DigitalDiagnost C90")
+    answer = hmac.new(KEY, b"device model\0Philips\0digitaldiagnost c90", hashlib.sha256).hexdigest()
+    assert one == f"M-{answer[:8].upper()}"
+    assert model("Philips Medical Systems", " DIGITALDIAGNOST  C90 ") == one
+    others = {model("Philips", "DigitalDiagnost C50"), model("Siemens", "DigitalDiagnost C90")}
+    assert len({one, *others, model("Philips", "DigitalDiagnost C90", KEY + b"x")}) == 4
+
+
+@pytest.mark.parametrize(
+    ("tags", "kept"),
+    [
+        ({"ManufacturerModelName": "DigitalDiagnost C90"}, True),
+        ({"ManufacturerModelName": "DX-0815-99"}, True),
+        ({"ManufacturerModelName": "Unit of Mustermann"}, False),
+        ({"ManufacturerModelName": "DX HOSPITAL-0815"}, False),
+        ({"ManufacturerModelName": "DX 20190817"}, False),
+        ({"ManufacturerModelName": "DX klinik süd"}, False),
+        ({"ManufacturerModelName": "DX 4711", "DeviceSerialNumber": "4711"}, False),
+        ({"ManufacturerModelName": "Room 3 St. Elsewhere", "InstitutionName": "St. Elsewhere"}, False),
+    ],
+)
+def test_a_model_name_that_repeats_a_name_or_number_has_no_stand_in(
+    tags: dict[str, str], kept: bool, make_dicom: Make
 ) -> None:
     file = make_dicom(RAMP, SpecificCharacterSet="ISO_IR 192", **tags)
-    assert Deidentifier(KEY)(file).get("ManufacturerModelName") == model
-    assert Deidentifier(KEY).facts(file).device == ("CR" if model is None else f"CR {model}")
+    model = Deidentifier(KEY)(file).get("ManufacturerModelName")
+    assert (model is not None) == kept
+    assert Deidentifier(KEY).facts(file).device == (f"CR {model}" if kept else "CR")
 
 
 @pytest.mark.parametrize(
@@ -385,7 +475,7 @@ def test_real_files_keep_their_picture_and_lose_their_names(name: str, tmp_path:
         pytest.skip("../shared/data/xray/dicom_samples is not on this machine")
     file = dcmread(SAMPLES / name)
     told = {value for value in originals(file) if len(value) > 5}
-    told -= {str(file.SOPClassUID), str(file.get("Manufacturer")), str(file.get("ManufacturerModelName"))}
+    told -= {str(file.SOPClassUID)}
     clean = Deidentifier(KEY)(file)
     clean.save_as(tmp_path / "clean.dcm", enforce_file_format=True)
     after = (tmp_path / "clean.dcm").read_bytes()

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import gdcm
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless, JPEGLossless, JPEGLSLossless, RLELossless
+from pydicom.uid import MPEG2MPML, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from unlabeled.medical import dicom
 
@@ -61,6 +63,49 @@ def test_without_a_window_a_burnt_in_marker_does_not_squeeze_the_picture(
     stored[0, 0] = 4095
     pixels = dicom.read(save(make_dicom(stored), tmp_path / "a.dcm")).pixels
     assert pixels[50, 75] - pixels[50, 25] == pytest.approx(0.5, abs=0.02)
+
+
+def as_archives_keep_it(path: Path, syntax: int) -> Path:
+    """The same film in a JPEG that pydicom itself cannot write, made by GDCM."""
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(path.with_suffix(".jpeg.dcm")))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    return path.with_suffix(".jpeg.dcm")
+
+
+@pytest.mark.parametrize("name", ["JPEGLosslessProcess14", "JPEGLosslessProcess14_1"])
+@pytest.mark.parametrize("bits", [12, 16])
+def test_lossless_jpeg_decodes_to_the_same_pixels(
+    name: str, bits: int, make_dicom: Make, save: Save, tmp_path: Path
+) -> None:
+    stored = np.random.default_rng(0).integers(0, 2**bits, (40, 32))
+    plain = save(make_dicom(stored, BitsStored=bits, HighBit=bits - 1), tmp_path / "plain.dcm")
+    packed = as_archives_keep_it(plain, getattr(gdcm.TransferSyntax, name))
+    assert "Lossless" in pydicom.dcmread(packed).file_meta.TransferSyntaxUID.name
+    np.testing.assert_array_equal(dicom.read(packed).pixels, dicom.read(plain).pixels)
+
+
+def test_the_usual_jpeg_of_eight_bits_is_read_and_the_rare_one_of_twelve_is_named(
+    make_dicom: Make, save: Save, tmp_path: Path
+) -> None:
+    ramp = np.add.outer(np.arange(64), np.arange(48))
+    eight = make_dicom(ramp, BitsAllocated=8, BitsStored=8, HighBit=7)
+    eight.PixelData = ramp.astype(np.uint8).tobytes()
+    plain = save(eight, tmp_path / "eight.dcm")
+    packed = as_archives_keep_it(plain, gdcm.TransferSyntax.JPEGBaselineProcess1)
+    np.testing.assert_allclose(dicom.read(packed).pixels, dicom.read(plain).pixels, atol=0.02)
+    twelve = as_archives_keep_it(
+        save(make_dicom(37 * ramp), tmp_path / "twelve.dcm"), gdcm.TransferSyntax.JPEGExtendedProcess2_4
+    )
+    with pytest.raises(dicom.Refused, match="no decoder: nothing installed reads JPEG Extended"):
+        dicom.read(twelve)
 
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, RLELossless])
@@ -117,10 +162,10 @@ def test_several_frames_a_blank_picture_and_a_missing_decoder_are_refused(
     with pytest.raises(dicom.Refused, match="constant image"):
         dicom.read(save(make_dicom(np.full((4, 4), 7)), tmp_path / "blank.dcm"))
     file = make_dicom(RAMP)
-    file.file_meta.TransferSyntaxUID = JPEGLossless
+    file.file_meta.TransferSyntaxUID = MPEG2MPML
     file.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
-    with pytest.raises(dicom.Refused, match=r"no decoder: nothing installed reads JPEG Lossless"):
-        dicom.read(save(file, tmp_path / "lossless.dcm"))
+    with pytest.raises(dicom.Refused, match=r"no decoder: nothing installed reads MPEG2 Main Profile"):
+        dicom.read(save(file, tmp_path / "film.dcm"))
 
 
 @pytest.mark.filterwarnings("ignore:End of file reached:UserWarning")

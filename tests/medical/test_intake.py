@@ -17,12 +17,12 @@ from pydicom import config, dcmread, dcmwrite
 from pydicom.dataset import FileDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
-    JPEGLossless,
     JPEGLSLossless,
     RLELossless,
 )
@@ -139,7 +139,7 @@ def refused_files(hospital: Path, make: Make, save: Save) -> dict[str, str]:
     content[start : start + 40] = b"\0" * 40
     (hospital / "scratched").write_bytes(content)
     unknown = film(11)
-    unknown.file_meta.TransferSyntaxUID, unknown.PixelData = JPEGLossless, encapsulate([b"\xff\xd8"])
+    unknown.file_meta.TransferSyntaxUID, unknown.PixelData = MPEG2MPML, encapsulate([b"\xff\xd8"])
     put("undecodable", unknown)
     (hospital / "empty").touch()
     (hospital / "letter.dcm").write_text("Dear colleague", encoding="utf-8")
@@ -382,6 +382,10 @@ def test_labels_follow_to_the_store_however_they_name_it(column: str, value: str
 
 def test_labels_that_name_several_files_or_contradict_each_other(asked: Path, take: TakeIn) -> None:
     asked.write_text("file,label,split\nsame.dcm,1,train\nx/same.dcm,0,train\nfilm1,yes,ward 3\n")
+    with pytest.raises(DataError, match="line 4: the column 'split' says none of train, val, test") as unknown:
+        take(labels=asked)
+    assert "ward" not in str(unknown.value)
+    asked.write_text("file,label,split\nsame.dcm,1,train\nx/same.dcm,0,train\nfilm1,yes,\n")
     done = take(labels=asked)
     assert done.manifest["labels"]["of several files"] == 1
     assert sorted((row["label"], row["split"]) for row in rows(done.store / "labels.csv")) == [

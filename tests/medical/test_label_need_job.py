@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,22 @@ def test_each_draw_has_labels_of_its_own_and_the_model_stays_as_it_was(phantoms:
     assert any(one != other for one, other, _ in errors)
     assert model.decision_ is None
     assert all((a == b).all() for a, b in zip(before, model.module_.parameters(), strict=True))
+
+
+def test_points_count_again_only_where_pictures_people_labels_and_weights_are_the_same(phantoms: ImageSet) -> None:
+    model = PneumoniaModel(**SMALL).pretrain(phantoms)
+    parts = divide(phantoms, n_labels=None, seed=0)
+    assert parts.train.labels is not None
+    same = job._made_of(model, divide(phantoms, n_labels=None, seed=0))
+    assert job._made_of(model, parts) == same
+    other_label = parts.train.labels.copy()
+    other_label[3] = 1 - other_label[3]
+    corrected = replace(parts.train, labels=other_label)
+    renamed = replace(parts.train, patients=np.char.add(parts.train.patients, "x"))
+    for other in (replace(parts, train=corrected), replace(parts, train=renamed)):
+        assert job._made_of(model, other) != same
+    longer = PneumoniaModel(**{**SMALL, "pretrain_epochs": 2}).pretrain(phantoms)
+    assert job._made_of(longer, parts) != same
 
 
 @pytest.mark.integration

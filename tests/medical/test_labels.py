@@ -45,6 +45,17 @@ def test_patients_and_splits_of_the_table_win(tmp_path: Path) -> None:
     assert len(found.labelled()) == 2
 
 
+def test_two_names_of_one_picture_may_not_contradict_each_other(tmp_path: Path) -> None:
+    def given(text: str) -> ImageSet:
+        return attach(images(), read_labels(write(tmp_path / "l.csv", text)))
+
+    with pytest.raises(DataError, match=r"'x/a\.dcm' and 'a\.dcm' name the same picture and give it different labels"):
+        given("file,label\nx/a.dcm,1\na.dcm,0\n")
+    found = given("file,label\nx/a.dcm,1\na.dcm,1\n").labels
+    assert found is not None
+    assert list(found) == [1, -1, -1]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -167,3 +167,13 @@ def test_the_summary_counts_reasons_by_their_kind() -> None:
         ("lateral view", 2, "a (lateral view: LL)"),
         ("empty file", 1, "c (empty file: 0 bytes)"),
     ]
+
+
+def test_a_file_of_gigabytes_is_refused_unread_and_the_rest_goes_on(tmp_path: Path) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    with (tmp_path / "huge.dcm").open("wb") as stream:  # sparse: takes no room
+        stream.write(b"\0" * 128 + b"DICM")
+        stream.truncate((2 << 30) + 1)
+    found = read_images(tmp_path, size=24)
+    assert list(found.ids) == ["a.png"]
+    assert found.skipped == (Skip("huge.dcm", "too large: 2147483649 bytes"),)

@@ -133,6 +133,14 @@ def test_a_radiograph_of_no_study_is_left_out_and_named(
     assert row["input"] == path.relative_to(source).as_posix()
     assert "StudyInstanceUID" in row["reason"]
     assert any("left-out.csv" in line for line in done.lines)
+    # Of an earlier answer nothing is left that somebody could file.
+    path.unlink()
+    kept = sorted(source.rglob("chest1*"))[0]
+    for other in [p for p in source.rglob("chest*") if p != kept]:
+        other.unlink()
+    jobs.predict(source, model=small_model, out=in_tmp / "s", dicom=True)
+    assert len(list((in_tmp / "s" / "dicom").rglob("*.dcm"))) == 2
+    assert not (in_tmp / "s" / "dicom" / "left-out.csv").exists()
 
 
 def test_one_file_can_be_the_input(small_archive: simulate.Simulated, small_model: Path, in_tmp: Path) -> None:

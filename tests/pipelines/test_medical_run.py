@@ -121,6 +121,21 @@ def test_nobody_is_named_outside_the_private_folder(export: simulate.Simulated, 
     assert not table.patient.str.startswith("SIM").any()
 
 
+def test_too_few_labels_are_said_before_anything_is_trained_and_corrected_ones_are_another_plan(
+    export: simulate.Simulated, in_tmp: Path
+) -> None:
+    known = export.labels.read_text().splitlines()
+    labels = in_tmp / "labels.csv"
+    labels.write_text("\n".join(known[:7]) + "\n")
+    with pytest.raises(DataError, match="labelled patients of each kind"):
+        job.run(export.images, labels=labels, out=in_tmp / "r", plan=PLAN)
+    assert stages(in_tmp / "r") == ["intake"]
+    assert not (in_tmp / "r" / "pretrained").exists()
+    labels.write_text("\n".join(known) + "\n")
+    with pytest.raises(DataError, match=r"another plan .*folder and labels was"):
+        job.run(export.images, labels=labels, out=in_tmp / "r", plan=PLAN)
+
+
 def test_another_plan_or_another_folder_is_refused(export: simulate.Simulated, in_tmp: Path) -> None:
     (in_tmp / "full").mkdir()
     (in_tmp / "full" / "thesis.txt").write_text("mine")
