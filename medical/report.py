@@ -352,7 +352,7 @@ def _intake(report: Report, skipped: Sequence[Skip], notes: Sequence[str]) -> No
     for note in notes:
         section.text(f"{note[:1].upper()}{note[1:]}.")
     if not skipped:
-        section.text("Nothing: every input was used.")
+        section.text("Nothing: every input could be read.")
         return
     section.table(["reason", "count", "for example"], skip_summary(skipped))
     section.table(

@@ -17,15 +17,15 @@ from unlabeled.core.evaluation import Estimate
 from unlabeled.core.progress import say
 from unlabeled.medical.audit import checklists, page
 from unlabeled.medical.audit.checklists import Item
-from unlabeled.medical.audit.facts import known
+from unlabeled.medical.audit.facts import Flow, known
 from unlabeled.medical.audit.heatmaps import Box, read_boxes
 from unlabeled.medical.audit.measures import Audit, measure
-from unlabeled.medical.images import ImageSet
+from unlabeled.medical.images import UNLABELLED, ImageSet
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.shortcuts import Shortcut
 from unlabeled.pipelines._medical_exchange import settings_of
 from unlabeled.pipelines._medical_input import framing_of, read
-from unlabeled.pipelines._medical_judges import judges_found, judges_given
+from unlabeled.pipelines._medical_judges import by_pixels, judges_found, judges_given
 from unlabeled.pipelines._medical_output import write_csv, write_skips
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Outcome, percentiles
@@ -84,9 +84,10 @@ def audit_on(
     Args:
         model: that was saved in ``folder``.
         unseen: labelled pictures of patients that it did not learn from.
-        read: what they were taken from, for the list of what was left out.
+        read: what they were taken from, for what became of the rest.
     """
-    skipped = (read or unseen).skipped
+    read = unseen if read is None else read
+    skipped, flow = read.skipped, flow_of(model, read, unseen)
     with tracking.run(
         EXPERIMENT,
         f"audit {out.name}",
@@ -96,21 +97,22 @@ def audit_on(
         model=model.provenance_.get("finetuning_run"),
     ) as run:
         found = measure(model, unseen, boxes=boxes, least=least, seed=seed)
-        items = page.checked(known(model, found, skipped))
+        items = page.checked(known(model, found, skipped, flow))
         report = page.audit_report(
             found,
             items,
             title=f"Audit of a model of {model.finding}",
-            finding=model.finding,
             subtitle=f"{folder.name}, judged on {len(unseen):,} labelled pictures of "
             f"{len(np.unique(unseen.patients)):,} patients",
+            model=model,
+            flow=flow,
             skipped=skipped,
             notes=notes,
             synthetic=synthetic,
             run_id=run.run_id,
         )
         files = {**_write_tables(out, found, items), **write_skips(out, skipped)}
-        said = to_json(found, items, verdict=report.verdict.text)
+        said = to_json(found, items, flow, verdict=report.verdict.text)
         files["json"] = write_atomically(out / "audit.json", json.dumps(said, indent=1, allow_nan=False) + "\n")
         files["report"] = report.write(out / "report.html")
         run.metrics(_numbers(found))
@@ -135,10 +137,28 @@ def audit_on(
     )
 
 
-def to_json(found: Audit, items: Mapping[str, list[Item]], *, verdict: str) -> dict[str, Any]:
+def flow_of(model: PneumoniaModel, read: ImageSet, unseen: ImageSet) -> Flow:
+    """What became of everything that was read; lines of labels that fit no picture are no inputs."""
+    skipped = sum(not skip.reason.startswith("label ") for skip in read.skipped)
+    labels = np.full(len(read), UNLABELLED) if read.labels is None else read.labels
+    labelled = labels != UNLABELLED
+    others = read.select(labelled & ~np.isin(read.patients, unseen.patients))
+    seen = model.seen(others.patients) | model.seen(by_pixels(others))
+    learnt = int(np.isin(others.patients, others.patients[seen]).sum())
+    return Flow(
+        skipped=skipped,
+        unlabelled=int((~labelled).sum()),
+        learnt=learnt,
+        aside=int(labelled.sum()) - learnt - len(unseen),
+        judged=len(unseen),
+    )
+
+
+def to_json(found: Audit, items: Mapping[str, list[Item]], flow: Flow, *, verdict: str) -> dict[str, Any]:
     """Everything that was measured as plain values; no pictures and nobody's id."""
     return {
         "verdict": verdict,
+        "flow": flow._asdict(),
         "overall": _plain(found.overall),
         "groups": _plain([found.groups.overall, *found.groups.groups]),
         "gaps": _plain([gap._asdict() for gap in found.groups.gaps]),

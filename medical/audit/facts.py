@@ -4,7 +4,7 @@ import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,11 +18,52 @@ from unlabeled.medical.report import LIMITS
 from unlabeled.medical.transforms import LOOK
 
 USED = ("torch", "numpy", "scikit-learn", "pydicom", "monai")
+PSEUDONYMS = (
+    "Patient ids of DICOM files are replaced by pseudonyms when they are read; which is whose, an intake writes to its "
+    "ledger and to nothing else. Patient ids of tables stay as they are given. The audit writes neither: it writes how "
+    "many, and the names of inputs that were left out. Exact ages become bands. An institution that a DICOM file names "
+    "becomes a stand-in; a site that a table or the intake was given stays as it is."
+)
 
 
-def known(model: PneumoniaModel, audit: Audit, skipped: Sequence[Skip]) -> dict[str, str]:
+class Flow(NamedTuple):
+    """What became of the inputs: each is counted once.
+
+    Attributes:
+        skipped: could not be used at all.
+        unlabelled: have no label.
+        learnt: have one, and are of patients whose labels the model learnt from.
+        aside: have one, are of other patients, and were not asked to judge (other parts of a split, say).
+        judged: are what the audit is about.
+    """
+
+    skipped: int
+    unlabelled: int
+    learnt: int
+    aside: int
+    judged: int
+
+    def says(self) -> str:
+        """The sentence that adds up."""
+        read = sum(self) - self.skipped
+        return (
+            f"{sum(self):,} inputs: {self.skipped:,} could not be used, {read:,} were read. Of those, "
+            f"{'; '.join([*self.not_judged(), f'{self.judged:,} judged'])}."
+        )
+
+    def not_judged(self) -> list[str]:
+        """Pictures that were read and did not judge, in words."""
+        parts = (
+            (self.unlabelled, "without a label"),
+            (self.learnt, "left out because the model learnt from their patients"),
+            (self.aside, "with a label and not asked to judge"),
+        )
+        return [f"{count:,} {what}" for count, what in parts if count]
+
+
+def known(model: PneumoniaModel, audit: Audit, skipped: Sequence[Skip], flow: Flow) -> dict[str, str]:
     """Sentences by what they are about; an absent one is not known."""
-    return {**_of_model(model), **_of_data(audit, skipped, model.finding), **_of_results(audit, model.finding)}
+    return {**_of_model(model), **_of_data(audit, skipped, flow, model.finding), **_of_results(audit, model.finding)}
 
 
 def _of_model(model: PneumoniaModel) -> dict[str, str]:
@@ -68,8 +109,10 @@ def _of_model(model: PneumoniaModel) -> dict[str, str]:
         f"balanced accuracy) and a second one at {decision.sensitive_threshold:.4f} ({100 * SENSITIVITY:.0f} % of "
         f"{model.finding} found), both chosen on {taught.get('decided_on', 'held-out pictures')} ({decision.chosen_on} "
         "pictures).",
-        "partition": f"By patient: pictures of one patient are never on two sides, and the audit refuses patients "
-        f"that the model learnt from. Thresholds come from {taught.get('decided_on', 'held-out pictures')}.",
+        "partition": "By patient: patients that the model learnt from are refused or left out by the audit. "
+        f"Thresholds come from {taught.get('decided_on', 'held-out pictures')}."
+        if model.digests_
+        else "",
         "runs": ", ".join(f"{name.replace('_', ' ')} {run}" for name, run in sorted(model.provenance_.items())) or "",
     }
 
@@ -90,11 +133,10 @@ def _of_unlabelled(taught: Mapping[str, Any]) -> str:
     )
 
 
-def _of_data(audit: Audit, skipped: Sequence[Skip], finding: str) -> dict[str, str]:
+def _of_data(audit: Audit, skipped: Sequence[Skip], flow: Flow, finding: str) -> dict[str, str]:
     unseen = audit.unseen
     assert unseen.labels is not None
     people, ill = len(np.unique(unseen.patients)), int(unseen.labels.sum())
-    left_out = "; ".join(f"{count} x {reason}" for reason, count, _ in skip_summary(skipped))
     known_of = [
         f"{name.replace('_', ' ')} is unknown of {int((values == '').sum())} of {len(values)}"
         for name, values in unseen.attributes.items()
@@ -103,15 +145,23 @@ def _of_data(audit: Audit, skipped: Sequence[Skip], finding: str) -> dict[str, s
     return {
         "data": f"{len(unseen):,} audited pictures of {people:,} patients, {ill:,} with {finding} "
         f"({100 * ill / len(unseen):.0f} %); data fingerprint {unseen.fingerprint()}.",
-        "left out": f"{len(skipped)} inputs left out, each with its reason: {left_out}."
-        if skipped
-        else "Every input was used.",
+        "left out": _left_out(skipped, flow),
         "missing": "Pictures are always whole. Of attributes, " + "; ".join(known_of) + "." if known_of else "",
         "who": f"{_sentence(who)}." if who else "",
-        "pseudonyms": "Patient ids of DICOM files are replaced by pseudonyms when read and are written nowhere; exact "
-        "ages become bands, institutions stand-ins.",
-        "flow": f"{len(unseen) + len(skipped):,} inputs, {len(skipped):,} left out, {len(unseen):,} judged.",
+        "pseudonyms": PSEUDONYMS,
+        "flow": flow.says(),
     }
+
+
+def _left_out(skipped: Sequence[Skip], flow: Flow) -> str:
+    said, unfit = [], len(skipped) - flow.skipped
+    if skipped:
+        what = f"{flow.skipped:,} inputs" + (f" and {unfit:,} line(s) of labels that fit no picture" if unfit else "")
+        reasons = "; ".join(f"{count} x {reason}" for reason, count, _ in skip_summary(skipped))
+        said.append(f"{what} left out, each with its reason: {reasons}.")
+    if flow.not_judged():
+        said.append(f"Read and not judged: {'; '.join(flow.not_judged())}.")
+    return " ".join(said) or "Every input was used."
 
 
 def _of_results(audit: Audit, finding: str) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""The page that an ethics board reads: the verdict first, then groups, shortcuts, heat maps, card and checklists."""
+"""The page that an ethics board reads: the verdict first, then groups, shortcuts, heat maps, decisions, card and
+checklists."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,10 +7,13 @@ from unlabeled.core.audit.groups import Gap, Group
 from unlabeled.core.evaluation import Estimate
 from unlabeled.core.report import Report, Tone, Verdict
 from unlabeled.medical import _figures
+from unlabeled.medical._report_decisions import add_evaluation_sections
 from unlabeled.medical.audit import checklists, figures
 from unlabeled.medical.audit.checklists import CARD, CLAIM, TRIPOD_AI, Item
+from unlabeled.medical.audit.facts import Flow
 from unlabeled.medical.audit.measures import SIGNIFICANT, Audit
 from unlabeled.medical.images import Skip, skip_summary
+from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.report import LIMITS
 from unlabeled.medical.shortcuts import Shortcut
 
@@ -18,6 +22,7 @@ TABLED = ("AUROC", "underdiagnosis rate", "false positive rate")
 MIRRORED = ("sensitivity", "specificity")
 CALIBRATED = ("calibration in the large", "calibration error")
 CARD_NAME, CLAIM_NAME, TRIPOD_NAME = "Model card", "CLAIM (2024 update)", "TRIPOD+AI"
+OURS = "the model"
 # Above this, maps of a network that has forgotten everything look too much like the model's.
 ALIKE = 0.5
 
@@ -28,12 +33,16 @@ def checked(facts: Mapping[str, str]) -> dict[str, list[Item]]:
     return {name: checklists.fill(items, facts) for name, items in asked.items()}
 
 
-def verdict(audit: Audit) -> Verdict:
+def verdict(audit: Audit, *, apart: bool) -> Verdict:
     """One sentence; red where a group is served worse, the model leans on what is no lung, or is no better than chance;
-    yellow where it could be. Never green: what was not found with these pictures may be there."""
+    yellow where it could be. Never green: what was not found with these pictures may be there.
+
+    ``apart``: the model is known to have learnt from none of the patients.
+    """
     gaps, leans, shortcuts = audit.gaps, audit.leans, audit.shortcuts
+    whose = "of patients it did not learn from" if apart else "(whether it learnt from these patients is not known)"
     said = [
-        f"AUROC {audit.overall['AUROC']} on {len(audit.unseen):,} pictures of patients it did not learn from",
+        f"AUROC {audit.overall['AUROC']} on {len(audit.unseen):,} pictures {whose}",
         _told(gaps, "gap between groups stands", "gaps between groups stand")
         + f" ({audit.groups.compared} comparisons)" if audit.groups.compared else "groups could not be compared",
         f"the model loses when it is shown the picture {' and '.join(leans)}"
@@ -55,7 +64,8 @@ def audit_report(
     *,
     title: str,
     subtitle: str,
-    finding: str,
+    model: PneumoniaModel,
+    flow: Flow,
     skipped: Sequence[Skip] = (),
     notes: Sequence[str] = (),
     synthetic: bool = False,
@@ -65,14 +75,15 @@ def audit_report(
 
     Args:
         items: of :func:`checked`.
-        finding: what the model looks for.
+        model: that was audited.
+        flow: what became of the inputs.
         notes: what a reader should know of how the pictures came together.
     """
     filled = [checklists.count(one) for one in items.values()]
     report = Report(
         title=title,
         subtitle=subtitle,
-        verdict=verdict(audit),
+        verdict=verdict(audit, apart=bool(model.digests_)),
         facts={
             "AUROC": audit.overall["AUROC"].value,
             "pictures": len(audit.unseen),
@@ -84,15 +95,16 @@ def audit_report(
         synthetic=synthetic,
         run_id=run_id,
     )
-    _overall(report, audit, finding)
+    _overall(report, audit, model)
     _groups(report, audit)
     _intersections(report, audit)
     _shortcuts(report, audit)
     _representation(report, audit)
     _maps(report, audit)
+    _decisions(report, audit, model)
     for name, one in items.items():
         _items(report, name, one)
-    _intake(report, skipped, notes)
+    _intake(report, skipped, flow, notes)
     limits = report.section("Limits")
     for limit in LIMITS:
         limits.text(limit)
@@ -144,14 +156,23 @@ def _told(found: Sequence[str], one: str, several: str) -> str:
     return f"{len(found)} {several}, the first: {found[0]}"
 
 
-def _overall(report: Report, audit: Audit, finding: str) -> None:
+def _overall(report: Report, audit: Audit, model: PneumoniaModel) -> None:
     assert audit.unseen.labels is not None
     section = report.section("Everybody")
     section.table(
         ["metric", "value [95 % interval]"], list(audit.overall.items()), note="Bootstrap intervals over patients."
     )
+    if not model.digests_:
+        section.note(
+            "The model does not know whom it learnt from. Where this page speaks of unseen patients, that they are is "
+            "for a person to say."
+        )
     section.figure(
-        _figures.histogram(audit.unseen.labels, audit.scored, finding),
+        _figures.roc(audit.unseen.labels, {OURS: audit.scored}, model.finding),
+        "ROC curve; the dot marks the threshold chosen beforehand",
+    )
+    section.figure(
+        _figures.histogram(audit.unseen.labels, audit.scored, model.finding),
         "Probabilities by true label, and the thresholds",
     )
 
@@ -300,6 +321,17 @@ def _maps(report: Report, audit: Audit) -> None:
     )
 
 
+def _decisions(report: Report, audit: Audit, model: PneumoniaModel) -> None:
+    """The sections that the page of a fine-tuning has, of this model alone."""
+    if "held_out" in (model.finetuning_ or {}):
+        add_evaluation_sections(report, model, audit.unseen, {OURS: audit.scored})
+        return
+    report.section("What a stated sensitivity costs").text(
+        "Not known: an earlier version saved this model, without the held-out predictions that thresholds are chosen "
+        "on. Fine-tune it again to see this, the calibration and what acting on it is worth."
+    )
+
+
 def _items(report: Report, name: str, items: list[Item]) -> None:
     filled, open_ = checklists.count(items)
     section = report.section(f"{name}: {filled} filled in, {open_} open")
@@ -314,13 +346,14 @@ def _items(report: Report, name: str, items: list[Item]) -> None:
         )
 
 
-def _intake(report: Report, skipped: Sequence[Skip], notes: Sequence[str]) -> None:
+def _intake(report: Report, skipped: Sequence[Skip], flow: Flow, notes: Sequence[str]) -> None:
     section = report.section("What was left out, and why")
     for note in notes:
         section.text(f"{note[:1].upper()}{note[1:]}.")
+    section.text(flow.says())
     if skipped:
         section.table(["reason", "count", "for example"], skip_summary(skipped), note="All are in skipped.csv.")
-    else:
+    elif not flow.not_judged():
         section.text("Nothing: every input was used.")
 
 

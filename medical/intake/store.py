@@ -1,6 +1,7 @@
 """A store that an intake wrote, read back as pictures: nobody in it has a name."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from unlabeled.core.checkpoints import MANIFEST, read_manifest
 from unlabeled.core.errors import DataError
 from unlabeled.core.store import Store
 from unlabeled.medical import _pictures, attributes
-from unlabeled.medical.images import PNEUMONIA, UNLABELLED, ImageSet
+from unlabeled.medical.images import PNEUMONIA, UNLABELLED, ImageSet, Skip
+from unlabeled.medical.intake.reasons import REFUSED
 
 KIND = "medical.IntakeStore"
 PICTURES, STUDIES, GATE, LABELS = "pictures.npy", "studies.parquet", "gate.parquet", "labels.csv"
@@ -36,7 +38,7 @@ def finding_of(folder: Path) -> str:
 
 def read_store(folder: Path, *, size: int) -> ImageSet:
     """Pictures (N, size, size), mapped from the file where they have that size already, averaged down where they are
-    larger; patients, attributes, labels and splits as the store has them.
+    larger; patients, attributes, labels and splits as the store has them; files that the intake refused are skipped.
 
     A picture without a patient counts with the others of its study.
 
@@ -66,6 +68,7 @@ def read_store(folder: Path, *, size: int) -> ImageSet:
         attributes={name: values for name, values in known.items() if (values != "").any()},
         framing="padded",
         sizes=table[["rows", "columns"]].to_numpy(dtype=np.int64),
+        skipped=_refused(folder, manifest["refusals"]),
         notes=(
             f"an intake store: {len(table)} of {manifest['found']} files, {manifest['flagged']} of them flagged "
             f"(studies.parquet), {manifest['refused']} refused (gate.parquet says why)",
@@ -81,6 +84,22 @@ def studies_of(folder: Path, images: ImageSet) -> NDArray[np.str_]:
     table = pd.read_parquet(folder / STUDIES, columns=["instance", "study"]).fillna("").set_index("instance")
     study = table["study"].reindex(images.ids).astype(str).to_numpy(dtype=np.str_)
     return np.where(study == "", images.ids, study)
+
+
+def _refused(folder: Path, counts: Mapping[str, int]) -> tuple[Skip, ...]:
+    """Files that the intake refused, by their names in the store, which are keyed digests. A copy of a store that was
+    made without the gate's table still knows how many there are of each reason."""
+    import pandas as pd
+
+    if not (folder / GATE).is_file():
+        reasons = [reason for reason, count in counts.items() for _ in range(count)]
+        return tuple(Skip(f"refused file {number}", reason) for number, reason in enumerate(reasons, start=1))
+    columns = ["file", "state", "reason", "detail"]
+    table = pd.read_parquet(folder / GATE, columns=columns, filters=[("state", "==", REFUSED)]).fillna("")
+    return tuple(
+        Skip(file, f"{reason}: {detail}" if detail else reason)
+        for file, reason, detail in zip(table["file"], table["reason"], table["detail"], strict=True)
+    )
 
 
 def _pixels(folder: Path, store: Store, size: int) -> NDArray[np.uint8]:

@@ -263,10 +263,19 @@ def test_from_files_to_a_page_with_nobody_named(
         "Who is served how well?", "underdiagnosis rate", "too few to say", "OPEN: needs a person", "TRIPOD+AI",
         "Could it be told without the lungs?", "What the features know before any label", "randomised network",
         "Not a medical device", "CLAIM (2024 update)", "lateral view",
+        "ROC curve; the dot", "held-out sensitivity", "Precision against recall", "as trained", "Venn-Abers",
+        "Decision curve", "Referring what is uncertain",
     ):  # fmt: skip
         assert text in html, text
     assert "http" not in re.sub(r"http-equiv|https?://www.w3.org\S*", "", html)  # nothing is fetched from elsewhere
     found = json.loads((in_tmp / "audit" / "audit.json").read_text(encoding="utf-8"))
+    # Half of the patients taught: given labels of the others only, the taught ones' pictures have none here.
+    files = sum(path.is_file() for path in archive.images.rglob("*"))
+    assert sum(found["flow"].values()) == files
+    assert found["flow"]["judged"] == int((numbers % 2 == 1).sum())
+    assert found["flow"]["unlabelled"] == int((numbers % 2 == 0).sum())
+    assert found["flow"]["skipped"] == files - len(phantoms)
+    assert "refused or left out by the audit" in html
     sexes = {g["value"]: g for g in found["groups"] if g["attribute"] == "sex"}
     assert set(sexes) == {"F", "M"}
     assert sum(g["rows"] for g in sexes.values()) == int((numbers % 2 == 1).sum())
