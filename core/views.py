@@ -103,8 +103,9 @@ class HistorySlice:
     """A random run of a history's events (B, L, F), padded on the right (CoLES: Babaev et al., 2022).
 
     Attributes:
-        shortest, longest: of the run, as shares of the history; a single event stays as it is. Other shares were not
-            measured.
+        shortest, longest: of the run, as shares of the history; a single event stays as it is. On payments
+            longer and shorter runs (:meth:`of_strength` at 0.5 and 2) could not be told apart from these
+            (benchmarks/results/fraud_tasks.md).
     """
 
     shortest: float = 0.3

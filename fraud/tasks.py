@@ -91,8 +91,9 @@ def build_task(
     (:func:`event_modelling` finds it), and because a score reads a payment's past alone. A second task may read a
     history otherwise while it teaches. After a short training no choice was clearly better than ``events`` without a
     prior, whatever the weight of a second task (0.03 to 0.3; order at 0.3 was worse), the temperature (0.1 to 0.5),
-    the strength of the prior (3 or 10), what masked tokens hide (0.15 to 0.5, a run) or how little VICReg asks of
-    likeness (25 or 5): benchmarks/results/fraud_tasks.md.
+    the strength of the prior (3 or 10), what masked tokens hide (0.15 to 0.5, a run), how little two runs have in
+    common (half or twice the strength) or how little VICReg asks of likeness (25 or 5):
+    benchmarks/results/fraud_tasks.md.
 
     No field is hidden because it is hard or salient at the moment (:mod:`~unlabeled.core.informed_masking` chooses
     among patches): how hard a field is to tell is the very number that scores are made of, and an event whose fields

@@ -53,6 +53,7 @@ class StudyFacts:
         study, series, instance: replaced UIDs.
         date: day of the study, moved back, as YYYY-MM-DD.
         body_part: the standard's term.
+        site: a stand-in for the institution, the same for one name under one site key.
     """
 
     patient: str | None
@@ -65,6 +66,7 @@ class StudyFacts:
     instance: str | None
     date: str | None
     body_part: str | None
+    site: str | None
 
 
 class Deidentifier:
@@ -132,7 +134,12 @@ class Deidentifier:
                 instance=self._uid(file, "SOPInstanceUID"),
                 date=None if day is None else day.isoformat(),
                 body_part=_body_part(file),
+                site=self._site(file),
             )
+
+    def _site(self, file: "Dataset") -> str | None:
+        name = " ".join(text(file, "InstitutionName").split()).casefold()
+        return f"S-{self._stand_in.digest('institution', name)[:8].upper()}" if name else None
 
     def link(self, file: "Dataset") -> Link:
         """The ledger's row: identifies the patient, so it belongs into a `Ledger` and nowhere else."""

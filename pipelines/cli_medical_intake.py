@@ -31,7 +31,12 @@ def intake(
         ),
     ] = None,
     size: Annotated[int, typer.Option(help="Rows and columns of the pictures.", min=16, max=2048)] = 128,
-    site: Annotated[str, typer.Option(help="What the column 'site' is to say of these pictures.")] = "",
+    site: Annotated[
+        str,
+        typer.Option(
+            help="What the column 'site' is to say of these pictures (default: a stand-in for each InstitutionName)."
+        ),
+    ] = "",
     labels: Annotated[
         Path | None,
         typer.Option(

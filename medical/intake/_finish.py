@@ -155,7 +155,7 @@ def _study_row(finding: Finding, like: str, site: str) -> dict[str, Any]:
     return {
         **said,
         **border,
-        "site": site,
+        "site": site or finding.facts.get("site", ""),
         "flags": ";".join(finding.flags),
         "like": like,
         "rows": finding.rows,

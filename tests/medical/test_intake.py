@@ -207,6 +207,22 @@ def test_whatever_lies_in_the_folder_the_summary_adds_up(
     shutil.rmtree(root)
 
 
+def test_institutions_have_stand_ins_by_which_folds_can_go(hospital: Path, take: TakeIn, save: Save) -> None:
+    names = ["St. Elsewhere", "ST.  ELSEWHERE", "County General", None, "County General"]
+    for seed, name in enumerate(names):
+        save(film(seed, **({"InstitutionName": name} if name else {})), hospital / f"{seed}")
+    done = take()
+    rows_of = by_name(done)
+    studies = {row["instance"]: row["site"] for row in rows(done.store / "studies.csv")}
+    one, same, two, none, again = (studies[rows_of[str(seed)]["instance"]] for seed in range(5))
+    assert one == same != two == again
+    assert none == ""
+    assert one.startswith("S-")
+    for path in done.store.rglob("*"):
+        assert not path.is_file() or b"lsewhere" not in path.read_bytes()
+    assert sorted(set(read_images(done.store, size=48).attributes["site"])) == sorted({"", one, two})
+
+
 def test_the_store_holds_the_pictures_and_opens_as_one(hospital: Path, take: TakeIn, save: Save) -> None:
     for seed in (0, 1, 2, 4, 5):
         save(film(seed), hospital / f"{seed}")
