@@ -221,7 +221,7 @@ def per_study(table: "pd.DataFrame", studies: ArrayLike, *, finding: str = PNEUM
     ``probability``, ``calibrated`` and ``probability_at_prevalence`` are those of the mean log odds of its pictures,
     the interval reaches from the lowest bound to the highest. ``call`` and ``sensitive_call`` are the finding where any
     picture's is (so that no sensitivity is lost); ``decision`` is what all pictures agree on, else refer; a study is
-    flagged where any of its pictures is, and has its lowest ``ood_p_value``.
+    flagged where any of its pictures is, and has its lowest ``ood_p_value``. ``image_ids`` lead back to its pictures.
 
     Args:
         studies: (N,) which study each row belongs to.
@@ -237,6 +237,7 @@ def per_study(table: "pd.DataFrame", studies: ArrayLike, *, finding: str = PNEUM
             {
                 "study": study,
                 "pictures": len(part),
+                "image_ids": ";".join(map(str, part.image_id)),
                 **{name: _mean_odds(part[name]) for name in ("probability", "calibrated", "probability_at_prevalence")},
                 "calibrated_low": part.calibrated_low.min(),
                 "calibrated_high": part.calibrated_high.max(),

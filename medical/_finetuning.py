@@ -14,6 +14,7 @@ from unlabeled.core.batches import Batches
 from unlabeled.core.calibration import temperature, threshold_at_sensitivity, threshold_for_balanced_accuracy
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
+from unlabeled.core.evaluation import roc_auc
 from unlabeled.core.finetuning import Tuning, merge
 from unlabeled.core.finetuning import prepare as open_weights
 from unlabeled.core.heads import Classifier
@@ -35,6 +36,8 @@ LABELLED = Augment(rotation=10.0, stretch=0.45, contrast=0.5)
 NUISANCE, STRETCH = 2, 1.28
 # Pictures that those directions, and what is usual, are found on, at most.
 USUAL = 1000
+# At which a fine-tuning that is to stop early is judged.
+MOMENTS = 10
 Log = Callable[[dict[str, float], int], None]
 
 
@@ -113,16 +116,33 @@ def train_classifier(
     seed: int,
     tuning: Tuning = "full",
     augment: Augment = LABELLED,
+    judges: Labelled | None = None,
     log: Log | None = None,
     label: str = "fine-tuning",
 ) -> tuple[Classifier, History]:
     """A copy of ``backbone`` and a linear layer, trained together on ``data`` as far as ``tuning`` allows.
 
-    Each class weighs the same in the loss. The number of steps is fixed: keeping the best of several moments on a
-    validation set would spend that set, which temperature and thresholds need fresh.
+    Each class weighs the same in the loss. With ``judges``, pictures of other patients, the network is asked about them
+    at :data:`MOMENTS` moments, and the one of the highest AUROC is kept (early_stop.md in benchmarks/results).
     """
     classifier, batches = prepare(backbone, data, batch_size=batch_size, seed=seed, tuning=tuning, augment=augment)
-    history = fit(classifier, batches, settings=settings, seed=seed, log=log, label=label)
+
+    def judge() -> float:
+        assert judges is not None
+        # Its own backbone says where it is trained just now; a probe it has none yet.
+        odds = log_odds(Member(classifier, None), classifier.backbone, judges.images)
+        return float(roc_auc(judges.labels, odds))
+
+    history = fit(
+        classifier,
+        batches,
+        settings=settings,
+        seed=seed,
+        validate=None if judges is None else judge,
+        validate_every=max(1, settings.steps // MOMENTS),
+        log=log,
+        label=label,
+    )
     merge(classifier.backbone)
     return classifier, history
 

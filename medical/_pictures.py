@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 class Picture(NamedTuple):
     """``pixels`` (S, S) 8-bit; ``patient`` a pseudonym where the file names one; what the file says of them
-    (:mod:`~unlabeled.medical.attributes`), and its own rows and columns."""
+    (:mod:`~unlabeled.medical.attributes`), its own rows and columns, and a stand-in for its study."""
 
     pixels: NDArray[np.uint8]
     patient: str | None
     attributes: Mapping[str, str] = MappingProxyType({})
     size: tuple[int, int] = (0, 0)
+    study: str = ""
 
 
 class Frame(NamedTuple):
@@ -61,7 +62,7 @@ def load(path: Path, frame: Frame) -> Picture:
         raise Refused("empty file: 0 bytes")
     if dicom.is_dicom(head):
         found = dicom.read(path)
-        return of_pixels(found.pixels, frame, patient=found.patient, attributes=found.attributes)
+        return of_pixels(found.pixels, frame, patient=found.patient, attributes=found.attributes, study=found.study)
     return of_pixels(from_pillow(path), frame)
 
 
@@ -71,6 +72,7 @@ def of_pixels(
     *,
     patient: str | None = None,
     attributes: Mapping[str, str] = MappingProxyType({}),
+    study: str = "",
 ) -> Picture:
     """(H, W) from 0 to 1 -> a square that remembers what it was.
 
@@ -78,7 +80,7 @@ def of_pixels(
         Refused: as :meth:`Frame.square`.
     """
     h, w = pixels.shape
-    return Picture(frame.square(pixels), patient, attributes, (h, w))
+    return Picture(frame.square(pixels), patient, attributes, (h, w), study)
 
 
 def from_bytes(content: bytes, frame: Frame) -> Picture:
@@ -91,7 +93,7 @@ def from_bytes(content: bytes, frame: Frame) -> Picture:
         raise Refused("empty file: 0 bytes")
     if dicom.is_dicom(content[:132]):
         found = dicom.read(io.BytesIO(content))
-        return of_pixels(found.pixels, frame, patient=found.patient, attributes=found.attributes)
+        return of_pixels(found.pixels, frame, patient=found.patient, attributes=found.attributes, study=found.study)
     return of_pixels(from_pillow(content), frame)
 
 

@@ -28,6 +28,7 @@ from unlabeled.medical import _network as network
 from unlabeled.medical import _start as starting
 from unlabeled.medical._finetuning import (
     USUAL,
+    Held,
     Labelled,
     Usual,
     distil,
@@ -240,23 +241,23 @@ def train_members(
     part: int,
     *,
     of: int,
-    without: NDArray[np.generic],
+    held: Held,
     unlabelled: ImageSet | None,
     log: Log | None,
 ) -> tuple[list[Member], list[History]]:
     """The networks that learn part number ``part`` of ``of``, each with the same probe, and all of their trainings.
 
     Args:
-        without: patients who will judge them, (N,).
+        held: who will judge them; with ``early_stop``, which moment of their training is kept too.
         unlabelled: for the probe and for ``self_training``; those patients are left out.
         log: of the first network's fine-tuning.
     """
     backbone, probe = model.module_.backbone, None
     if model.has_learnt:
-        probe = fit_probe(backbone, data, known(model, data, unlabelled, without))
+        probe = fit_probe(backbone, data, known(model, data, unlabelled, held.patients))
     untold = None
     if model.self_training and unlabelled is not None:
-        untold = model._drawn(unlabelled.select(~np.isin(unlabelled.patients, without)))
+        untold = model._drawn(unlabelled.select(~np.isin(unlabelled.patients, held.patients)))
     members, histories = [], []
     for number in numbers(model, part):
         seed, name = derive(model.random_state, "finetune", number), numbered(model, number, of)
@@ -267,6 +268,7 @@ def train_members(
             batch_size=FINETUNE_BATCH,
             seed=seed,
             tuning=model.tuning,
+            judges=held.data if model.early_stop else None,
             log=log if number == 0 else None,
             label=f"fine-tuning{name}",
         )

@@ -32,11 +32,13 @@ class Refused(Exception):
 
 class Radiograph(NamedTuple):
     """``pixels`` (H, W) from 0 to 1, bone bright; ``patient`` a pseudonym, or ``None`` when the file names nobody;
-    ``attributes`` as :func:`~unlabeled.medical.attributes.of_dicom` reads them."""
+    ``attributes`` as :func:`~unlabeled.medical.attributes.of_dicom` reads them; ``study`` a stand-in, empty where the
+    file names none."""
 
     pixels: NDArray[np.float32]
     patient: str | None
     attributes: Mapping[str, str] = MappingProxyType({})
+    study: str = ""
 
 
 # Larger files are refused without being read: a chest film has tens of megabytes.
@@ -72,7 +74,7 @@ def read(path: Path | BinaryIO) -> Radiograph:
         raise
     except Exception as error:  # pydicom raises most builtin errors on damaged files
         raise Refused(f"damaged DICOM: {_short(error)}") from None
-    return Radiograph(to_picture(file, decode(file)), _patient(file), attributes.of_dicom(file))
+    return Radiograph(to_picture(file, decode(file)), _patient(file), attributes.of_dicom(file), _study(file))
 
 
 def check_tags(file: "Dataset") -> None:
@@ -228,6 +230,12 @@ def _percentiles(
     lower, upper = (values[order][np.searchsorted(below, end(places), side="right")] for end in (np.floor, np.ceil))
     low, high = lower + (upper - lower) * (places - np.floor(places))
     return float(low), float(high)
+
+
+def _study(file: "Dataset") -> str:
+    """As :func:`pseudonym`, of the study."""
+    uid = str(file.get("StudyInstanceUID") or "").strip()
+    return "T-" + hashlib.blake2b(uid.encode(), digest_size=5, key=b"unlabeled.medical").hexdigest() if uid else ""
 
 
 def _patient(file: "Dataset") -> str | None:

@@ -45,6 +45,7 @@ class ImageSet:
         attributes: what is known of pictures and people, as text, (N,) each, empty where it is not known: any of
             :data:`~unlabeled.medical.attributes.ATTRIBUTES`. Nothing is learnt from it.
         sizes: (N, 2) rows and columns of the pictures before they were made square (0: not known), or ``None``.
+        studies: (N,) a stand-in for the study that each belongs to, empty where none is known, or ``None``.
         framing: how they were made square (:data:`Framing`).
         skipped: inputs left out.
         notes: what a reader of the report should know about the intake.
@@ -58,13 +59,15 @@ class ImageSet:
     order: NDArray[np.int64] | None = None
     attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     sizes: NDArray[np.int64] | None = None
+    studies: NDArray[np.str_] | None = None
     framing: Framing = "stretched"
     skipped: tuple[Skip, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         columns = (
-            self.ids, self.patients, self.labels, self.splits, self.order, self.sizes, *self.attributes.values()
+            self.ids, self.patients, self.labels, self.splits, self.order, self.sizes, self.studies,
+            *self.attributes.values(),
         )  # fmt: skip
         lengths = {len(column) for column in (self.images, *columns) if column is not None}
         if len(lengths) != 1:
@@ -105,6 +108,7 @@ class ImageSet:
             order=None if self.order is None else self.order[index],
             attributes={name: values[index] for name, values in self.attributes.items()},
             sizes=None if self.sizes is None else self.sizes[index],
+            studies=None if self.studies is None else self.studies[index],
         )
 
     def part(self, name: str) -> "ImageSet":

@@ -59,6 +59,9 @@ class PneumoniaModel(BaseEstimator):
         tuning: what the labels may change of a pretrained network: ``full`` (all of it), ``adapters`` (a low-rank
             part of each linear map) or ``head`` (nothing) (:func:`unlabeled.core.finetuning.prepare`).
         layer_decay: factor on the learning rate of fine-tuning for every layer that lies above (1: none).
+        early_stop: keep of each fine-tuning the moment (of ten) that tells those best who then decide (validation
+            pictures, or the left-out fold), instead of the last; temperature and thresholds come from the same pictures
+            and are a little optimistic then.
         self_training: let each fine-tuned network teach another one from pictures without labels, which then takes its
             place (:func:`~unlabeled.medical._finetuning.distil`).
         folds: networks that vote when no validation pictures are given; each leaves out one fold of the patients.
@@ -107,6 +110,7 @@ class PneumoniaModel(BaseEstimator):
         finetune_steps: int = 300,
         tuning: Tuning = "full",
         layer_decay: float = 1.0,
+        early_stop: bool = False,
         self_training: bool = False,
         folds: int = 3,
         ensemble: int = 1,
@@ -120,7 +124,7 @@ class PneumoniaModel(BaseEstimator):
         self.lr, self.pretrain_epochs = lr, pretrain_epochs
         self.finetune_steps, self.tuning, self.layer_decay = finetune_steps, tuning, layer_decay
         self.self_training, self.folds, self.ensemble, self.random_state = self_training, folds, ensemble, random_state
-        self.finding = finding
+        self.finding, self.early_stop = finding, early_stop
 
     def check(self) -> None:
         """What can be said before a picture is read.
@@ -252,13 +256,13 @@ class PneumoniaModel(BaseEstimator):
         self.members_, logits, histories = [], [], []
         # Where those who decide were not drawn from those who teach, probabilities hold where they come from.
         self.prior_ = finetuning.prior_logit(data.labels if chosen_on is None else chosen_on.data.labels)
-        for number, (train, (held, held_patients)) in enumerate(parts):
+        for number, (train, judges) in enumerate(parts):
             members, taken = planning.train_members(
-                self, train, number, of=len(parts), without=held_patients, unlabelled=unlabelled, log=log
+                self, train, number, of=len(parts), held=judges, unlabelled=unlabelled, log=log
             )
             histories += taken
             self.members_ += members
-            logits.append(network.mean_log_odds(members, self.module_.backbone, held.images) + self.prior_)
+            logits.append(network.mean_log_odds(members, self.module_.backbone, judges.data.images) + self.prior_)
         return self.conclude(data, patients, parts, logits, histories, chosen_on, unlabelled, log)
 
     def conclude(

@@ -28,6 +28,8 @@ from unlabeled.medical.intake.store import is_store, read_store
 
 PIXELS = ("jpeg", "jpg", "png", "image", "image_bytes", "bytes")
 PARTS = ("train", "val", "test")
+# Of whom a picture names nobody.
+UNKNOWN = "unknown-"
 
 
 def read_images(
@@ -37,6 +39,7 @@ def read_images(
     split_column: str | None = None,
     framing: Framing | None = None,
     finding: str = PNEUMONIA,
+    leave_out_flagged: bool = False,
 ) -> ImageSet:
     """Reads whatever ``path`` is.
 
@@ -49,14 +52,21 @@ def read_images(
         framing: how pictures become squares (:data:`~unlabeled.medical.images.Framing`); by default ``stretched``, and
             a store's as it is, which is ``padded``.
         finding: what a table's labels are to say, where it has several columns of them.
+        leave_out_flagged: skip the pictures of a store that the intake flagged (inverted, unlike a chest, ...).
 
     Raises:
-        DataError: there is nothing there, or nothing usable, or a store is asked for another framing.
+        DataError: there is nothing there, or nothing usable, a store is asked for another framing, or flagged pictures
+            are to be left out of what is no store.
     """
     path, frame = Path(path), Frame(size, framing or "stretched")
     if not path.exists():
         raise DataError(f"{path} does not exist: give a folder, a picture, a .parquet table or an .npz archive")
     stored = is_store(path)
+    if leave_out_flagged and not stored:
+        raise DataError(
+            f"{path} is no store of an intake, and nothing else says which pictures are flagged: take the files in "
+            "with 'unlabeled medical intake', or leave --leave-out-flagged out"
+        )
     with warnings.catch_warnings():
         # Real files bend the standard; what matters about that becomes a skip with a reason.
         warnings.simplefilter("ignore")
@@ -66,7 +76,7 @@ def read_images(
                     f"the model was made of pictures that are stretched to a square, and {path} holds padded ones: "
                     "pretrain on the store, or give the folder that it was made of"
                 )
-            found = read_store(path, size=size)
+            found = read_store(path, size=size, leave_out_flagged=leave_out_flagged)
         elif path.is_dir():
             found = _read_files(path, sorted(p for p in path.rglob("*") if p.is_file()), frame)
         elif path.suffix == ".parquet":
@@ -87,7 +97,7 @@ def _read_files(root: Path, files: list[Path], frame: Frame) -> ImageSet:
     if not files:
         raise DataError(f"{root} is empty: expected DICOM, PNG or JPEG files")
     names = [path.relative_to(root).as_posix() for path in files]
-    return _collect(zip(names, _load_all(files, frame), strict=True))
+    return _without_studies_of_two(_collect(zip(names, _load_all(files, frame), strict=True)))
 
 
 def _load_all(files: list[Path], frame: Frame) -> Iterator[Picture | Refused]:
@@ -105,7 +115,7 @@ def _load_all(files: list[Path], frame: Frame) -> Iterator[Picture | Refused]:
 
 def _collect(results: Iterable[tuple[str, Picture | Refused]]) -> ImageSet:
     images, ids, patients, skipped = [], [], [], []
-    said, sizes = [], []
+    said, sizes, studies = [], [], []
     nameless = 0
     for name, result in results:
         if isinstance(result, Refused):
@@ -113,9 +123,10 @@ def _collect(results: Iterable[tuple[str, Picture | Refused]]) -> ImageSet:
             continue
         images.append(result.pixels)
         ids.append(name)
-        patients.append(result.patient or f"unknown-{of_array(result.pixels)[:10]}")
+        patients.append(result.patient or f"{UNKNOWN}{of_array(result.pixels)[:10]}")
         said.append(result.attributes)
         sizes.append(result.size)
+        studies.append(result.study)
         nameless += result.patient is None
     note = f"{nameless} pictures name no patient: each counts as a patient of its own unless the labels say who it is"
     return ImageSet(
@@ -124,9 +135,22 @@ def _collect(results: Iterable[tuple[str, Picture | Refused]]) -> ImageSet:
         patients=np.array(patients, dtype=np.str_),
         attributes=attribute_columns.joined(said),
         sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
+        studies=np.array(studies, dtype=np.str_) if any(studies) else None,
         skipped=tuple(skipped),
         notes=(note,) if nameless else (),
     )
+
+
+def _without_studies_of_two(images: ImageSet) -> ImageSet:
+    """Without the pictures of studies under more than one patient's id: one of the ids is wrong."""
+    if images.studies is None:
+        return images
+    named = (images.studies != "") & ~np.char.startswith(images.patients, UNKNOWN)
+    pairs = np.unique(np.stack([images.studies[named], images.patients[named]], axis=1), axis=0)
+    studies, patients = np.unique(pairs[:, 0], return_counts=True)
+    torn = np.isin(images.studies, studies[patients > 1])
+    skips = tuple(Skip(str(name), "two patients in a study: one of the ids is wrong") for name in images.ids[torn])
+    return replace(images.take(~torn), skipped=(*images.skipped, *skips)) if torn.any() else images
 
 
 def _read_parquet(path: Path, frame: Frame, split_column: str | None, finding: str) -> ImageSet:

@@ -10,6 +10,7 @@ from unlabeled.core.evaluation import Estimate
 from unlabeled.core.report import Report, Section, Tone, Verdict, losses, plot_curves, watch_figure
 from unlabeled.medical import _figures as figures
 from unlabeled.medical._decisions import Decisions, absent
+from unlabeled.medical._declared import add_representation
 from unlabeled.medical._finetuning import Decision
 from unlabeled.medical._report_decisions import add_evaluation_sections, add_prediction_sections
 from unlabeled.medical._start import Start
@@ -17,6 +18,7 @@ from unlabeled.medical._storage import preprocessing
 from unlabeled.medical.evaluation import METRICS, Scored, auroc_gain
 from unlabeled.medical.images import ImageSet, Skip, skip_summary
 from unlabeled.medical.model import PneumoniaModel
+from unlabeled.medical.shortcuts import PROBED, Shortcut
 
 LISTED = 200
 # Pictures shown from either end of the scale.
@@ -196,6 +198,7 @@ def pretraining_report(
     model: PneumoniaModel,
     images: ImageSet,
     quality: Mapping[str, tuple[float, float]] | None,
+    encoded: Sequence[Shortcut],
     synthetic: bool = False,
     run_id: str | None = None,
 ) -> Report:
@@ -204,6 +207,8 @@ def pretraining_report(
     Args:
         quality: PSNR (dB) and SSIM by what was put into the hidden patches (:func:`reconstruction_quality`);
             ``None`` for a task that fills nothing in.
+        encoded: what of people and pictures can be told from the features
+            (:func:`~unlabeled.medical.shortcuts.encoded`).
     """
     facts = model.pretraining_ or {}
     curves = losses(facts["curves"])
@@ -237,6 +242,12 @@ def pretraining_report(
     training = report.section("Training")
     training.figure(plot_curves(curves), f"What the task measures, by step: {', '.join(curves)}")
     watch_figure(training, facts["curves"])
+    add_representation(
+        report,
+        encoded,
+        asked="A linear probe on the network as it is now, judged on patients it did not see, on up to "
+        f"{PROBED:,} of these pictures: can it tell who is on the picture, and how it was taken?",
+    )
     _intake(report, images.skipped, images.notes)
     _limits(report)
     return report

@@ -48,10 +48,12 @@ def finetune_together(
 
     Raises:
         DataError: labels that are not 1, 0 or -1, a finding with one class only, too few patients for the folds, or
-            self-training, which knows one finding at a time.
+            self-training or an early stop, which know one finding at a time.
     """
     if base.self_training:
         raise DataError("self-training knows one finding at a time: leave it out, or learn them one by one")
+    if base.early_stop:
+        raise DataError("an early stop knows one finding at a time: leave it out, or learn them one by one")
     finetuning.check_judges(images, groups, validation, unlabelled)
     model = copy.deepcopy(base)
     for name in labels:

@@ -111,6 +111,7 @@ def read(
     framing: Framing | None,
     finding: str = PNEUMONIA,
     needed: bool = True,
+    leave_out_flagged: bool = False,
 ) -> ImageSet:
     """Pictures and their labels of a finding; ``framing`` as the model takes them, ``None`` where it takes any.
 
@@ -119,7 +120,7 @@ def read(
     """
     # A wrong CSV is said at once, not after minutes of reading pictures.
     given = None if labels is None else read_labels(labels, finding=finding)
-    images = read_images(source, size=size, framing=framing, finding=finding)
+    images = read_images(source, size=size, framing=framing, finding=finding, leave_out_flagged=leave_out_flagged)
     if given is None and images.labels is not None and is_store(source) and finding_of(source) != finding:
         about = f"the labels of {source} are about {finding_of(source)}, not {finding}"
         if needed:
@@ -151,9 +152,16 @@ def framing_of(model: PneumoniaModel) -> Framing | None:
     return model.framing if learnt else None
 
 
-def read_unlabelled(source: Path, *, size: int, split_column: str | None = None, split: str | None = None) -> ImageSet:
+def read_unlabelled(
+    source: Path,
+    *,
+    size: int,
+    split_column: str | None = None,
+    split: str | None = None,
+    leave_out_flagged: bool = False,
+) -> ImageSet:
     """Pictures to pretrain on: those of a split, of ``train`` where the table has it and none is named."""
-    images = read_images(source, size=size, split_column=split_column)
+    images = read_images(source, size=size, split_column=split_column, leave_out_flagged=leave_out_flagged)
     if split is None and images.splits is not None and "train" in images.splits:
         # Pictures that a table keeps for judging stay unseen, with or without labels.
         images = images.select(_teaching(images))

@@ -46,19 +46,29 @@ def write_csv(path: Path, header: tuple[str, ...], rows: object) -> Path:
 def write_predictions(out: Path, table: "pd.DataFrame") -> dict[str, Path]:
     """What a model says of each picture (:func:`~unlabeled.medical._decisions.decide`), as CSV and as Parquet."""
     text = table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-    files = {"predictions": write_atomically(out / "predictions.csv", text), "table": out / "predictions.parquet"}
-    new = files["table"].with_name(f".{files['table'].name}.new-{os.getpid()}")
-    table.to_parquet(new, index=False)
-    os.replace(new, files["table"])
-    return files
+    return {
+        "predictions": write_atomically(out / "predictions.csv", text),
+        "table": _write_parquet(out / "predictions.parquet", table),
+    }
 
 
 def write_studies(out: Path, table: "pd.DataFrame", studies: NDArray[np.str_], *, finding: str) -> dict[str, Path]:
     """What a model says of each study (:func:`~unlabeled.medical._decisions.per_study`)."""
     from unlabeled.medical._decisions import per_study
 
-    text = per_study(table, studies, finding=finding).to_csv(index=False, float_format="%.6f", lineterminator="\n")
-    return {"studies": write_atomically(out / "studies.csv", text)}
+    said = per_study(table, studies, finding=finding)
+    text = said.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    return {
+        "studies": write_atomically(out / "studies.csv", text),
+        "table of studies": _write_parquet(out / "studies.parquet", said),
+    }
+
+
+def _write_parquet(path: Path, table: "pd.DataFrame") -> Path:
+    new = path.with_name(f".{path.name}.new-{os.getpid()}")
+    table.to_parquet(new, index=False)
+    os.replace(new, path)
+    return path
 
 
 def write_heat_maps(out: Path, model: "PneumoniaModel", images: "ImageSet", table: "pd.DataFrame", count: int) -> Path:

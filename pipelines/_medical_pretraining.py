@@ -11,10 +11,12 @@ from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Budget, Rates, priced
 from unlabeled.core.training import History, forget
 from unlabeled.medical import report
+from unlabeled.medical._declared import probe_details
 from unlabeled.medical._finetuning import Labelled
 from unlabeled.medical._planning import described, pretraining
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.model import PneumoniaModel
+from unlabeled.medical.shortcuts import encoded
 from unlabeled.medical.tasks import HIDING
 from unlabeled.pipelines import _ablation as ablation
 from unlabeled.pipelines._collapse import last_healthy
@@ -36,7 +38,8 @@ def pretrain(
     beside_random: bool = False,
     inside: str | None = None,
 ) -> Outcome:
-    """Pretrains ``model`` in a run of its own and writes it to ``out``.
+    """Pretrains ``model`` in a run of its own, asks what of people and pictures its features encode, and writes it to
+    ``out``.
 
     Args:
         asked: pictures whose labels are looked at on the way.
@@ -58,8 +61,10 @@ def pretrain(
             some = images.images[np.linspace(0, len(images) - 1, min(256, len(images))).astype(int)]
             quality = report.reconstruction_quality(model, some)
             run.metrics({"psnr": quality["predicted"][0], "ssim": quality["predicted"][1]})
+        known = encoded(model, images)
+        run.metrics({f"encodes.{s.name}": s.found.auroc.value for s in known if s.found is not None})
         page = report.pretraining_report(
-            model=model, images=images, quality=quality, synthetic=synthetic, run_id=run.run_id
+            model=model, images=images, quality=quality, encoded=known, synthetic=synthetic, run_id=run.run_id
         )
         if beside is not None:
             verdict = "Fine-tune both on the same labels and compare."
@@ -81,6 +86,7 @@ def pretrain(
             "images": len(images),
             "skipped": len(images.skipped),
             "loss": loss,
+            "encoded": probe_details(known),
             "start": model.start_.facts() if model.start_ else None,
             "random_masks_run": beside.run_id if beside else None,
         },

@@ -46,6 +46,7 @@ class Plan:
         finding: what the labels are about, where they are about several.
         self_training: the networks teach others from the pictures without labels.
         ensemble: networks that vote in place of each one.
+        leave_out_flagged: nothing is learnt from, or judged on, pictures that the intake flags.
     """
 
     size: int = 64
@@ -58,6 +59,7 @@ class Plan:
     self_training: bool = False
     ensemble: int = 1
     finding: str = PNEUMONIA
+    leave_out_flagged: bool = False
 
 
 def run(
@@ -109,7 +111,7 @@ def run(
             site=plan.site, labels=labels, finding=plan.finding,
         ),
     )  # fmt: skip
-    images = with_declaration(read_images(store, size=plan.size))
+    images = with_declaration(read_images(store, size=plan.size, leave_out_flagged=plan.leave_out_flagged))
     parts = divide(images, n_labels=plan.n_labels, seed=plan.seed)
     _check_enough(parts, plan)
     base = record.stage("pretraining", lambda: _pretrain(parts, plan, out / "pretrained", synthetic))
@@ -131,7 +133,7 @@ def run(
         "package", lambda: packaging.package(out / "model", out=out / "package", register=plan.register)
     )
     done = {"intake": took, "pretraining": base, "fine-tuning": tuned, "audit": audited, "package": packed}
-    page = _page(done, out, synthetic=synthetic).write(out / "report.html")
+    page = _page(done, out, left_out=plan.leave_out_flagged, synthetic=synthetic).write(out / "report.html")
     return Outcome(
         headline=tuned["headline"],
         lines=[_without_next(took["headline"]), audited["headline"], *packed["lines"]],
@@ -187,7 +189,8 @@ def _dry_run(folder: Path, labels: Path, plan: Plan, rates: Rates) -> Outcome:
     return cost.dry_run(
         [model.pretraining_cost(pictures), *cost.finetunings(model, taught, beside=medical.SCRATCH)],
         rates=rates,
-        reads=f"{files:,} files and {lines:,} lines of labels, as if each could be used",
+        reads=f"{files:,} files and {lines:,} lines of labels, as if each could be used"
+        + (" and none were flagged (flagged ones are left out)" if plan.leave_out_flagged else ""),
         left_out="the intake, linear probes, the PCA baseline, the audit, the package and the reports",
     )
 
@@ -241,8 +244,8 @@ class _Record:
         write_atomically(self.path, json.dumps({"plan": self.plan, "stages": self.stages}, indent=1) + "\n")
 
 
-def _page(done: dict[str, dict[str, Any]], out: Path, *, synthetic: bool) -> report.Report:
-    """One page that says what each stage did and leads to its own page."""
+def _page(done: dict[str, dict[str, Any]], out: Path, *, left_out: bool, synthetic: bool) -> report.Report:
+    """One page that says what each stage did and leads to its own page; flagged pictures are ``left_out`` or not."""
     intake, tuned, audit = (done[name]["details"] for name in ("intake", "fine-tuning", "audit"))
     page = report.Report(
         title="From a folder to a model",
@@ -250,7 +253,7 @@ def _page(done: dict[str, dict[str, Any]], out: Path, *, synthetic: bool) -> rep
         verdict=report.Verdict(done["fine-tuning"]["headline"], tone=tuned["verdict"]),
         facts={
             "files found": intake["found"],
-            "pictures": intake["kept"] + intake["flagged"],
+            "pictures": intake["kept"] + (0 if left_out else intake["flagged"]),
             "labels learnt from": tuned["labels"],
             "pictures that judge": tuned["unseen"],
             "gaps between groups": len(audit["gaps"]),
@@ -267,6 +270,8 @@ def _page(done: dict[str, dict[str, Any]], out: Path, *, synthetic: bool) -> rep
         section.text(_without_next(stage["headline"]))
         for line in stage["lines"]:
             section.note(line)
+        if name == "intake" and left_out:
+            section.note(f"The {intake['flagged']} flagged ones are left out of everything below, as was asked for.")
         if name in pages and (out / pages[name]).exists():
             section.note(f"Its own page: {pages[name]}; its run: {stage['run_id']}")
     return page

@@ -7,6 +7,7 @@ import typer
 
 from unlabeled.pipelines import cli_medical_crossvalidation, cli_medical_intake, cli_medical_run
 from unlabeled.pipelines._cost import PNEUMONIA, BesideRandom, DryRun, Ensemble, Finding, Price, SelfTraining, Watts
+from unlabeled.pipelines.cli_medical_run import LeaveOutFlagged
 from unlabeled.pipelines.jobs import Outcome
 
 app = typer.Typer(
@@ -82,6 +83,7 @@ def pretrain(
         typer.Option(help="CSV of a few labels (as for 'finetune') to look at on the way: how good are the features?"),
     ] = None,
     finding: Finding = PNEUMONIA,
+    leave_out_flagged: LeaveOutFlagged = False,
     beside_random: BesideRandom = False,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
@@ -95,8 +97,7 @@ def pretrain(
         source, out=out, size=size, start_from=start_from, epochs=epochs, task=task, masking=masking,
         mask_ratio=mask_ratio, temperature=temperature, augmentation=augmentation, learning_rate=learning_rate,
         class_token=class_token, seed=seed, split_column=split_column, split=split, labels=labels,
-        finding=finding,
-        beside_random=beside_random,
+        finding=finding, leave_out_flagged=leave_out_flagged, beside_random=beside_random,
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
@@ -138,6 +139,13 @@ def finetune(
         float | None,
         typer.Option(help="Factor on the learning rate for every layer that lies above (default 1).", min=0.1, max=1.0),
     ] = None,
+    early_stop: Annotated[
+        bool,
+        typer.Option(
+            "--early-stop",
+            help="Keep the moment of each fine-tuning that tells the validation pictures (or the left-out fold) best.",
+        ),
+    ] = False,
     self_training: SelfTraining = False,
     ensemble: Ensemble = None,
     finding: Annotated[
@@ -151,6 +159,7 @@ def finetune(
         int | None,
         typer.Option(help="Rows and columns of the pictures, with a Hugging Face folder (default: its own).", min=16),
     ] = None,
+    leave_out_flagged: LeaveOutFlagged = False,
     seed: Seed = 0,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
@@ -168,8 +177,12 @@ def finetune(
         from unlabeled.core.errors import DataError
         from unlabeled.pipelines import _medical_several as together
 
+        if early_stop:
+            raise DataError("--early-stop knows one finding at a time: leave it out, or name one")
         if self_training:
             raise DataError("--self-training knows one finding at a time: leave it out, or name one")
+        if leave_out_flagged:
+            raise DataError("--leave-out-flagged knows one finding at a time: leave it out, or name one")
         return together.finetune(
             source, model=model, labels=labels, out=out, findings=finding, n_labels=n_labels, steps=steps,
             tuning=tuning, layer_decay=layer_decay, ensemble=ensemble, size=size, seed=seed,
@@ -177,8 +190,8 @@ def finetune(
         )  # fmt: skip
     return job.finetune(
         source, model=model, labels=labels, out=out, n_labels=n_labels, steps=steps, tuning=tuning,
-        layer_decay=layer_decay, self_training=self_training, ensemble=ensemble, finding=finding[0], size=size,
-        seed=seed, dry_run=dry_run, rates=rates,
+        layer_decay=layer_decay, early_stop=early_stop, self_training=self_training, ensemble=ensemble,
+        finding=finding[0], size=size, leave_out_flagged=leave_out_flagged, seed=seed, dry_run=dry_run, rates=rates,
     )  # fmt: skip
 
 

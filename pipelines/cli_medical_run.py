@@ -8,6 +8,15 @@ import typer
 from unlabeled.pipelines._cost import PNEUMONIA, DryRun, Ensemble, Finding, Price, SelfTraining, Watts
 from unlabeled.pipelines.jobs import Outcome
 
+LeaveOutFlagged = Annotated[
+    bool,
+    typer.Option(
+        "--leave-out-flagged",
+        help="Leave the films out that the intake flagged (inverted, unlike a chest, near duplicate, another patient, "
+        "no patient); they are listed with their flags. Only a store has such.",
+    ),
+]
+
 
 def run(
     source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of DICOM files, as for 'intake'.")],
@@ -26,13 +35,19 @@ def run(
     epochs: Annotated[int, typer.Option(help="Passes over the pictures in pretraining.", min=1)] = 50,
     steps: Annotated[int | None, typer.Option(help="Fine-tuning steps of each network (default 300).", min=1)] = None,
     n_labels: Annotated[int | None, typer.Option(help="Learn from so many labels only.", min=4)] = None,
-    site: Annotated[str, typer.Option(help="What the column 'site' is to say of these pictures.")] = "",
+    site: Annotated[
+        str,
+        typer.Option(
+            help="What the column 'site' is to say of these pictures (default: a stand-in for each InstitutionName)."
+        ),
+    ] = "",
     register: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name in MLflow's registry (default: the finding).")
     ] = None,
     self_training: SelfTraining = False,
     ensemble: Ensemble = None,
     finding: Finding = PNEUMONIA,
+    leave_out_flagged: LeaveOutFlagged = False,
     seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
@@ -49,6 +64,7 @@ def run(
     plan = job.Plan(
         size=size, epochs=epochs, steps=steps, n_labels=n_labels, site=site, register=register or finding, seed=seed,
         self_training=self_training, ensemble=ensemble or 1, finding=finding,
+        leave_out_flagged=leave_out_flagged,
     )  # fmt: skip
     return job.run(
         source, labels=labels, out=out, private=private, plan=plan,

@@ -20,7 +20,6 @@ from unlabeled.medical._finetuning import Labelled
 from unlabeled.medical._planning import check_finding
 from unlabeled.medical.evaluation import Scored, metrics
 from unlabeled.medical.images import PNEUMONIA, ImageSet, Skip
-from unlabeled.medical.intake.store import is_store, studies_of
 from unlabeled.medical.labels import attach, read_labels
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.readers import read_images
@@ -77,6 +76,7 @@ def pretrain(
     split: str | None = None,
     labels: Path | None = None,
     finding: str = PNEUMONIA,
+    leave_out_flagged: bool = False,
     beside_random: bool = False,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
@@ -85,7 +85,8 @@ def pretrain(
 
     ``start_from`` is a Hugging Face folder whose encoder it starts from. ``size`` is 64 where it is not given, or that
     folder's. The ``labels`` of a few pictures are looked at while it learns, never learnt from. ``beside_random``
-    does the same with random masks as well. With ``dry_run``, only says what that would cost.
+    does the same with random masks as well; with ``leave_out_flagged`` a store's flagged pictures teach nothing. With
+    ``dry_run``, only says what that would cost.
     """
     model = begin(
         start_from, size=size, pretrain_epochs=epochs, task=task, masking=masking, mask_ratio=mask_ratio,
@@ -96,7 +97,9 @@ def pretrain(
     if beside_random:
         pretraining.check_beside_random(model)
     given = None if labels is None else read_labels(labels, finding=finding)
-    images = read_unlabelled(source, size=model.image_size, split_column=split_column, split=split)
+    images = read_unlabelled(
+        source, size=model.image_size, split_column=split_column, split=split, leave_out_flagged=leave_out_flagged
+    )
     model.set_params(framing=images.framing)
     asked = None if given is None else looked_at(images, given, seed=seed)
     if dry_run:
@@ -121,10 +124,12 @@ def finetune(
     steps: int | None = None,
     tuning: Tuning | None = None,
     layer_decay: float | None = None,
+    early_stop: bool = False,
     self_training: bool = False,
     ensemble: int | None = None,
     finding: str = PNEUMONIA,
     size: int | None = None,
+    leave_out_flagged: bool = False,
     seed: int = 0,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
@@ -134,15 +139,20 @@ def finetune(
     ``model`` is a folder that :func:`pretrain` wrote, or a Hugging Face folder, for which ``size`` may be given.
     ``steps`` are the optimiser steps of each network (:class:`PneumoniaModel`'s ``finetune_steps``), ``tuning`` and
     ``layer_decay`` what the labels may change and how fast; default: what the model was saved with. With
-    ``self_training`` the networks learn from the pictures without labels too, by what they said of them;
-    ``ensemble`` networks vote in place of each; with ``dry_run``, only says what that would cost.
+    ``early_stop`` the best of ten moments of each network is kept instead of the last; with ``self_training`` the
+    networks learn from the pictures without labels too, by what they said of them; ``ensemble`` networks vote in place
+    of each; with ``leave_out_flagged`` a store's flagged pictures neither teach nor judge; with ``dry_run``, only says
+    what that would cost.
     """
     base = adjusted(
         pretrained(model, size=size), random_state=seed, finetune_steps=steps, tuning=tuning, layer_decay=layer_decay,
-        self_training=self_training or None, ensemble=ensemble, finding=finding,
+        early_stop=early_stop or None, self_training=self_training or None, ensemble=ensemble, finding=finding,
     )  # fmt: skip
     base.check()
-    images = read(source, labels, size=base.image_size, framing=framing_of(base), finding=finding)
+    images = read(
+        source, labels, size=base.image_size, framing=framing_of(base), finding=finding,
+        leave_out_flagged=leave_out_flagged,
+    )  # fmt: skip
     base.set_params(framing=images.framing)
     parts = divide(images, n_labels=n_labels, seed=seed)
     if dry_run:
@@ -181,7 +191,7 @@ def predict(
     judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
     for note in judges.notes:
         say(note)
-    studies = studies_of(source, images) if is_store(source) else None
+    studies = None if images.studies is None else np.where(images.studies == "", images.ids, images.studies)
     scored = _predict(
         trained, images, out=out, judges=judges, folder=model, stated=stated, heat_maps=heat_maps, studies=studies,
         inside=inside,

@@ -7,6 +7,7 @@ from unlabeled.core.audit.groups import Gap, Group
 from unlabeled.core.evaluation import Estimate
 from unlabeled.core.report import Report, Tone, Verdict
 from unlabeled.medical import _figures
+from unlabeled.medical._declared import add_representation, p_value, probe_rows
 from unlabeled.medical._report_decisions import add_evaluation_sections
 from unlabeled.medical.audit import checklists, figures
 from unlabeled.medical.audit.checklists import CARD, CLAIM, TRIPOD_AI, Item
@@ -15,7 +16,6 @@ from unlabeled.medical.audit.measures import SIGNIFICANT, Audit
 from unlabeled.medical.images import Skip, skip_summary
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.report import LIMITS
-from unlabeled.medical.shortcuts import Shortcut
 
 TABLED = ("AUROC", "underdiagnosis rate", "false positive rate")
 # 1 minus the two rates: shown without their intervals, which are the same the other way round.
@@ -99,7 +99,12 @@ def audit_report(
     _groups(report, audit)
     _intersections(report, audit)
     _shortcuts(report, audit)
-    _representation(report, audit)
+    add_representation(
+        report,
+        audit.representation,
+        asked="The same probe on the network as it was before labels: can it tell who is on the picture, and how it "
+        "was taken?",
+    )
     _maps(report, audit)
     _decisions(report, audit, model)
     for name, one in items.items():
@@ -128,24 +133,10 @@ def group_rows(groups: Sequence[Group]) -> list[list[object]]:
 def gap_rows(gaps: Sequence[Gap]) -> list[list[object]]:
     """Rows of the table of gaps, the surest first."""
     return [
-        [g.attribute.replace("_", " "), g.metric, f"{g.higher} above {g.lower}", _signed(g.difference), _p(g.p),
-         _p(g.adjusted), "yes" if g.adjusted < SIGNIFICANT else "no"]
+        [g.attribute.replace("_", " "), g.metric, f"{g.higher} above {g.lower}", _signed(g.difference), p_value(g.p),
+         p_value(g.adjusted), "yes" if g.adjusted < SIGNIFICANT else "no"]
         for g in sorted(gaps, key=lambda g: (g.adjusted, g.p))
     ]  # fmt: skip
-
-
-def probe_rows(found: Sequence[Shortcut]) -> list[list[object]]:
-    """Rows of a table of probes."""
-    rows: list[list[object]] = []
-    for s in found:
-        name = s.name.replace("_", " ")
-        if s.found is None:
-            rows.append([name, f"not tried: {s.note}", "", "", ""])
-            continue
-        counts = ", ".join(f"{value} {count:,}" for value, count in s.found.values.items())
-        left = "".join(f"; {value} left out ({count} patients)" for value, count in s.found.left_out.items())
-        rows.append([name, s.found.auroc, s.found.chance, _p(s.adjusted), counts + left])
-    return rows
 
 
 def _told(found: Sequence[str], one: str, several: str) -> str:
@@ -273,24 +264,6 @@ def _shortcuts(report: Report, audit: Audit) -> None:
     )  # fmt: skip
 
 
-def _representation(report: Report, audit: Audit) -> None:
-    section = report.section("What the features know before any label")
-    section.text(
-        "The same probe on the network as it was before labels: can it tell who is on the picture, and how it was "
-        "taken? What is encoded is not necessarily used, but can be (Glocker et al., eBioMedicine 2023)."
-    )
-    if not audit.representation:
-        section.text("Nothing is known of the people on the pictures, so nothing could be asked.")
-        return
-    if any(s.found is not None for s in audit.representation):
-        section.figure(figures.probes(audit.representation), "AUROC for each property; orange: chance")
-    section.table(
-        ["property", "AUROC", "chance (95 %)", "p (Holm)", "pictures"],
-        probe_rows(audit.representation),
-        note="With more than two values: the mean over each against all others.",
-    )
-
-
 def _maps(report: Report, audit: Audit) -> None:
     maps = audit.maps
     section = report.section("Do the heat maps mean anything?")
@@ -364,10 +337,6 @@ def _short(value: Estimate) -> str:
 
 def _signed(value: Estimate) -> str:
     return f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
-
-
-def _p(value: float) -> str:
-    return "below 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _passed(gain: Estimate) -> str:

@@ -1,7 +1,7 @@
 """A store that an intake wrote, read back as pictures: nobody in it has a name."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,11 +36,12 @@ def finding_of(folder: Path) -> str:
     return str(manifest.get("finding", PNEUMONIA))
 
 
-def read_store(folder: Path, *, size: int) -> ImageSet:
+def read_store(folder: Path, *, size: int, leave_out_flagged: bool = False) -> ImageSet:
     """Pictures (N, size, size), mapped from the file where they have that size already, averaged down where they are
     larger; patients, attributes, labels and splits as the store has them; files that the intake refused are skipped.
 
-    A picture without a patient counts with the others of its study.
+    A picture without a patient counts with the others of its study. With ``leave_out_flagged``, pictures that the
+    intake flagged are skipped as well, under their own names.
 
     Raises:
         DataError: the store holds smaller pictures, or no picture.
@@ -66,6 +67,7 @@ def read_store(folder: Path, *, size: int) -> ImageSet:
         ids=columns["instance"],
         patients=np.where(columns["patient"] == "", nobody, columns["patient"]),
         attributes={name: values for name, values in known.items() if (values != "").any()},
+        studies=columns["study"],
         framing="padded",
         sizes=table[["rows", "columns"]].to_numpy(dtype=np.int64),
         skipped=_refused(folder, manifest["refusals"]),
@@ -74,16 +76,27 @@ def read_store(folder: Path, *, size: int) -> ImageSet:
             f"(studies.parquet), {manifest['refused']} refused (gate.parquet says why)",
         ),
     )
-    return _labelled(images, folder / LABELS)
+    images = _labelled(images, folder / LABELS)
+    return _without_flagged(images, table["flags"].astype(str).tolist()) if leave_out_flagged else images
 
 
-def studies_of(folder: Path, images: ImageSet) -> NDArray[np.str_]:
-    """(N,) the pseudonymous study of each picture that came from this store; of one without, itself."""
-    import pandas as pd
+def _without_flagged(images: ImageSet, flags: Sequence[str]) -> ImageSet:
+    """The pictures without a flag; pictures on disk stay there.
 
-    table = pd.read_parquet(folder / STUDIES, columns=["instance", "study"]).fillna("").set_index("instance")
-    study = table["study"].reindex(images.ids).astype(str).to_numpy(dtype=np.str_)
-    return np.where(study == "", images.ids, study)
+    Args:
+        flags: of each, as the store has them: with semicolons between.
+    """
+    rows = np.array([not said for said in flags], dtype=bool)
+    left = tuple(
+        Skip(str(name), f"flagged as {said.replace(';', ', ')}")
+        for name, said in zip(images.ids, flags, strict=True)
+        if said
+    )
+    return replace(
+        images.select(rows),
+        skipped=(*images.skipped, *left),
+        notes=(*images.notes, f"the {len(left)} flagged ones are left out, as was asked for"),
+    )
 
 
 def _refused(folder: Path, counts: Mapping[str, int]) -> tuple[Skip, ...]:

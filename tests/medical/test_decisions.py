@@ -249,6 +249,7 @@ def test_a_study_is_what_its_pictures_agree_on() -> None:
     assert (found.calibrated_low["s1"], found.calibrated_high["s1"]) == (0.1, 0.9)
     assert found.ood_flag.tolist() == [False, False, True]
     assert found.pictures.tolist() == [2, 1, 2]
+    assert found.image_ids.tolist() == ["a;b", "c", "d;e"]
 
 
 @pytest.mark.integration

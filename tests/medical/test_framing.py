@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 
 from unlabeled.core.errors import DataError
@@ -58,7 +59,16 @@ def test_what_a_store_taught_is_asked_in_the_same_way_of_files_tables_and_a_serv
     np.testing.assert_allclose(answered.probability, of_files[names], atol=2e-6)
     studies = pd.read_csv(in_tmp / "rows" / "studies.csv")
     assert studies.pictures.sum() == films.pictures
-    assert (in_tmp / "files" / "studies.csv").exists() is False  # a folder's UIDs are the hospital's own
+    # A folder's UIDs are the hospital's own: its studies have stand-ins, and name their pictures.
+    told = pd.read_csv(in_tmp / "files" / "studies.csv")
+    assert told.study.str.fullmatch("T-[0-9a-f]{10}").all()
+    assert sorted(";".join(told.image_ids).split(";")) == sorted(of_files.index)
+    uid_of = {
+        name: pydicom.dcmread(films.images / name, stop_before_pixels=True).StudyInstanceUID for name in of_files.index
+    }
+    assert len({frozenset(ids.split(";")) for ids in told.image_ids}) == len(set(uid_of.values()))
+    assert all(len({uid_of[name] for name in ids.split(";")}) == 1 for ids in told.image_ids)
+    assert pd.read_parquet(in_tmp / "files" / "studies.parquet").study.tolist() == told.study.tolist()
 
 
 def test_pictures_made_square_in_another_way_are_refused(films: simulate.Simulated, store: Path) -> None:

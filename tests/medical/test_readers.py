@@ -177,3 +177,21 @@ def test_a_file_of_gigabytes_is_refused_unread_and_the_rest_goes_on(tmp_path: Pa
     found = read_images(tmp_path, size=24)
     assert list(found.ids) == ["a.png"]
     assert found.skipped == (Skip("huge.dcm", "too large: 2147483649 bytes"),)
+
+
+def test_a_study_under_two_patients_is_left_out_without_an_intake_too(
+    make_dicom: Callable[..., FileDataset], save: Callable[[FileDataset, Path], Path], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    who = {"a": ("1", "1.2.3"), "b": ("2", "1.2.3"), "c": ("2", "1.2.4"), "d": (None, "1.2.4"), "e": (None, None)}
+    for name, (patient, study) in who.items():
+        film = make_dicom(rng.integers(0, 4096, (40, 40)), PatientID=patient, StudyInstanceUID=study)
+        save(film, tmp_path / f"{name}.dcm")
+    found = read_images(tmp_path, size=16)
+    assert list(found.ids) == ["c.dcm", "d.dcm", "e.dcm"]
+    assert [skip.source for skip in found.skipped] == ["a.dcm", "b.dcm"]
+    assert {skip.reason for skip in found.skipped} == {"two patients in a study: one of the ids is wrong"}
+    assert found.studies is not None
+    one, same, none = found.studies
+    assert one == same != none == ""
+    assert "1.2.4" not in one

@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from unlabeled.core.errors import DataError
+from unlabeled.core.evaluation import roc_auc
 from unlabeled.medical import ImageSet, PneumoniaModel
 from unlabeled.medical._finetuning import Labelled
+from unlabeled.medical._network import Member, log_odds
 from unlabeled.medical.baselines import from_scratch
+from unlabeled.medical.several import finetune_together
 
 SMALL: dict[str, Any] = {
     "image_size": 32, "dim": 16, "depth": 2, "heads": 2, "pretrain_epochs": 1, "finetune_steps": 12, "folds": 2,
@@ -75,3 +78,26 @@ def test_what_cannot_be_is_said_before_anything_is_trained(
     model = PneumoniaModel.load(pretrained).set_params(**wrong)
     with pytest.raises(DataError, match=said):
         model.finetune(phantoms, phantoms.labels)
+
+
+def test_an_early_stop_keeps_the_moment_that_tells_those_best_who_decide(pretrained: Path, phantoms: ImageSet) -> None:
+    people = np.unique(phantoms.patients)
+    asked = np.isin(phantoms.patients, people[::3])
+    train, held = phantoms.take(~asked), phantoms.take(asked)
+    assert held.labels is not None
+    against = 1 - held.labels  # what is learnt is wrong of them, and worse with every step
+    curves = {}
+    for early in (False, True):
+        model = PneumoniaModel.load(pretrained).set_params(finetune_steps=40, early_stop=early)
+        model.finetune(train, train.labels, validation=(held, against))
+        assert model.finetuning_ is not None
+        curves[early] = model.finetuning_["curves"]
+    assert "validation" not in curves[False]
+    judged = [value for _, value in curves[True]["validation"]]
+    assert len(judged) == 10
+    assert judged[-1] < max(judged)
+    network = Member(model.members_[0].classifier, None)
+    kept = roc_auc(against, log_odds(network, model.module_.backbone, held.images))
+    assert kept == pytest.approx(max(judged), abs=1e-9)
+    with pytest.raises(DataError, match="an early stop knows one finding at a time"):
+        finetune_together(model, train, {"pneumonia": train.labels, "effusion": train.labels}, groups=train.patients)
