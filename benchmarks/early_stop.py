@@ -5,8 +5,8 @@
 Data (not part of this repository): kermany224 at 64 px. Each ``--pretrained`` network is fine-tuned on the first k of
 the table's label order as the product does it (all weights, at least 300 steps), three times with other draws. At ten
 moments it is asked about the validation patients, who are parted in two: one half chooses the moment (highest AUROC),
-the other half judges it beside the last moment. Both ways round. The official test part is not looked at. Every
-training is kept in ``--cache``.
+the other half judges it beside the last moment. Both ways round. Judged is the network alone, without the probe that
+votes along in the product. The official test part is not looked at. Every training is kept in ``--cache``.
 """
 
 import argparse
@@ -76,12 +76,12 @@ def moments(folder: Path, draw: int, taught: Labelled, asked: ImageSet) -> dict[
     found: list[list[float]] = []
 
     def look() -> float:
-        odds = network.log_odds(Member(classifier, None), model.module_.backbone, asked.images)
+        odds = network.log_odds(Member(classifier, None), classifier.backbone, asked.images)
         found.append([float(roc_auc(asked.labels[half == h], odds[half == h])) for h in (0, 1)])
         classifier.train()
         return found[-1][0]
 
-    every = max(1, settings.steps // MOMENTS)
+    every = -(-settings.steps // MOMENTS)
     fit(classifier, batches, settings=settings, seed=draw, validate=look, validate_every=every)
     curve = np.array(found)
     chosen = curve.argmax(axis=0)  # by the first half, and by the second
@@ -103,7 +103,8 @@ def write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         "",
         " ".join(__doc__.split("\n\n")[2].split()),
         "",
-        f"Mean over {len(given.pretrained)} pretrainings with {DRAWS} draws each, Student's 95 % interval over them. "
+        f"Mean over {len(given.pretrained)} pretrainings with {DRAWS} draws each, Student's 95 % interval over "
+        "all of them, as if draws on one pretraining had nothing in common. "
         f"{hardware['hardware.processor']}, {hardware['hardware.threads']} thread; torch {hardware['torch']}.",
         "",
         "| labels | AUROC at the last moment | at the moment that the other half chose | difference |",

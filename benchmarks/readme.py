@@ -92,8 +92,8 @@ def behind(rows: list[dict[str, Any]]) -> list[str]:
                 said = f"{ours['labels']} labels ({value:.3f} against {theirs:.3f} of {best['method']})"
                 found.setdefault((metric, ours["view"]), []).append(said)
     if not found:
-        return ["Ours is above every baseline, in every view and with every number of labels."]
-    lines = ["Not above every baseline, by the mean over seeds:", ""]
+        return ["By AUROC, accuracy and balanced accuracy ours is above every baseline, in every view."]
+    lines = ["Of AUROC, accuracy and balanced accuracy, ours is not above every baseline (mean over seeds) in:", ""]
     return lines + [f"- {metric}, {view}: {'; '.join(said)}" for (metric, view), said in found.items()]
 
 

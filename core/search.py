@@ -74,8 +74,14 @@ def search(
         Every trial, the best first; those that failed last.
 
     Raises:
-        DataError: Optuna is not installed, or every trial failed.
+        DataError: ``first`` lies outside the space, Optuna is not installed, or every trial failed.
     """
+    for name, value in (first or {}).items():
+        if not space[name].low <= value <= space[name].high:
+            where = f"{space[name].low:g} to {space[name].high:g}"
+            raise DataError(
+                f"the {name.replace('_', ' ')} to begin with, {value:g}, is not in what is searched: {where}"
+            )
     study = _study(seed)
     if first is not None:
         study.enqueue_trial(dict(first))

@@ -236,6 +236,7 @@ class _Training:
         return means["loss"]
 
     def _validate(self, judge: _Judge) -> None:
+        self._check_finite()  # a judge could only say that something is not finite, not which batch made it so
         self.module.eval()
         with torch.no_grad():
             score = self.processes.agree(judge.validate())

@@ -104,8 +104,8 @@ class HistorySlice:
 
     Attributes:
         shortest, longest: of the run, as shares of the history; a single event stays as it is. On payments
-            longer and shorter runs (:meth:`of_strength` at 0.5 and 2) could not be told apart from these
-            (benchmarks/results/fraud_tasks.md).
+            longer and shorter runs (:meth:`of_strength` at 0.5 and 2) were not clearly better with either task that
+            takes them (benchmarks/results/fraud_tasks.md).
     """
 
     shortest: float = 0.3

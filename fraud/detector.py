@@ -108,7 +108,7 @@ class FraudDetector(ClassifierMixin, BaseEstimator):
             state: folder in which an interrupted pretraining is kept and from which it goes on; remove it
                 (:func:`~unlabeled.core.training.forget`) once the detector is saved.
             log: receives ``{curve: value}`` and the step; curves of the second kind of history bear its name.
-            judge: asked about eight times for each kind of history how good its encoder is (higher is better); of
+            judge: asked at most eight times for each kind of history how good its encoder is (higher is better); of
                 either kind the best is kept.
 
         Raises:

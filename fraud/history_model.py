@@ -3,6 +3,7 @@
 Shape suffixes: n row, f field, d width.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ _MOST_WINDOWS = 60_000
 _MOST_ROUNDS = 10
 _CHUNK_EVENTS = 16_384
 EMBEDDED = 256  # histories at once
-JUDGED = 8  # about so often is a judge asked in one pretraining
+JUDGED = 8  # so often at most is a judge asked in one pretraining
 EVENTS = Question()
 _CLIP = 10.0  # nats: beyond 1 in 22,000 it makes no difference how rare
 _RECENT, _LONGER = 5, 20
@@ -130,7 +131,7 @@ class HistoryModel:
         Args:
             asked: (N,) 1, 0, or -1 where unknown: what some rows are is looked at on the way, each as the end of its
                 history, and never learnt from.
-            judge: asked about eight times on the way how good the encoder is (higher is better); the best is kept.
+            judge: asked at most eight times on the way how good the encoder is (higher is better); the best is kept.
 
         Raises:
             DataError: the task compares histories, and a batch holds a single one; or fewer than two of either label.
@@ -163,7 +164,7 @@ class HistoryModel:
             describe=describe,
             watch=self._watch(batches, known),
             validate=judge,
-            validate_every=max(1, settings.steps // JUDGED),
+            validate_every=math.ceil(settings.steps / JUDGED),
             log=log,
             label=label,
         )

@@ -123,7 +123,7 @@ def train_classifier(
     """A copy of ``backbone`` and a linear layer, trained together on ``data`` as far as ``tuning`` allows.
 
     Each class weighs the same in the loss. With ``judges``, pictures of other patients, the network is asked about them
-    at :data:`MOMENTS` moments, and the one of the highest AUROC is kept (early_stop.md in benchmarks/results).
+    at up to :data:`MOMENTS` moments, and the one of the highest AUROC is kept (early_stop.md in benchmarks/results).
     """
     classifier, batches = prepare(backbone, data, batch_size=batch_size, seed=seed, tuning=tuning, augment=augment)
 
@@ -139,7 +139,7 @@ def train_classifier(
         settings=settings,
         seed=seed,
         validate=None if judges is None else judge,
-        validate_every=max(1, settings.steps // MOMENTS),
+        validate_every=-(-settings.steps // MOMENTS),
         log=log,
         label=label,
     )

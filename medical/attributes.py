@@ -69,11 +69,12 @@ def declared(images: "ImageSet") -> str:
     from the front shows a larger heart than one from behind."""
     view = images.attributes.get("view", np.full(len(images), ""))
     views = {name: int((view == name).sum()) for name in ("PA", "AP")}
+    views["of another view"] = int((view != "").sum()) - sum(views.values())
     ages = dict.fromkeys(("children", "adults", "from 10 to 19 years old"), 0)
     for band in images.attributes.get("age_band", ()):
-        bounds = [int(number) for number in re.findall(r"\d+", str(band))]
-        if bounds:
-            ages["adults" if bounds[0] >= ADULT else "children" if bounds[-1] < ADULT else list(ages)[2]] += 1
+        group = _age_group(str(band))
+        if group:
+            ages[group] += 1
     parts = []
     for what, counts in (("view", views), ("age", ages)):
         known = {name: count for name, count in counts.items() if count}
@@ -86,6 +87,17 @@ def declared(images: "ImageSet") -> str:
         )
         parts.append(", ".join(said) + (" (mixed)" if len(known) > 1 else ""))
     return f"of {len(images):,} pictures: {'; '.join(parts)}"
+
+
+def _age_group(band: str) -> str:
+    """Of one of :data:`BANDS`, or of a decade as an intake writes them; empty for what a table calls otherwise."""
+    first = next((first for first, name in (*BANDS, OLDEST) if name == band), None)
+    if first is not None:
+        return "adults" if first >= ADULT else "children"
+    decade = re.fullmatch(r"(\d+)0-(\d+)9|0-9|90\+", band)
+    if decade is None or (decade[1] or "") != (decade[2] or ""):
+        return ""
+    return {"0-9": "children", "10-19": "from 10 to 19 years old"}.get(band, "adults")
 
 
 def of_dicom(file: "Dataset") -> dict[str, str]:

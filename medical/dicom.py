@@ -144,7 +144,8 @@ def decode(file: "Dataset") -> NDArray[np.generic]:
     except Exception as error:  # decoders raise whatever their libraries do
         syntax = getattr(getattr(file, "file_meta", None), "TransferSyntaxUID", None)
         reason = str(error)
-        if any(sign in reason for sign in ("missing dependencies", "does not support", "is not supported")):
+        packed = bool(getattr(syntax, "is_compressed", False))
+        if packed and any(sign in reason for sign in ("missing dependencies", "does not support", "is not supported")):
             name = getattr(syntax, "name", "an unknown transfer syntax")
             raise Refused(f"no decoder: nothing installed reads {name} (pylibjpeg-libjpeg may)") from None
         if any(sign in reason for sign in ("length of the pixel data", "less than expected", "unexpected end")):

@@ -22,6 +22,10 @@ UNLABELLED = -1
 Framing = Literal["stretched", "padded"]
 
 
+# What a note says where patients are not known, which labels may make up for.
+NAMELESS = "name no patient"
+
+
 class Skip(NamedTuple):
     """An input that was left out: which, and why in one line."""
 

@@ -10,7 +10,7 @@ from unlabeled.core import progress
 from unlabeled.core.errors import DataError
 from unlabeled.medical import attributes as attribute_columns
 from unlabeled.medical._tables import find, find_labels
-from unlabeled.medical.images import PNEUMONIA, UNLABELLED, ImageSet, Skip
+from unlabeled.medical.images import NAMELESS, PNEUMONIA, UNLABELLED, ImageSet, Skip
 
 SHOWN = 5
 
@@ -118,7 +118,7 @@ def attach(images: ImageSet, labels: dict[str, Row]) -> ImageSet:
         patients=patients.astype(np.str_),
         splits=splits.astype(np.str_) if splits_known else None,
         skipped=(*images.skipped, *unknown),
-        notes=() if given else images.notes,
+        notes=tuple(note for note in images.notes if not given or NAMELESS not in note),
     )
 
 

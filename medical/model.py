@@ -59,7 +59,7 @@ class PneumoniaModel(BaseEstimator):
         tuning: what the labels may change of a pretrained network: ``full`` (all of it), ``adapters`` (a low-rank
             part of each linear map) or ``head`` (nothing) (:func:`unlabeled.core.finetuning.prepare`).
         layer_decay: factor on the learning rate of fine-tuning for every layer that lies above (1: none).
-        early_stop: keep of each fine-tuning the moment (of ten) that tells those best who then decide (validation
+        early_stop: keep of each fine-tuning the moment (of up to ten) that tells those best who then decide (validation
             pictures, or the left-out fold), instead of the last; temperature and thresholds come from the same pictures
             and are a little optimistic then.
         self_training: let each fine-tuned network teach another one from pictures without labels, which then takes its

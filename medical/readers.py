@@ -23,7 +23,7 @@ from unlabeled.medical import attributes as attribute_columns
 from unlabeled.medical._pictures import Frame, Picture
 from unlabeled.medical._tables import Labelling, find, find_labels
 from unlabeled.medical.dicom import Refused
-from unlabeled.medical.images import PNEUMONIA, UNLABELLED, Framing, ImageSet, Skip, skip_summary
+from unlabeled.medical.images import NAMELESS, PNEUMONIA, UNLABELLED, Framing, ImageSet, Skip, skip_summary
 from unlabeled.medical.intake.store import is_store, read_store
 
 PIXELS = ("jpeg", "jpg", "png", "image", "image_bytes", "bytes")
@@ -128,7 +128,7 @@ def _collect(results: Iterable[tuple[str, Picture | Refused]]) -> ImageSet:
         sizes.append(result.size)
         studies.append(result.study)
         nameless += result.patient is None
-    note = f"{nameless} pictures name no patient: each counts as a patient of its own unless the labels say who it is"
+    note = f"{nameless} pictures {NAMELESS}: each counts as a patient of its own unless the labels say who it is"
     return ImageSet(
         images=np.stack(images) if images else np.empty((0, 1, 1), dtype=np.uint8),
         ids=np.array(ids, dtype=np.str_),

@@ -17,6 +17,7 @@ from unlabeled.core.training import History, forget
 from unlabeled.fraud.detector import FraudDetector
 from unlabeled.fraud.history_model import Size
 from unlabeled.fraud.readers import Transactions
+from unlabeled.fraud.tasks import SETTINGS
 from unlabeled.pipelines import _ablation as ablation
 from unlabeled.pipelines._collapse import last_healthy
 
@@ -118,7 +119,8 @@ def _beside(
         )
         return run_id, other.history_
 
-    made_of = {**params, **dict(known.roles.rows()), "masking": other.masking, "data": known.fingerprint()}
+    other_than = {name: value for name, value in params.items() if name not in SETTINGS}
+    made_of = {**other_than, **other.question.told(), **dict(known.roles.rows()), "data": known.fingerprint()}
     if asked is not None:
         made_of["looked at"] = fingerprint.of_array(asked)
     return ablation.twin(folder, made_of=made_of, train=train)

@@ -4,6 +4,7 @@ These files never reach the tracked run: they are written after it is closed, in
 """
 
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,12 +29,16 @@ from unlabeled.pipelines._medical_output import write_csv
 from unlabeled.pipelines.jobs import Outcome
 
 FOLDER, LEFT_OUT = "dicom", "left-out.csv"
+_WRITTEN = re.compile(r"[0-9.]+/S[CR]-[0-9.]+\.dcm")
 # Heat maps are made for so many pictures at once.
 AT_ONCE = 64
 
 
-def check_dicom(source: Path) -> None:
-    """Raises a DataError where the input can hold no DICOM file, before anything is scored."""
+def check_dicom(source: Path, out: Path) -> None:
+    """Raises a DataError, before anything is scored, where the input can hold no DICOM file or lies where they go."""
+    target, given = (out / FOLDER).resolve(), source.resolve()
+    if target == given or target in given.parents:
+        raise DataError(f"{source} lies in {out / FOLDER}, where results are written: name another folder with --out")
     what = "a table" if source.suffix in (".parquet", ".npz") else "a store" if is_store(source) else None
     if what is not None:
         raise DataError(f"--dicom needs DICOM files to refer to, and {source} is {what}: give the folder of files")
@@ -70,7 +75,8 @@ def add_dicom(
     target.mkdir(parents=True, exist_ok=True)
     target.chmod(0o700)
     for earlier in (*target.glob("*/S[CR]-*.dcm"), target / LEFT_OUT):  # of another model, maybe
-        earlier.unlink(missing_ok=True)
+        if earlier.name == LEFT_OUT or _WRITTEN.fullmatch(f"{earlier.parent.name}/{earlier.name}"):
+            earlier.unlink(missing_ok=True)
     print_ = fingerprint.of_names([(folder / MANIFEST).read_text(encoding="utf-8")])
     paths = [_path(source, str(name)) for name in images.ids]
     rows = np.array([row for row, path in enumerate(paths) if _is_dicom(path)], dtype=np.int64)

@@ -12,7 +12,7 @@ from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.medical._finetuning import Labelled
 from unlabeled.medical.attributes import declared
-from unlabeled.medical.images import PNEUMONIA, Framing, ImageSet, Skip, skip_summary
+from unlabeled.medical.images import PNEUMONIA, UNLABELLED, Framing, ImageSet, Skip, skip_summary
 from unlabeled.medical.intake.store import finding_of, is_store
 from unlabeled.medical.labels import Row, attach, read_labels
 from unlabeled.medical.model import PneumoniaModel
@@ -21,7 +21,8 @@ from unlabeled.medical.splits import check_no_leak, first_labels, hold_out
 
 # Of the labelled patients, where no column of splits says otherwise.
 TEST_SHARE = 1 / 3
-SPLITS = ("train", "val", "test")
+JUDGING = ("val", "test")
+SPLITS = ("train", *JUDGING)
 
 
 @dataclass(frozen=True)
@@ -77,29 +78,34 @@ def _in_known_splits(images: ImageSet) -> ImageSet:
     """Without the pictures of splits that are none of train, val and test, which is said.
 
     Raises:
-        DataError: there are no others.
+        DataError: there are no others, or nobody is left to learn from.
     """
     if images.splits is None:
         return images
-    names, counts = np.unique(images.splits, return_counts=True)
-    others = {str(n): int(c) for n, c in zip(names, counts, strict=True) if n not in ("", *SPLITS)}
-    if not others:
-        return images
-    if not set(SPLITS) & set(images.splits):
+    known, found = np.isin(images.splits, ("", *SPLITS)), set(images.splits)
+    if not known.all():
+        if not set(SPLITS) & found:  # what it says instead may name somebody
+            raise DataError(
+                "the column of splits says neither train nor val nor test: call them so, or leave the column out (a "
+                "share of the labelled patients judges then)"
+            )
+        say(f"{int((~known).sum())} pictures in other splits than train, val and test are left out")
+    if "train" not in found and set(JUDGING) & found:
         raise DataError(
-            f"the column of splits says {', '.join(others)}: call them train, val and test, or leave the column out (a "
-            "share of the labelled patients judges then)"
+            "the splits name who judges (val, test) and nobody to learn from: mark those as train, or leave the column "
+            "out (a share of the labelled patients judges then)"
         )
-    told = ", ".join(f"{count} of '{name}'" for name, count in others.items())
-    say(f"pictures in other splits than train, val and test are left out: {told}")
-    return images.select(~np.isin(images.splits, list(others)))
+    return images if known.all() else images.select(known)
 
 
 def _teaching(images: ImageSet) -> NDArray[np.bool_]:
     """(N,) which pictures may be learnt from without labels: those of split ``train`` and those of none, but never
-    those of patients who judge."""
+    those of patients who judge (those with a label in ``val`` or ``test``, where there are labels)."""
     assert images.splits is not None
-    judges = images.patients[np.isin(images.splits, ("val", "test"))]
+    asked = np.isin(images.splits, JUDGING)
+    if images.labels is not None and (images.labels != UNLABELLED).any():
+        asked &= images.labels != UNLABELLED
+    judges = images.patients[asked]
     return np.isin(images.splits, ("", "train")) & ~np.isin(images.patients, judges)
 
 
@@ -159,10 +165,14 @@ def read_unlabelled(
     split_column: str | None = None,
     split: str | None = None,
     leave_out_flagged: bool = False,
+    labels: dict[str, Row] | None = None,
 ) -> ImageSet:
-    """Pictures to pretrain on: those of a split, of ``train`` where the table has it and none is named."""
+    """Pictures to pretrain on: those of a split; where none is named, those that the splits of the table, or of
+    ``labels``, leave to be learnt from."""
     images = read_images(source, size=size, split_column=split_column, leave_out_flagged=leave_out_flagged)
-    if split is None and images.splits is not None and "train" in images.splits:
+    if labels is not None and split is None and any(row.split for row in labels.values()):
+        images = attach(images, labels)
+    if split is None and images.splits is not None and set(SPLITS) & set(images.splits):
         # Pictures that a table keeps for judging stay unseen, with or without labels.
         images = images.select(_teaching(images))
         say(

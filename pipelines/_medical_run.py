@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +98,9 @@ def run(
         return _dry_run(folder, labels, plan, rates)
     private = private or out.absolute().with_name(f"{out.name}-private")
     # Of where it came from a digest only: paths may hold names.
-    source = fingerprint.of_names([str(folder.resolve()), str(labels.resolve()), labels.read_bytes()])
-    record = _Record(out, {**vars(plan), "folder and labels": source})
+    source = fingerprint.of_names([str(folder.resolve()), str(labels.resolve())])
+    written = fingerprint.of_names([labels.read_bytes()])
+    record = _Record(out, {**vars(plan), "folder and labels": source, "what the labels say": written})
     private.mkdir(parents=True, exist_ok=True)
     private.chmod(0o700)
 
@@ -168,7 +169,9 @@ def _check_enough(parts: Parts, plan: Plan) -> None:
 
 def _pretrain(parts: Parts, plan: Plan, out: Path, synthetic: bool) -> Outcome:
     model = _model(plan, parts.unlabelled.framing)
-    return pretraining.pretrain(model, parts.unlabelled, out=out, synthetic=synthetic)
+    # Of the pictures that are learnt from, not of all.
+    images = with_declaration(replace(parts.unlabelled, notes=parts.unlabelled.notes[:-1]))
+    return pretraining.pretrain(model, images, out=out, synthetic=synthetic)
 
 
 def _dry_run(folder: Path, labels: Path, plan: Plan, rates: Rates) -> Outcome:
@@ -217,7 +220,7 @@ class _Record:
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
             # A run that an earlier version began knows nothing of choices that came later: it took their defaults.
-            self.stages, before = found["stages"], {**vars(Plan()), **found["plan"]}
+            self.stages, before = found["stages"], {**self.plan, **vars(Plan()), **found["plan"]}
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self.path} is damaged ({error}): name another folder with --out") from None
         differ = [f"{k} was {before.get(k)!r}, is {v!r}" for k, v in self.plan.items() if before.get(k) != v]

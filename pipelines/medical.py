@@ -98,8 +98,9 @@ def pretrain(
         pretraining.check_beside_random(model)
     given = None if labels is None else read_labels(labels, finding=finding)
     images = read_unlabelled(
-        source, size=model.image_size, split_column=split_column, split=split, leave_out_flagged=leave_out_flagged
-    )
+        source, size=model.image_size, split_column=split_column, split=split, leave_out_flagged=leave_out_flagged,
+        labels=given,
+    )  # fmt: skip
     model.set_params(framing=images.framing)
     asked = None if given is None else looked_at(images, given, seed=seed)
     if dry_run:
@@ -182,7 +183,7 @@ def predict(
     if dicom and stated.adapt:
         raise DataError("scores that are adapted to all pictures at once do not go into studies: leave --adapt out")
     if dicom:
-        check_dicom(source)
+        check_dicom(source, out)
     trained = PneumoniaModel.load(model)
     trained.check_fine_tuned()
     images = read(

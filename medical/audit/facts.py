@@ -30,7 +30,7 @@ class Flow(NamedTuple):
     """What became of the inputs: each is counted once.
 
     Attributes:
-        skipped: could not be used at all.
+        skipped: could not be used at all, or were left out on request.
         unlabelled: have no label.
         learnt: have one, and are of patients whose labels the model learnt from.
         aside: have one, are of other patients, and were not asked to judge (other parts of a split, say).
@@ -47,8 +47,8 @@ class Flow(NamedTuple):
         """The sentence that adds up."""
         read = sum(self) - self.skipped
         return (
-            f"{sum(self):,} inputs: {self.skipped:,} could not be used, {read:,} were read. Of those, "
-            f"{'; '.join([*self.not_judged(), f'{self.judged:,} judged'])}."
+            f"{sum(self):,} inputs: {self.skipped:,} were left out before (they could not be used, or were not to be), "
+            f"{read:,} were read. Of those, {'; '.join([*self.not_judged(), f'{self.judged:,} judged'])}."
         )
 
     def not_judged(self) -> list[str]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Intake", "take_in"]
 
+# What is kept of a file is of this kind: parts that kept more are not taken up.
+FACTS = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Intake:
@@ -90,7 +93,7 @@ def take_in(
     files = _walk.walk(folder, Pseudonyms(secret))
     if not files:
         raise DataError("the folder is empty: expected DICOM files in it or below it")
-    settings = {"version": __version__, "size": size, "dicom": dicom}
+    settings = {"version": __version__, "facts": FACTS, "size": size, "dicom": dicom}
     parts = _parts.Parts(work, files, secret, settings=settings, size=size)
     source = f"{parts.source()}-{asked.digest if asked else ''}-{site}"
     done = _finished(store, source)

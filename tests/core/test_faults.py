@@ -58,6 +58,19 @@ def test_a_gradient_that_is_not_finite_stops_the_training_and_no_spoilt_state_is
     assert torch.isfinite(module.weight).all()
 
 
+def test_a_judge_is_not_asked_what_a_network_of_no_numbers_is_worth() -> None:
+    rows = ones()
+    batches = Batches(rows, batch_size=8)
+    rows[batches.rows_at(3)[0]] = 0
+
+    def judge() -> float:
+        return 1.0
+
+    with pytest.raises(BadBatchError, match=r"norm of the gradients was nan at step 3") as found:
+        fit(Root(), batches, settings=TrainingSettings(steps=20, log_every=20), validate=judge, validate_every=5)
+    assert found.value.rows == batches.rows_at(3).tolist()
+
+
 def test_the_norm_of_the_gradients_is_a_curve() -> None:
     module = Root()
     with torch.no_grad():

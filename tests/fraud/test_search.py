@@ -11,9 +11,10 @@ from mlflow import MlflowClient
 
 from unlabeled.core.errors import DataError
 from unlabeled.core.pretext import Joint, MaskedTokens, NTXent, VICReg
-from unlabeled.core.search import Range
+from unlabeled.core.search import FIRST_RUNG, REDUCTION, Range
 from unlabeled.core.views import HistorySlice
 from unlabeled.fraud import FraudDetector, Size, transactions
+from unlabeled.fraud.history_model import HistoryModel
 from unlabeled.fraud.tasks import Question
 from unlabeled.pipelines import fraud
 from unlabeled.pipelines._fraud_search import _asked, search, space_of
@@ -42,6 +43,18 @@ def test_a_task_is_searched_over_the_settings_that_it_has() -> None:
     for task in ("events", "events+order"):
         with pytest.raises(DataError, match=r"no mask ratio, temperature or augmentation to search: choose events\+"):
             search(Path("none"), out=Path("s"), template=FraudDetector(task=task))
+
+
+def test_defaults_that_lie_outside_of_what_is_searched_are_refused(
+    table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table.to_parquet("payments.parquet")
+    template = FraudDetector(size=TINY, task="events+vicreg", augmentation=2.0)
+    with pytest.raises(
+        DataError, match=r"the augmentation to begin with, 2, is not in what is searched: 0\.25 to 1\.75"
+    ):
+        search(Path("payments.parquet"), out=tmp_path / "s", trials=1, template=template)
 
 
 def test_the_settings_reach_the_task_and_come_back_from_disk(table: pd.DataFrame, tmp_path: Path) -> None:
@@ -74,6 +87,19 @@ def test_the_settings_reach_the_task_and_come_back_from_disk(table: pd.DataFrame
 def test_a_setting_out_of_its_range_is_said_before_anything_is_read(wrong: dict[str, float], words: str) -> None:
     with pytest.raises(DataError, match=words):
         FraudDetector(**wrong).pretrain(pd.DataFrame({"no": ["payments"]}))  # type: ignore[arg-type]
+
+
+def test_a_trial_is_never_judged_so_often_that_its_last_look_could_end_it(table: pd.DataFrame) -> None:
+    looks: dict[str, int] = {}
+
+    def judge(model: HistoryModel) -> float:
+        looks[model.name] = looks.get(model.name, 0) + 1
+        return float(looks[model.name])
+
+    FraudDetector(size=replace(TINY, steps=15)).pretrain(table, judge=judge)
+    assert looks == {"card": 8, "merchant": 8}
+    # The third rung of the halving is at 18: nothing that has come to its end is given up there.
+    assert sum(looks.values()) < FIRST_RUNG * REDUCTION**2
 
 
 def test_of_each_card_one_fraud_and_one_genuine_payment_judge_at_most(table: pd.DataFrame) -> None:

@@ -98,6 +98,12 @@ def test_columns_of_a_table_of_pictures(tmp_path: Path) -> None:
     [
         (["00 to 01", "06 to 17", "18 to 39"], ["AP", "AP", "PA"], "1 PA, 2 AP (mixed); 2 children, 1 adults (mixed)"),
         (["0-9", "10-19", "90+"], ["PA", "PA", ""], "2 PA, 1 of unknown view; 1 children, 1 adults, 1 from 10 to 19"),
+        (
+            ["<18", "0-20", "15-24"],
+            ["AP SUPINE", "", ""],
+            "1 of another view, 2 of unknown view; the age of none is known",
+        ),
+        (["100-109", "40-49", "90+"], ["", "", ""], "the view of none is known; 3 adults"),
         (["18 to 39", "80 and more", ""], ["", "", ""], "the view of none is known; 2 adults, 1 of unknown age"),
     ],
 )

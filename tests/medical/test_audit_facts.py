@@ -181,7 +181,8 @@ def test_the_sentences_on_what_was_left_out(model: PneumoniaModel, measured: Aud
         "learnt from their patients; 5 with a label and not asked to judge."
     )
     assert facts["flow"] == (
-        f"{sum(flow)} inputs: 2 could not be used, {sum(flow) - 2} were read. Of those, 3 without a label; 40 left out "
+        f"{sum(flow)} inputs: 2 were left out before (they could not be used, or were not to be), {sum(flow) - 2} were "
+        "read. Of those, 3 without a label; 40 left out "
         f"because the model learnt from their patients; 5 with a label and not asked to judge; {flow.judged} judged."
     )
     everybody = Flow(skipped=0, unlabelled=0, learnt=0, aside=0, judged=len(measured.unseen))
@@ -239,7 +240,7 @@ def test_the_audit_of_a_store_says_on_its_page_and_in_its_files_what_was_refused
     done = audit_on(model, labelled.take(np.arange(40)), folder=in_tmp / "model", out=in_tmp / "audit", read=labelled)
     html = done.files["report"].read_text(encoding="utf-8")
     assert "Every input was used" not in html
-    assert f"{len(images.skipped)} could not be used" in html
+    assert f"{len(images.skipped)} were left out before" in html
     found = json.loads(done.files["json"].read_text())["flow"]
     assert found["skipped"] == len(images.skipped)
     assert sum(found.values()) == len(images) + len(images.skipped)

@@ -238,6 +238,7 @@ def test_facts_link_and_file_tell_the_same(make_dicom: Make) -> None:
         instance=clean.SOPInstanceUID,
         date=f"{clean.StudyDate[:4]}-{clean.StudyDate[4:6]}-{clean.StudyDate[6:]}",
         body_part="CHEST",
+        site=None,
     )
     assert link == Link(
         patient_id="HOSPITAL-0815",

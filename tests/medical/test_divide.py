@@ -60,10 +60,14 @@ def test_a_pretraining_takes_the_same_films(tmp_path: Path) -> None:
 
 def test_splits_of_other_names_are_never_dropped_unsaid(capsys: pytest.CaptureFixture[str]) -> None:
     labels, patients = [0, 1] * 6, [f"p{i}" for i in range(12)]
-    with pytest.raises(DataError, match="the column of splits says testing, training: call them train, val and test"):
+    with pytest.raises(DataError, match="the column of splits says neither train nor val nor test"):
         divide(pictures(["training"] * 8 + ["testing"] * 4, patients, labels), n_labels=None, seed=0)
     parts = divide(pictures(["train"] * 6 + ["test"] * 4 + ["late"] * 2, patients, labels), n_labels=None, seed=0)
-    assert "left out: 2 of 'late'" in capsys.readouterr().err
+    assert "2 pictures in other splits than train, val and test are left out" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    with pytest.raises(DataError, match=r"name who judges .* and nobody to learn from"):
+        divide(pictures([""] * 8 + ["test"] * 4, patients, labels), n_labels=None, seed=0)
     assert not {"p10", "p11"} & {*parts.unlabelled.patients, *parts.train.patients, *parts.test.patients}
 
 

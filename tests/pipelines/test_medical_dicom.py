@@ -116,7 +116,9 @@ def test_identifiers_reach_the_dicom_folder_and_nothing_else(
         assert path.suffix != ".dcm"
         assert not any(text in path.read_bytes() for text in secret), path
     logged = [path.name for path in (in_tmp / "mlartifacts").rglob("*") if path.parent.name == "predictions"]
-    assert set(logged) == {"predictions.csv", "predictions.parquet", "skipped.csv", "report.html"}
+    assert set(logged) == {
+        "predictions.csv", "predictions.parquet", "studies.csv", "studies.parquet", "skipped.csv", "report.html",
+    }  # fmt: skip
 
 
 def test_a_radiograph_of_no_study_is_left_out_and_named(
@@ -148,6 +150,18 @@ def test_one_file_can_be_the_input(small_archive: simulate.Simulated, small_mode
     done = jobs.predict(film, model=small_model, out=in_tmp / "s", dicom=True)
     assert len(list((in_tmp / "s" / "dicom").rglob("*.dcm"))) == 2
     assert done.details["dicom"] == 1
+
+
+def test_results_are_not_written_over_what_was_read(
+    small_archive: simulate.Simulated, small_model: Path, in_tmp: Path
+) -> None:
+    source = shutil.copytree(small_archive.images, in_tmp / "x" / "dicom")
+    named = source / "SC-1.2.dcm"
+    shutil.copy(sorted(source.rglob("chest0*"))[0], named)
+    before = sorted(path for path in source.rglob("*") if path.is_file())
+    with pytest.raises(DataError, match=r"where results are written: name another folder with --out"):
+        jobs.predict(source, model=small_model, out=in_tmp / "x", dicom=True)
+    assert sorted(path for path in source.rglob("*") if path.is_file()) == before
 
 
 def test_a_table_is_refused_before_anything_is_read(small_model: Path, in_tmp: Path) -> None:

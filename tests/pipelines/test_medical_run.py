@@ -132,7 +132,7 @@ def test_too_few_labels_are_said_before_anything_is_trained_and_corrected_ones_a
     assert stages(in_tmp / "r") == ["intake"]
     assert not (in_tmp / "r" / "pretrained").exists()
     labels.write_text("\n".join(known) + "\n")
-    with pytest.raises(DataError, match=r"another plan .*folder and labels was"):
+    with pytest.raises(DataError, match=r"another plan .*what the labels say was"):
         job.run(export.images, labels=labels, out=in_tmp / "r", plan=PLAN)
 
 
