@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from finetuning import DATA, labelled
 from tables import interval
 
 from unlabeled.core.checkpoints import write_atomically
@@ -32,7 +33,6 @@ from unlabeled.medical.images import ImageSet
 from unlabeled.medical.splits import first_labels, patient_folds
 
 HERE = Path(__file__).parent
-DATA = HERE.parents[1] / "shared/data/xray/kermany224/kermany_cxr_224.parquet"
 LABELS, DRAWS, MOMENTS = (50, 250), 3, 10
 
 
@@ -59,11 +59,6 @@ def main() -> None:
                 rows.append({"labels": k, "pretrained": number, "draw": draw, **json.loads(path.read_text())})
                 print({name: rows[-1][name] for name in ("labels", "pretrained", "draw", "last", "best")}, flush=True)
         write(given, rows)
-
-
-def labelled(part: ImageSet) -> Labelled:
-    assert part.labels is not None
-    return Labelled(part.pixels, part.labels)
 
 
 def moments(folder: Path, draw: int, taught: Labelled, asked: ImageSet) -> dict[str, Any]:

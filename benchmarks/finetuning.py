@@ -103,7 +103,7 @@ def main() -> None:
 
 def labelled(part: ImageSet) -> Labelled:
     assert part.labels is not None
-    return Labelled(part.images, part.labels)
+    return Labelled(part.pixels, part.labels)
 
 
 def one(folder: Path, way: str, rate: float, data: Labelled, judged: Labelled) -> dict[str, float]:

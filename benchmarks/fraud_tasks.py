@@ -82,6 +82,13 @@ WAYS = {
     "events+vicreg, augmentation 0.5": Way(task="events+vicreg", augmentation=0.5),
     "events+vicreg, augmentation 2": Way(task="events+vicreg", augmentation=2.0),
 }
+# What each task's other settings are compared with beside the first row.
+USUAL = {
+    "events+contrastive": "events+contrastive, weight 0.1, temperature 0.2",
+    "events+order": "events+order, weight 0.1",
+    "events+tokens": "events+tokens, ratio 0.25",
+    "events+vicreg": "events+vicreg, weight 0.1",
+}
 MEASURES = {"few": f"AP, {FRAUDS} labelled frauds", "none": "AP, no labels"}
 
 
@@ -219,6 +226,12 @@ def markdown(content: dict[str, Any], seeds: int) -> str:
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     plain = np.mean(rows[0]["lightgbm"])
     lines += ["", f"LightGBM on the plain features with the same labels, mean over the draws: {plain:.3f}."]
+    lines += ["", "Beside each task's own default, differences seed by seed:", ""]
+    lines += ["| task | " + " | ".join(MEASURES.values()) + " |", "|" + "---|" * (1 + len(MEASURES))]
+    for name, way in WAYS.items():
+        if (usual := USUAL.get(way.task, name)) != name:
+            gains = [_values(rows, name, key) - _values(rows, usual, key) for key in MEASURES]
+            lines.append(f"| {name} | " + " | ".join(interval(gain, sign="+") for gain in gains) + " |")
     return "\n".join(lines) + "\n"
 
 

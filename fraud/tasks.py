@@ -31,8 +31,6 @@ Masking = Literal["random", "fields", "run"]
 COMPARING: tuple[str, ...] = ("events+contrastive", "events+vicreg")
 _WITH_RUNS: Task = "events+tokens"
 BESIDE = "events+"
-# Tasks that look at two runs of one history.
-VIEWING = COMPARING
 
 _CALENDAR = ("hour", "gap")
 

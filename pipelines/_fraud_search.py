@@ -21,7 +21,7 @@ from unlabeled.core.search import Report as Told
 from unlabeled.fraud.detector import FraudDetector
 from unlabeled.fraud.history_model import HistoryModel, Size
 from unlabeled.fraud.readers import Transactions
-from unlabeled.fraud.tasks import VIEWING
+from unlabeled.fraud.tasks import COMPARING
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _fraud_pretraining as pre
 from unlabeled.pipelines import _search as shared
@@ -121,7 +121,7 @@ def space_of(detector: FraudDetector) -> dict[str, Range]:
     """
     task = detector.task
     hides = detector.masking if task == "events+tokens" else None
-    space = shared.space_of(masking=hides, contrasts=task == "events+contrastive", views=task in VIEWING)
+    space = shared.space_of(masking=hides, contrasts=task == "events+contrastive", views=task in COMPARING)
     if "mask_ratio" in space:
         space["mask_ratio"] = HIDDEN
     if not space:
