@@ -1,12 +1,16 @@
 """Metrics with intervals, computed the same way for ours and for every baseline."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from unlabeled.core.intervals import newcombe_area, square_and_add, wilson
+
 Metric = Callable[..., float]
+# Of a calibration error, wherever one is given.
+CALIBRATION_BINS = 15
 
 
 class Estimate(NamedTuple):
@@ -33,26 +37,26 @@ def bootstrap(
     Give both models' scores and a metric that returns a difference for a paired interval. Draws in which
     the metric is undefined (one class only, say) are left out.
 
+    Where all draws give one value (nobody was missed, say), they say nothing about how sure it is. An interval by the
+    number of groups then takes their place: Wilson's for :func:`share`, :func:`accuracy`, :func:`sensitivity`,
+    :func:`specificity` and, over the groups with a positive as Boyd, Eng and Page (2013) do, for
+    :func:`average_precision`; Newcombe's for :func:`roc_auc`; Zou and Donner's for :func:`balanced_accuracy`
+    (:mod:`unlabeled.core.intervals`). Other metrics keep an interval without width.
+
     Args:
         metric: ``metric(*arrays) -> float``.
         arrays: same length N.
         groups: (N,) who belongs together (patients); rows are resampled one by one without it.
     """
     columns = [np.asarray(array) for array in arrays]
-    rng = np.random.default_rng(seed)
     n = len(columns[0])
     if groups is None:
-        rows_of: Sequence[NDArray] | None = None
-        count = n
+        rng = np.random.default_rng(seed)
+        drawn = (rng.integers(0, n, n) for _ in range(samples))
     else:
-        _, inverse = np.unique(np.asarray(groups), return_inverse=True)
-        order = np.argsort(inverse, kind="stable")
-        rows_of = np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1)
-        count = len(rows_of)
+        drawn = (np.repeat(np.arange(n), counts) for counts in draws(groups, samples=samples, seed=seed))
     values = []
-    for _ in range(samples):
-        drawn = rng.integers(0, count, count)
-        rows = drawn if rows_of is None else np.concatenate([rows_of[i] for i in drawn])
+    for rows in drawn:
         try:
             value = float(metric(*(column[rows] for column in columns)))
         except ValueError:
@@ -60,7 +64,20 @@ def bootstrap(
         if np.isfinite(value):
             values.append(value)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if values else (np.nan, np.nan)
-    return Estimate(float(metric(*columns)), float(low), float(high))
+    value = float(metric(*columns))
+    if not high > low and np.isfinite(value):
+        who = np.arange(n) if groups is None else np.asarray(groups)
+        low, high = _unmoved(metric, columns, who, level) or (low, high)
+    return Estimate(value, float(low), float(high))
+
+
+def draws(groups: ArrayLike, *, samples: int, seed: int = 0) -> Iterator[NDArray[np.int64]]:
+    """How often each row (N,) is in each bootstrap draw, whole groups drawn with replacement; the same draws wherever
+    groups and seed are the same, so that a number has one interval wherever it stands."""
+    who = np.unique(np.asarray(groups), return_inverse=True)[1]
+    count, rng = int(who.max()) + 1, np.random.default_rng(seed)
+    for _ in range(samples):
+        yield np.bincount(rng.integers(0, count, count), minlength=count)[who]
 
 
 def over_runs(values: ArrayLike, *, level: float = 0.95) -> Estimate:
@@ -101,6 +118,12 @@ def average_precision(y: ArrayLike, score: ArrayLike) -> float:
     return float(average_precision_score(y, score))
 
 
+def share(hit: ArrayLike) -> float:
+    """Of rows that are hits (1 or true); nan without rows."""
+    hits = np.asarray(hit, dtype=float)
+    return float(hits.mean()) if len(hits) else float("nan")
+
+
 def accuracy(y: ArrayLike, predicted: ArrayLike) -> float:
     return float(np.mean(np.asarray(y) == np.asarray(predicted)))
 
@@ -118,7 +141,23 @@ def sensitivity_specificity(y: ArrayLike, predicted: ArrayLike) -> tuple[float, 
     return float(called[truth].mean()), float((~called[~truth]).mean())
 
 
-def expected_calibration_error(y: ArrayLike, probability: ArrayLike, *, bins: int = 15) -> float:
+def sensitivity(y: ArrayLike, predicted: ArrayLike) -> float:
+    """Share of positives called positive."""
+    truth, called = np.asarray(y).astype(bool), np.asarray(predicted).astype(bool)
+    if not truth.any():
+        raise ValueError("sensitivity needs at least one positive")
+    return float(called[truth].mean())
+
+
+def specificity(y: ArrayLike, predicted: ArrayLike) -> float:
+    """Share of negatives called negative."""
+    truth, called = np.asarray(y).astype(bool), np.asarray(predicted).astype(bool)
+    if truth.all():
+        raise ValueError("specificity needs at least one negative")
+    return float((~called[~truth]).mean())
+
+
+def expected_calibration_error(y: ArrayLike, probability: ArrayLike, *, bins: int = CALIBRATION_BINS) -> float:
     """Mean gap between stated probability and frequency over equal-width bins (Naeini et al., 2015)."""
     truth, p = np.asarray(y, dtype=float), np.asarray(probability, dtype=float)
     bin_of = np.clip((p * bins).astype(int), 0, bins - 1)
@@ -159,3 +198,21 @@ def net_benefit(y: ArrayLike, probability: ArrayLike, *, threshold: float) -> fl
         raise ValueError(f"a threshold probability must be between 0 and 1, got {threshold:g}")
     truth, treated = np.asarray(y).astype(bool), np.asarray(probability, dtype=float) >= threshold
     return float(np.mean(treated & truth) - np.mean(treated & ~truth) * threshold / (1 - threshold))
+
+
+def _unmoved(metric: Metric, columns: list[NDArray], who: NDArray, level: float) -> tuple[float, float] | None:
+    """Ends of an interval by the number of groups, for metrics of which one is known."""
+    if metric is share or metric is accuracy:
+        return wilson(float(metric(*columns)), len(np.unique(who)), level)
+    if metric not in (sensitivity, specificity, average_precision, roc_auc, balanced_accuracy):
+        return None
+    truth = columns[0].astype(bool)
+    ill, well = len(np.unique(who[truth])), len(np.unique(who[~truth]))
+    if metric is roc_auc:
+        return newcombe_area(roc_auc(*columns), ill, well, level)
+    if metric is balanced_accuracy:
+        found, spared = sensitivity_specificity(*columns)
+        parts = (found, wilson(found, ill, level)), (spared, wilson(spared, well, level))
+        low, high = square_and_add(found + spared, *parts)
+        return low / 2, high / 2
+    return wilson(float(metric(*columns)), well if metric is specificity else ill, level)

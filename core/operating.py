@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unlabeled.core.evaluation import Estimate, bootstrap, sensitivity_specificity
+from unlabeled.core import evaluation as core
+from unlabeled.core.evaluation import Estimate
 
 
 def clopper_pearson(successes: int, trials: int, *, level: float = 0.95) -> Estimate:
@@ -50,18 +51,19 @@ class OperatingPoint:
 
     def says(self) -> str:
         """One plain sentence on what the threshold was chosen on."""
+        found, spared = self.over_patients
         text = (
             f"A sensitivity of {self.target:.0%} was asked for. On {self.positives} held-out positives of "
-            f"{self.patients} patients the threshold {self.threshold:.3f} finds {self.sensitivity} and spares "
-            f"{self.specificity} of {self.negatives} negatives (95 % intervals)."
+            f"{self.patients} patients the threshold {self.threshold:.3f} finds {found} and spares {spared} of "
+            f"{self.negatives} negatives (95 % intervals over patients)."
         )
         if not self.reached:
             text += (
                 f" With so few positives, no threshold is 95 % sure to find {self.target:.0%}: "
                 f"{positives_needed(self.target)} would be needed. The lowest score of a positive is taken."
             )
-        elif self.sensitivity.low < self.target:
-            text += f" New ones may be found less often than that: {self.sensitivity.low:.0%} is possible."
+        elif (low := min(found.low, self.sensitivity.low)) < self.target:
+            text += f" New ones may be found less often than that: {low:.0%} is possible."
         return text
 
 
@@ -111,15 +113,15 @@ def operating_point(
     threshold = _below(s, float(score))
     called = s >= threshold
 
-    def measured(which: int) -> Estimate:
-        return bootstrap(lambda y, c: sensitivity_specificity(y, c)[which], truth, called, groups=of, samples=samples)
+    def measured(rate: core.Metric) -> Estimate:
+        return core.bootstrap(rate, truth, called, groups=of, samples=samples)
 
     return OperatingPoint(
         target=sensitivity,
         threshold=threshold,
         sensitivity=clopper_pearson(int(called[truth].sum()), n),
         specificity=clopper_pearson(int((~called[~truth]).sum()), int((~truth).sum())),
-        over_patients=(measured(0), measured(1)),
+        over_patients=(measured(core.sensitivity), measured(core.specificity)),
         positives=n,
         negatives=int((~truth).sum()),
         patients=len(np.unique(of[truth])),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlabeled import __version__
-from unlabeled.core.checkpoints import replacing
+from unlabeled.core.checkpoints import MANIFEST, read_manifest, replacing
 from unlabeled.core.errors import CheckpointError, Interrupted, UnlabeledError
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.core.progress import say
@@ -75,6 +75,14 @@ class Run:
     def artifact(self, path: str | Path, folder: str | None = None) -> None:
         """A file, or a whole folder, as it is when the run is closed or the queue gets to it."""
         self._put("artifact", (str(path), folder))
+
+    def model(self, saved: str | Path, folder: str = "model") -> None:
+        """A saved model: its manifest and the files that this lists. What else lies in its folder (predictions, say, or
+        files for an archive that name people) is not for the store, nor is a folder that no manifest describes."""
+        saved = Path(saved)
+        if (saved / MANIFEST).is_file():
+            for name in (MANIFEST, *read_manifest(saved)["sha256"]):
+                self.artifact(saved / name, folder)
 
     def register(self, package: Path, name: str) -> str:
         """Keeps a folder of :func:`package` with this run, as a new version of the registered model ``name``.

@@ -2,8 +2,9 @@
 
 Classical and deliberately plain: thin marks of a letter's size with edges as sharp as only drawn ones are, wholly
 inside the border band. Side markers ('R', 'L') are such marks and go too, which also takes a shortcut from a model;
-so do some electrodes and clips. No character is read (that would be optical character recognition): what is larger,
-blurred or faint, or lies over the middle of the picture, is not found here.
+so do some electrodes and clips. No character is read (optical character recognition is an extra, see
+:mod:`unlabeled.medical.intake._ocr`): what is larger, blurred or faint, or lies over the middle of the picture, is not
+found here.
 
 Shapes: h rows, w columns.
 """
@@ -22,10 +23,10 @@ Box = tuple[slice, slice]
 # Marks are judged on a grid of about this side; larger pictures are reduced to it first.
 _GRID = 512
 # Smaller pictures cannot hold a legible letter.
-_LEAST_SIDE = 32
+LEAST_SIDE = 32
 # Everything below is in shares of the picture's smaller side.
 _STROKE = 0.045
-_LETTER = 0.16
+LETTER = 0.16
 _LINE = (0.10, 0.60)
 _MARGIN = 0.012
 # Share of a mark's box that its strokes cover: less is a wire that crosses it, more is a plate.
@@ -65,7 +66,7 @@ def find(picture_hw: Picture, criteria: Criteria) -> tuple[NDArray[np.bool_], in
     from scipy import ndimage
 
     covered = np.zeros(picture_hw.shape, dtype=bool)
-    if min(picture_hw.shape) < _LEAST_SIDE:
+    if min(picture_hw.shape) < LEAST_SIDE:
         return covered, 0
     step = max(1, round(min(picture_hw.shape) / _GRID))
     bright, dark = _reduced(picture_hw, step, np.maximum), 1 - _reduced(picture_hw, step, np.minimum)
@@ -73,7 +74,7 @@ def find(picture_hw: Picture, criteria: Criteria) -> tuple[NDArray[np.bool_], in
     margin = max(1, round(_MARGIN * min(marks.shape)))
     for picture, contrast in ((bright, criteria.bright), (dark, criteria.dark)):
         for box in _text(picture, contrast, criteria):
-            marks[_grown(box, margin, marks.shape)] = True
+            marks[grown(box, margin, marks.shape)] = True
     if not marks.any():
         return covered, 0
     _, regions = ndimage.label(marks)
@@ -82,6 +83,16 @@ def find(picture_hw: Picture, criteria: Criteria) -> tuple[NDArray[np.bool_], in
     rows, columns = np.arange(height) // step, np.arange(width) // step
     rows, columns = rows.clip(max=marks.shape[0] - 1), columns.clip(max=marks.shape[1] - 1)
     return marks.take(columns, axis=1).take(rows, axis=0), regions
+
+
+def joined(covered_hw: NDArray[np.bool_], regions: int, also_hw: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
+    """What :func:`find` found and what something else did; a word that both found is one region."""
+    from scipy import ndimage
+
+    if not also_hw.any():
+        return covered_hw, regions
+    both_hw = covered_hw | also_hw
+    return both_hw, ndimage.label(both_hw)[1]
 
 
 def paint(values_hw: NDArray[np.floating], covered_hw: NDArray[np.bool_]) -> NDArray[np.floating]:
@@ -93,7 +104,7 @@ def paint(values_hw: NDArray[np.floating], covered_hw: NDArray[np.bool_]) -> NDA
     labels, _ = ndimage.label(covered_hw)
     for box in ndimage.find_objects(labels):
         reach = max(4, min(side.stop - side.start for side in box))
-        around = _grown(box, 2 * reach, values_hw.shape)
+        around = grown(box, 2 * reach, values_hw.shape)
         known = (~covered_hw[around]).astype(np.float64)
         weight = ndimage.gaussian_filter(known, reach / 2, mode="constant")
         total = ndimage.gaussian_filter(values_hw[around] * known, reach / 2, mode="constant")
@@ -103,12 +114,25 @@ def paint(values_hw: NDArray[np.floating], covered_hw: NDArray[np.bool_]) -> NDA
     return painted
 
 
+def stroke(shape: tuple[int, ...]) -> int:
+    """Pixels, odd, that a letter's stroke is thinner than in a picture of that shape."""
+    return max(3, round(_STROKE * min(shape))) | 1
+
+
+def relief(picture_hw: Picture, size: int | None = None) -> Picture:
+    """White top-hat (H, W): how far what is thinner than ``size`` stands out from what is darker around it.
+
+    Args:
+        picture_hw: from 0 to 1.
+        size: pixels, odd; by default a :func:`stroke` of the picture's.
+    """
+    return picture_hw - _opened(picture_hw, size or stroke(picture_hw.shape))
+
+
 def _text(picture_hw: Picture, contrast: float, criteria: Criteria) -> list[Box]:
     """Sharp marks of a letter's size, and what stands beside them as the other letters of a word do."""
     side = min(picture_hw.shape)
-    stroke = max(3, round(_STROKE * side)) | 1
-    # White top-hat: what is brighter than its surroundings and thinner than a stroke.
-    relief_hw = picture_hw - _opened(picture_hw, stroke)
+    relief_hw = relief(picture_hw)
 
     def accepted(marks: Iterable[_Mark], sharpness: float) -> list[Box]:
         return [mark.box for mark in marks if _sharpness(picture_hw, relief_hw, mark) >= sharpness]
@@ -152,20 +176,20 @@ def _marks(relief_hw: Picture, contrast: float) -> Iterator[_Mark]:
 
 def _of_letter_size(mark: _Mark, side: int) -> bool:
     height, width = mark.inside.shape
-    letter = 3 <= height <= _LETTER * side and 2 <= width <= _LETTER * side
+    letter = 3 <= height <= LETTER * side and 2 <= width <= LETTER * side
     line = 3 <= height <= _LINE[0] * side and width <= _LINE[1] * side
     return (letter or line) and _COVER[0] <= mark.inside.mean() <= _COVER[1]
 
 
 def _sharpness(picture_hw: Picture, relief_hw: Picture, mark: _Mark) -> float:
     """Steepest steps from pixel to pixel (75th percentile) in shares of the mark's contrast (median)."""
-    steps = _steepest(picture_hw, mark.box)[mark.inside]
+    steps = steepest(picture_hw, mark.box)[mark.inside]
     return float(np.percentile(steps, 75) / np.median(relief_hw[mark.box][mark.inside]))
 
 
-def _steepest(picture_hw: Picture, box: Box) -> Picture:
+def steepest(picture_hw: Picture, box: Box) -> Picture:
     """Largest difference of each pixel of the box to one of its four neighbours."""
-    padded = np.pad(picture_hw[_grown(box, 1, picture_hw.shape)], 1, mode="edge")
+    padded = np.pad(picture_hw[grown(box, 1, picture_hw.shape)], 1, mode="edge")
     # Where the box touches the picture's border it could not grow: the padding is one pixel wider there.
     top, left = (along.start - max(0, along.start - 1) + 1 for along in box)
     height, width = (along.stop - along.start for along in box)
@@ -191,11 +215,11 @@ def _within(box: Box, window: Box) -> bool:
 def _beside(box: Box, shape: tuple[int, ...]) -> Box:
     """Where the rest of a line may stand: a letter's height above and below, some more to both sides."""
     height = box[0].stop - box[0].start
-    (rows, _), (_, columns) = _grown(box, height, shape), _grown(box, _ASIDE * height, shape)
+    (rows, _), (_, columns) = grown(box, height, shape), grown(box, _ASIDE * height, shape)
     return rows, columns
 
 
-def _grown(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
+def grown(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
     rows, columns = (
         slice(max(0, along.start - margin), min(size, along.stop + margin))
         for along, size in zip(box, shape, strict=True)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unlabeled.medical._pseudonyms import OLDEST, Pseudonyms, text, value_of, years_of
+from unlabeled.medical._pseudonyms import Pseudonyms, text, value_of, years_of
+from unlabeled.medical.attributes import band_start
 from unlabeled.medical.dicom import CHEST, FRONTAL, LATERAL, RADIOGRAPHY, Refused
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ def technical(file: "Dataset", stand_in: Pseudonyms) -> "Dataset":
     years = years_of(file)
     if years is not None:
         # A band cannot be written in the type AS: its lower end stands for it.
-        kept.PatientAge = f"{min(years // 10 * 10, OLDEST):03d}Y"
+        kept.PatientAge = f"{band_start(years):03d}Y"
     for keyword in IDENTIFIERS:
         value = text(file, keyword)
         if value:
@@ -340,7 +341,7 @@ def declare(kept: "Dataset", *, dates: bool, masked: bool) -> None:
     kept.DeidentificationMethod = [
         "unlabeled: DICOM PS3.15 Annex E Basic Profile, default deny",
         "dates moved back per patient, times removed",
-        "age to the decade (lower end), over 89 pooled at 90",
+        "age to a band (its lower end), pooled from 80 on",
         "device: listed maker, keyed stand-in for the model",
     ]
     kept.DeidentificationMethodCodeSequence = items

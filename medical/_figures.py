@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core.report import ALARM, OTHERS, OURS, new_figure
+from unlabeled.medical import _bands as bands
+from unlabeled.medical._bands import Band
 from unlabeled.medical._finetuning import Decision
 from unlabeled.medical.evaluation import Scored
 
@@ -14,14 +16,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def roc(labels: NDArray[np.int64], methods: Mapping[str, Scored], finding: str) -> "Figure":
-    """ROC curves, with a dot where each method's threshold sits."""
+def roc(
+    labels: NDArray[np.int64], methods: Mapping[str, Scored], finding: str, *, patients: NDArray[np.str_]
+) -> "Figure":
+    """ROC curves with their bands over patients, and a dot where each method's threshold sits."""
     from sklearn.metrics import roc_curve
 
     figure, axis = new_figure(width=5.2, height=4.4)
     for (name, scored), colour in zip(methods.items(), (OURS, *OTHERS), strict=False):
         false, true, _ = roc_curve(labels, scored.probability)
         axis.plot(false, true, color=colour, label=name, linewidth=2 if colour == OURS else 1.3)
+        shade(axis, bands.roc(labels, scored.probability, patients), colour)
         called = scored.probability >= scored.decision.threshold
         axis.plot(called[labels == 0].mean(), called[labels == 1].mean(), "o", color=colour)
     axis.plot([0, 1], [0, 1], ":", color="#999999", linewidth=1)
@@ -30,13 +35,28 @@ def roc(labels: NDArray[np.int64], methods: Mapping[str, Scored], finding: str) 
     return figure
 
 
-def calibration(labels: NDArray[np.int64], methods: Mapping[str, Scored], finding: str) -> "Figure":
+def shade(axis: Any, band: Band, colour: str) -> None:
+    """A band behind its curve."""
+    axis.fill_between(*band, color=colour, alpha=0.16 if colour == OURS else 0.1, linewidth=0)
+
+
+def in_fifths(
+    axis: Any, labels: NDArray[np.int64], p: NDArray[np.float64], patients: NDArray[np.str_], **style: Any
+) -> None:
+    """Stated probability against frequency in five equal groups, with bars over patients."""
+    stated, found = zip(*bands.fifths(labels, p, patients), strict=True)
+    value, low, high = (np.array(part, dtype=float) for part in zip(*found, strict=True))
+    reach = np.abs(np.stack([value - low, high - value]))
+    axis.errorbar(stated, value, yerr=reach, fmt="o-", markersize=5, elinewidth=1, capsize=2, **style)
+
+
+def calibration(
+    labels: NDArray[np.int64], methods: Mapping[str, Scored], finding: str, *, patients: NDArray[np.str_]
+) -> "Figure":
     """Stated probability against how often it was right, in five equal groups."""
     figure, axis = new_figure(width=7.4, height=4.0)
     for (name, scored), colour in zip(methods.items(), (OURS, *OTHERS), strict=False):
-        groups = np.array_split(np.argsort(scored.probability, kind="stable"), 5)
-        points = [(scored.probability[g].mean(), labels[g].mean()) for g in groups if len(g)]
-        axis.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
+        in_fifths(axis, labels, scored.probability, patients, color=colour, label=name)
     axis.plot([0, 1], [0, 1], ":", color="#999999", linewidth=1)
     axis.set(xlabel="stated probability", ylabel=f"share with {finding}", xlim=(0, 1), ylim=(0, 1))
     # Points may lie anywhere in the square, so the legend stands beside it.

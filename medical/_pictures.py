@@ -57,7 +57,7 @@ def load(path: Path, frame: Frame) -> Picture:
         with path.open("rb") as stream:
             head = stream.read(132)
     except OSError as error:
-        raise Refused(f"unreadable file: {error.strerror or error}") from None
+        raise Refused(f"unreadable file: {error.strerror or type(error).__name__}") from None
     if not head:
         raise Refused("empty file: 0 bytes")
     if dicom.is_dicom(head):
@@ -89,10 +89,13 @@ def from_bytes(content: bytes, frame: Frame) -> Picture:
     Raises:
         Refused: with the reason.
     """
+    from unlabeled.medical.deidentify import quietly
+
     if not content:
         raise Refused("empty file: 0 bytes")
     if dicom.is_dicom(content[:132]):
-        found = dicom.read(io.BytesIO(content))
+        with quietly():
+            found = dicom.read(io.BytesIO(content))
         return of_pixels(found.pixels, frame, patient=found.patient, attributes=found.attributes, study=found.study)
     return of_pixels(from_pillow(content), frame)
 
@@ -115,7 +118,7 @@ def from_pillow(source: Path | bytes) -> NDArray[np.float32]:
     except UnidentifiedImageError:
         raise Refused("not an image: neither DICOM nor a picture format that Pillow knows") from None
     except Exception as error:  # damaged pictures raise OSError, SyntaxError, ValueError, struct.error...
-        raise Refused(f"damaged picture: {' '.join(str(error).split())[:110]}") from None
+        raise Refused(f"damaged picture: {type(error).__name__}") from None
 
 
 def _grey(image: "Image") -> NDArray[np.float32]:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 SHORTEST_KEY = 16
 # Dates move back by 1 to about 10 years' days, so that no shifted date lies in the future.
 _MOST_DAYS = 3650
-# Ages above 89 are pooled (45 CFR 164.514(b)(2)(i)(C)).
-OLDEST = 90
 
 
 class Pseudonyms:
@@ -116,11 +114,3 @@ def years_of(file: "Dataset") -> int | None:
     if born is None or seen is None or seen < born:
         return None
     return seen.year - born.year - ((seen.month, seen.day) < (born.month, born.day))
-
-
-def age_band(years: int | None) -> str | None:
-    """The decade ('40-49'), '90+' for everybody older than 89, ``None`` where the age is unknown."""
-    if years is None:
-        return None
-    decade = years // 10 * 10
-    return f"{OLDEST}+" if years >= OLDEST else f"{decade}-{decade + 9}"

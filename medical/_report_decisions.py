@@ -1,16 +1,23 @@
 """Sections on decisions: what a sensitivity costs, whom to refer, what is out of distribution, another prevalence."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core.conformal import venn_abers
-from unlabeled.core.evaluation import bootstrap, expected_calibration_error, sensitivity_specificity
+from unlabeled.core.evaluation import (
+    Estimate,
+    bootstrap,
+    expected_calibration_error,
+    sensitivity,
+    specificity,
+)
 from unlabeled.core.novelty import Novelty
 from unlabeled.core.operating import clopper_pearson
 from unlabeled.core.report import Report, Section
 from unlabeled.medical import _decision_figures as figures
+from unlabeled.medical._decision_figures import Referring
 from unlabeled.medical._decisions import (
     REFER,
     STRANGE,
@@ -22,23 +29,30 @@ from unlabeled.medical._decisions import (
     held_out,
     operating_point_of,
 )
-from unlabeled.medical.evaluation import SAMPLES, Scored
+from unlabeled.medical.evaluation import SAMPLES, Scored, average_precision, over_patients
 from unlabeled.medical.images import PNEUMONIA, ImageSet
 from unlabeled.medical.model import PneumoniaModel
 
 SENSITIVITIES = (0.80, 0.90, 0.95, 0.99)
 ERROR_RATES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
+SHADED = "shaded: 95 % intervals over patients, point by point"
 
 
-def add_prediction_sections(report: Report, model: PneumoniaModel, decisions: Decisions) -> None:
-    """What the columns of the predictions mean here, and how many pictures each concerns."""
+def add_prediction_sections(
+    report: Report, model: PneumoniaModel, decisions: Decisions, *, patients: NDArray[np.str_] | None = None
+) -> None:
+    """What the columns of the predictions mean here, and how many pictures each concerns.
+
+    Args:
+        patients: (N,) of the pictures that were decided on; without them each picture counts as somebody.
+    """
     table = decisions.table
+    who = np.arange(len(table)) if patients is None else patients
     section = report.section("Decisions, and whom to refer")
-    section.text(decisions.point.says())
-    found, spared = decisions.point.over_patients
+    called = table.sensitive_call == model.finding
     section.text(
-        f"Resampling patients instead of pictures: sensitivity {found}, specificity {spared}. At this point "
-        f"{int((table.sensitive_call == model.finding).sum())} of {len(table)} pictures are called {model.finding}."
+        f"{decisions.point.says()} At this point {int(called.sum())} of {len(table)} pictures are called "
+        f"{model.finding} ({percent(over_patients(called.to_numpy(), who))})."
     )
     referred = table[table.decision == REFER]
     section.text(
@@ -50,10 +64,10 @@ def add_prediction_sections(report: Report, model: PneumoniaModel, decisions: De
     section.table(
         ["decision", "pictures", "share"],
         [
-            (name, int(count), f"{count / len(table):.0%}")
+            (name, int(count), percent(over_patients((table.decision == name).to_numpy(), who)))
             for name, count in table.decision.value_counts(sort=False).items()
         ],
-        note=_exactness(model),
+        note=f"{_exactness(model)} {_whose(patients)}",
     )
     width = float((table.calibrated_high - table.calibrated_low).median())
     section.text(
@@ -63,8 +77,21 @@ def add_prediction_sections(report: Report, model: PneumoniaModel, decisions: De
     )
     for note in decisions.notes:
         section.note(f"{note[:1].upper()}{note[1:]}.")
-    _distribution(report, model, decisions)
+    _distribution(report, model, decisions, who)
     _prevalence(report, model, decisions)
+
+
+def percent(found: Estimate) -> str:
+    """A share and its interval in per cent."""
+    if not np.isfinite(found.value):
+        return "-"
+    return f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
+
+
+def _whose(patients: NDArray[np.str_] | None) -> str:
+    if patients is None:
+        return "Brackets are 95 % intervals over pictures: too narrow where patients have several."
+    return "Brackets are 95 % intervals over patients."
 
 
 def _exactness(model: PneumoniaModel) -> str:
@@ -77,7 +104,7 @@ def _exactness(model: PneumoniaModel) -> str:
     )
 
 
-def _distribution(report: Report, model: PneumoniaModel, decisions: Decisions) -> None:
+def _distribution(report: Report, model: PneumoniaModel, decisions: Decisions, who: NDArray[np.generic]) -> None:
     kept, outlying = model.novelty_, decisions.outlying
     if kept is None or outlying is None:
         return
@@ -86,10 +113,10 @@ def _distribution(report: Report, model: PneumoniaModel, decisions: Decisions) -
     facts = kept.facts
     section = report.section("Like the pictures it learnt from?")
     section.text(
-        f"{flagged} of {len(p)} pictures ({flagged / len(p):.0%}) are flagged as out of distribution; of pictures like "
-        f"those learnt from it would be {kept.rate:.0%}. Each is compared with {facts['fitted_on']} pictures by the "
-        f"distance of its embedding, and flagged where that is as rare among {facts['held_out']} pictures of "
-        f"{facts['held_out_patients']} other patients ({facts['where']})."
+        f"{flagged} of {len(p)} pictures ({percent(over_patients(outlying.flagged, who))}) are flagged as out of "
+        f"distribution; of pictures like those learnt from it would be {kept.rate:.0%}. Each is compared with "
+        f"{facts['fitted_on']} pictures by the distance of its embedding, and flagged where that is as rare among "
+        f"{facts['held_out']} pictures of {facts['held_out_patients']} other patients ({facts['where']})."
     )
     section.figure(
         figures.distances(kept.held_out, outlying.score, _flagged_from(kept)),
@@ -135,14 +162,25 @@ def add_evaluation_sections(
     section = report.section("What a stated sensitivity costs")
     _thresholds(section, model, unseen, ours)
     section.figure(
-        figures.precision_recall(unseen.labels, methods, model.finding),
-        "Precision against recall, on pictures of unseen patients",
+        figures.precision_recall(unseen.labels, methods, model.finding, patients=unseen.patients),
+        f"Precision against recall, on pictures of unseen patients; {SHADED}",
+    )
+    section.table(
+        ["", "average precision"],
+        [
+            *((name, average_precision(unseen.labels, one, patients=unseen.patients)) for name, one in methods.items()),
+            (f"by chance: the share with {model.finding}", over_patients(unseen.labels, unseen.patients)),
+        ],
+        ours=[0],
+        note="Area under precision by recall. By chance it is as high as the finding is frequent: it does not compare "
+        "between places where that differs.",
     )
     _calibration(report.section("Calibration, before and after"), model, unseen, ours)
     report.section("Is acting on it worth it?").figure(
-        figures.decision_curve(unseen.labels, methods),
+        figures.decision_curve(unseen.labels, methods, patients=unseen.patients),
         "Decision curve (Vickers and Elkin, 2006): net benefit, in rightly treated a picture, of treating whoever is "
-        "at or above a threshold probability. Above both lines of treating all and none, acting on the model is of use",
+        "at or above a threshold probability. Above both lines of treating all and none, acting on the model is of "
+        f"use. {SHADED.capitalize()}",
     )
     _abstaining(report.section("Referring what is uncertain"), model, unseen, ours)
 
@@ -154,18 +192,17 @@ def _thresholds(section: Section, model: PneumoniaModel, unseen: ImageSet, ours:
         point = operating_point_of(model, Stated(sensitivity=target))
         called = ours.probability >= point.threshold
         there = [
-            bootstrap(
-                lambda y, c, which=which: sensitivity_specificity(y, c)[which],
-                unseen.labels, called, groups=unseen.patients, samples=SAMPLES,
-            )
-            for which in (0, 1)
-        ]  # fmt: skip
-        rows.append((f"{target:.0%}", point.threshold, point.sensitivity, point.specificity, *there))
+            bootstrap(rate, unseen.labels, called, groups=unseen.patients, samples=SAMPLES)
+            for rate in (sensitivity, specificity)
+        ]
+        rows.append((f"{target:.0%}", point.threshold, *point.over_patients, *there))
     section.table(
         ["stated", "threshold", "held-out sensitivity", "held-out specificity", "unseen sensitivity", "specificity"],
         rows,
         note=f"Each threshold was chosen on {point.positives} held-out positives of {point.patients} patients and "
-        f"{point.negatives} negatives (exact binomial intervals); unseen patients judged it (bootstrap over patients).",
+        f"{point.negatives} negatives; unseen patients judged it. Intervals are over patients, the threshold kept; "
+        "where all patients are right or wrong, by their number (Wilson). The threshold for 95% is what this page "
+        "calls the 95 % point.",
     )
 
 
@@ -180,8 +217,8 @@ def _calibration(section: Section, model: PneumoniaModel, unseen: ImageSet, ours
     }
     assert unseen.labels is not None
     section.figure(
-        figures.calibration_stages(unseen.labels, stages, model.finding),
-        "Stated probability against frequency, in fifths",
+        figures.calibration_stages(unseen.labels, stages, model.finding, patients=unseen.patients),
+        "Stated probability against frequency, in fifths; bars are 95 % intervals over patients",
     )
     section.table(
         ["probability", "calibration error", "Brier score"],
@@ -207,37 +244,39 @@ def _abstaining(section: Section, model: PneumoniaModel, unseen: ImageSet, ours:
         "Of either class, at most the stated share should be called wrongly; what can be called neither is referred."
     )
     section.figure(
-        figures.abstention(rows, model.finding), "Share called wrongly and share referred, by stated error rate"
+        figures.abstention(rows, model.finding),
+        "Share called wrongly and share referred, by stated error rate; bars are 95 % intervals over patients",
     )
     section.table(
         ["stated", f"{model.finding} called free of it", f"free of it called {model.finding}", "referred"],
-        [tuple(f"{value:.1%}" for value in row) for row in rows],
+        [(f"{row.stated:.1%}", *(percent(found) for found in row[1:])) for row in rows],
         note=f"On pictures of unseen patients, none referred for being out of distribution. {_exactness(model)}",
     )
     assert unseen.labels is not None
-    sick, healthy = (int((unseen.labels == label).sum()) for label in (1, 0))
+    sick, healthy = (len(np.unique(unseen.patients[unseen.labels == label])) for label in (1, 0))
     broken = exceeded(rows, sick=sick, healthy=healthy, finding=model.finding)
     if broken:
         section.note(
-            f"More were called wrongly than stated ({', '.join(broken)}), and not by chance: the unseen pictures "
-            "differ from those the decisions were chosen on. Choose anew on pictures like these before you rely on it."
+            f"More were called wrongly than stated ({', '.join(broken)}), and more than the number of patients leaves "
+            f"to chance, of {2 * len(rows)} shares looked at: the unseen pictures seem to differ from those the "
+            "decisions were chosen on. Choose anew on pictures like these before you rely on it."
         )
 
 
-def exceeded(
-    rows: list[tuple[float, float, float, float]], *, sick: int, healthy: int, finding: str = PNEUMONIA
-) -> list[str]:
-    """Stated rates whose share of wrong calls has an exact 95 % interval above them, in words."""
+def exceeded(rows: Sequence[Referring], *, sick: int, healthy: int, finding: str = PNEUMONIA) -> list[str]:
+    """Stated rates that the share of wrong calls is above, in words: by its 95 % interval over patients, and by the
+    exact one of as many patients (``sick`` with the finding, ``healthy`` without), because draws of a few patients
+    are too sure."""
     return [
-        f"{share:.1%} of {name} at a stated {rate:.0%}"
-        for rate, missed, alarmed, _ in rows
-        for share, count, name in ((missed, sick, finding), (alarmed, healthy, absent(finding)))
-        if clopper_pearson(round(share * count), count).low > rate
+        f"{percent(found)} of {name} at a stated {row.stated:.0%}"
+        for row in rows
+        for found, count, name in ((row.missed, sick, finding), (row.alarmed, healthy, absent(finding)))
+        if min(found.low, clopper_pearson(int(found.value * count + 1e-9), count).low) > row.stated
     ]
 
 
-def abstention_rows(model: PneumoniaModel, unseen: ImageSet, ours: Scored) -> list[tuple[float, float, float, float]]:
-    """(stated rate, share of the ill called free of it, of the others called ill, share referred)."""
+def abstention_rows(model: PneumoniaModel, unseen: ImageSet, ours: Scored) -> list[Referring]:
+    """What each of :data:`ERROR_RATES` gives on labelled pictures of unseen patients."""
     assert unseen.labels is not None
     held = held_out(model)
     p = np.clip(ours.probability, 1e-12, 1 - 1e-12)
@@ -245,6 +284,8 @@ def abstention_rows(model: PneumoniaModel, unseen: ImageSet, ours: Scored) -> li
     rows = []
     for rate in ERROR_RATES:
         called = abstention_of(held, rate).decide(logits).called
-        wrong = (float((called[sick] == 0).mean()), float((called[~sick] == 1).mean()))
-        rows.append((rate, *wrong, float((called == -1).mean())))
+        missed, alarmed = (
+            over_patients(called == wrong, unseen.patients, among=among) for wrong, among in ((0, sick), (1, ~sick))
+        )
+        rows.append(Referring(rate, missed, alarmed, over_patients(called == -1, unseen.patients)))
     return rows

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from unlabeled.core import checkpoints
+from unlabeled.core import checkpoints, fingerprint
 from unlabeled.core.checkpoints import under
 from unlabeled.core.errors import CheckpointError
 from unlabeled.core.heads import Classifier
@@ -29,6 +29,12 @@ _SQUARE = {
 def preprocessing(model: "PneumoniaModel") -> str:
     """What is done to pictures before the network sees them, in words."""
     return f"{_SQUARE[model.framing]}, each picture standardised by its own mean and standard deviation"
+
+
+def pretrained_weights(model: "PneumoniaModel") -> str:
+    """Fingerprint of the encoder as it was before labels, which a fine-tuned model keeps."""
+    weights = [value.detach().cpu().numpy() for value in model.module_.backbone.state_dict().values()]
+    return fingerprint.of_array(*weights)
 
 
 def write(model: "PneumoniaModel", folder: str | Path) -> Path:

@@ -2,24 +2,29 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from unlabeled.core import progress
 from unlabeled.core.errors import DataError
 from unlabeled.medical.images import PNEUMONIA, UNLABELLED
 
 NAMES = {
-    "id": ("image_id", "id", "ids", "file", "filename", "file_name", "path", "image"),
+    "id": ("image_id", "id", "ids", "file", "filename", "file_name", "path", "image", "image_index"),
     "patient": ("patient_id", "patient", "patients", "patientid", "subject_id"),
     "split": ("split", "part", "subset"),
     "order": ("label_order",),
+    # CheXpert's: whether a film was taken from the front or from the side.
+    "side": ("frontal/lateral",),
 }
 # Names of a column of labels that say nothing of what is labelled.
 LABELS = ("label", "labels", "target", "y")
 # Names of a column that lists what is there ("Cardiomegaly|Effusion", as ChestX-ray14 does).
-LISTS = ("finding_labels", "finding labels", "findings")
+LISTS = ("finding_labels", "findings")
 POSITIVE = ("1", "1.0", "true", "yes", "positive")
 NEGATIVE = ("0", "0.0", "false", "no", "normal", "negative")
+# CheXpert's word for a finding that its report neither affirms nor denies.
+UNCERTAIN = ("-1", "-1.0")
 
 
 class Labelling(NamedTuple):
@@ -36,7 +41,7 @@ class Labelling(NamedTuple):
     listed: bool
 
     def of(self, value: object, *, where: str) -> int:
-        """1, 0, or -1 for an empty cell.
+        """1, 0, or -1 for an empty cell and one that is :data:`UNCERTAIN`.
 
         Raises:
             DataError: neither a known word nor a number of ours.
@@ -50,7 +55,16 @@ class Labelling(NamedTuple):
             return 1
         if text in (*NEGATIVE, f"no {finding}"):
             return 0
+        if text in UNCERTAIN:
+            return UNLABELLED
         raise DataError(f"label {value!r} of {where}: expected 1/0, true/false, yes/no or {self.finding}/normal")
+
+
+def say_uncertain(labelling: Labelling, values: Sequence[object]) -> None:
+    """Says how many cells of a column of labels are :data:`UNCERTAIN`, if any is."""
+    count = 0 if labelling.listed else sum(str(value).strip() in UNCERTAIN for value in values)
+    if count:
+        progress.say(f"{count} labels of {labelling.finding} are -1, which is uncertain, and count as unknown")
 
 
 def find(columns: Sequence[str], role: str) -> str | None:
@@ -72,6 +86,32 @@ def find_labels(columns: Sequence[str], finding: str = PNEUMONIA) -> Labelling |
     if listed is not None:
         return Labelling(listed, finding, listed=True)
     return None if plain is None else Labelling(plain, finding, listed=False)
+
+
+def labellings(columns: Sequence[str], findings: Sequence[str], *, where: str) -> list[Labelling]:
+    """The columns that say whether each of several findings is there.
+
+    Raises:
+        DataError: nothing is said of one, the same is said of two, or one is called as a column of something else.
+    """
+    for name in findings:
+        if any(_plain(name) in map(_plain, names) for names in NAMES.values()):
+            raise DataError(f"a finding cannot be called '{name}': that is a column of something else")
+    found = {name: find_labels(columns, name) for name in findings}
+    missing = [name for name, labelling in found.items() if labelling is None]
+    known = [labelling for labelling in found.values() if labelling is not None]
+    own = [labelling.column for labelling in known if not labelling.listed]
+    if missing or len(set(own)) < len(own):
+        which = (
+            f"nothing of {', '.join(missing)}" if missing else f"the same of {', '.join(findings)} (column {own[0]})"
+        )
+        raise DataError(f"{where} says {which}: it needs a column for each finding, or one that lists them")
+    return known
+
+
+def role_of(column: str, roles: Mapping[str, Sequence[str]]) -> str | None:
+    """The role whose names a column's name is among, in whatever case and with spaces or underscores."""
+    return next((role for role, names in roles.items() if _first([column], names) is not None), None)
 
 
 def _first(columns: Sequence[str], names: Sequence[str]) -> str | None:

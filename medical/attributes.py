@@ -8,12 +8,15 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
+from unlabeled.medical import _pseudonyms
+from unlabeled.medical._tables import role_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -35,14 +38,15 @@ _KNOWN_TO_ALL = b"unlabeled.medical"
 NAMES = {
     "age": ("age", "patient_age", "age_years", "patientage"),
     "age_band": ("age_band", "age_group", "ageband"),
-    "sex": ("sex", "gender", "patient_sex", "patientsex"),
-    "view": ("view", "view_position", "viewposition", "projection"),
+    "sex": ("sex", "gender", "patient_sex", "patientsex", "patient_gender"),
+    "view": ("view", "view_position", "viewposition", "projection", "ap/pa"),
     "device": ("device", "scanner", "manufacturer", "device_class"),
     "site": ("site", "hospital", "institution", "center", "centre"),
-    "columns": ("orig_width", "original_width", "width", "image_width"),
-    "rows": ("orig_height", "original_height", "height", "image_height"),
+    # The last names are ChestX-ray14's "OriginalImage[Width,Height]", cut at its comma.
+    "columns": ("orig_width", "original_width", "width", "image_width", "originalimage[width"),
+    "rows": ("orig_height", "original_height", "height", "image_height", "height]"),
 }
-_SEXES = {"f": "F", "female": "F", "w": "F", "m": "M", "male": "M", "o": "other", "other": "other"}
+_SEXES = {"f": "F", "female": "F", "w": "F", "m": "M", "male": "M", "o": "other", "other": "other", "unknown": ""}
 
 
 def age_band(age: object) -> str:
@@ -64,20 +68,16 @@ def age_band(age: object) -> str:
     return next(name for first, name in reversed((*BANDS, OLDEST)) if years >= first)
 
 
+def band_start(years: int) -> int:
+    """The first year of an age's band."""
+    return next(first for first, _ in reversed((*BANDS, OLDEST)) if years >= first)
+
+
 def declared(images: "ImageSet") -> str:
     """Which views and ages are among the pictures, in words: a model of children is none of adults, and a film taken
     from the front shows a larger heart than one from behind."""
-    view = images.attributes.get("view", np.full(len(images), ""))
-    views = {name: int((view == name).sum()) for name in ("PA", "AP")}
-    views["of another view"] = int((view != "").sum()) - sum(views.values())
-    ages = dict.fromkeys(("children", "adults", "from 10 to 19 years old"), 0)
-    for band in images.attributes.get("age_band", ()):
-        group = _age_group(str(band))
-        if group:
-            ages[group] += 1
     parts = []
-    for what, counts in (("view", views), ("age", ages)):
-        known = {name: count for name, count in counts.items() if count}
+    for what, known in who(images).items():
         left = len(images) - sum(known.values())
         if not known:
             parts.append(f"the {what} of none is known")
@@ -89,8 +89,39 @@ def declared(images: "ImageSet") -> str:
     return f"of {len(images):,} pictures: {'; '.join(parts)}"
 
 
+def who(images: "ImageSet") -> dict[str, dict[str, int]]:
+    """How many pictures are of which view and of which age group, as far as that is known."""
+    view = images.attributes.get("view", np.full(len(images), ""))
+    views = {name: int((view == name).sum()) for name in ("PA", "AP")}
+    views["of another view"] = int((view != "").sum()) - sum(views.values())
+    ages = dict.fromkeys(("children", "adults", "from 10 to 19 years old"), 0)
+    for band in images.attributes.get("age_band", ()):
+        group = _age_group(str(band))
+        if group:
+            ages[group] += 1
+    return {
+        what: {name: count for name, count in counts.items() if count}
+        for what, counts in (("view", views), ("age", ages))
+    }
+
+
+def strangers(learnt: Mapping[str, Mapping[str, int]], images: "ImageSet") -> tuple[str, ...]:
+    """A sentence for each view and age group among the pictures of which a model learnt from none, as far as both are
+    known; ``learnt`` is :func:`who` of what it learnt from."""
+    said = []
+    for what, counts in who(images).items():
+        before = learnt.get(what, {})
+        for name in counts.keys() - before.keys() if before else ():
+            of = ", ".join(f"{count:,} {group}" for group, count in before.items())
+            said.append(
+                f"{counts[name]:,} of these pictures are {name}, and the model learnt from none such (its labels were "
+                f"of {of}): its probabilities and thresholds are not known to hold for them"
+            )
+    return tuple(sorted(said))
+
+
 def _age_group(band: str) -> str:
-    """Of one of :data:`BANDS`, or of a decade as an intake writes them; empty for what a table calls otherwise."""
+    """Of one of :data:`BANDS`, or of a decade as earlier intakes wrote it; empty for what a table calls otherwise."""
     first = next((first for first, name in (*BANDS, OLDEST) if name == band), None)
     if first is not None:
         return "adults" if first >= ADULT else "children"
@@ -103,20 +134,18 @@ def _age_group(band: str) -> str:
 def of_dicom(file: "Dataset") -> dict[str, str]:
     """:data:`ATTRIBUTES` from PatientAge (else birth and study date), PatientSex, ViewPosition (else
     PatientPosition), a listed maker and a stand-in for the model, because both are free text; the site is a stand-in
-    for InstitutionName."""
+    for InstitutionName. What a file says in a way that cannot be read, it does not say."""
     from unlabeled.medical._confidentiality import device
-    from unlabeled.medical._pseudonyms import Pseudonyms
 
     def text(tag: str) -> str:
-        value = file.get(tag)
-        return "" if value is None else str(value).strip()
+        return _pseudonyms.text(file, tag)
 
     view = next((v.upper() for v in (text("ViewPosition"), text("PatientPosition")) if v.upper() in ("PA", "AP")), "")
     found = {
         "age_band": age_band(text("PatientAge")) or _from_dates(text("PatientBirthDate"), text("StudyDate")),
         "sex": _SEXES.get(text("PatientSex").lower(), ""),
         "view": view,
-        "device": " ".join(part for part in device(file, Pseudonyms(_KNOWN_TO_ALL)) if part),
+        "device": " ".join(part for part in device(file, _pseudonyms.Pseudonyms(_KNOWN_TO_ALL)) if part),
         "site": _stand_in(text("InstitutionName")),
     }
     return {name: value for name, value in found.items() if value}
@@ -168,14 +197,16 @@ def _read(cells: Sequence[tuple[str, object]]) -> dict[str, str]:
         read.setdefault("age_band", band)
     if "sex" in read:
         read["sex"] = _SEXES.get(read["sex"].lower(), read["sex"])
+        if not read["sex"]:
+            del read["sex"]
     if "view" in read:
         read["view"] = read["view"].upper()
     return read
 
 
+@cache
 def _role(column: str) -> str | None:
-    lowered = column.strip().lower()
-    return next((role for role, names in NAMES.items() if lowered in names), None)
+    return role_of(column, NAMES)
 
 
 def _pixels(value: str, identity: object) -> int:
@@ -197,4 +228,9 @@ def _from_dates(born: str, studied: str) -> str:
 def _stand_in(institution: str) -> str:
     if not institution:
         return ""
-    return "S-" + hashlib.blake2b(institution.lower().encode(), digest_size=3, key=_KNOWN_TO_ALL).hexdigest()
+    return (
+        "S-"
+        + hashlib.blake2b(
+            institution.lower().encode(errors="surrogatepass"), digest_size=3, key=_KNOWN_TO_ALL
+        ).hexdigest()
+    )

@@ -2,7 +2,7 @@
 
 The Basic Application Level Confidentiality Profile with these options: clean pixel data (where text was masked),
 retain longitudinal information with modified dates (dates move back by a number of days of the patient's own, times
-go), retain patient characteristics (sex, and age to the decade), retain device identity (no more of it than the maker,
+go), retain patient characteristics (sex, and age to a band), retain device identity (no more of it than the maker,
 by a closed list, and a stand-in for the model's name). Free-text descriptors are removed, not cleaned. Pixels are
 decoded and written uncompressed, so that nothing that a compressed stream or a byte after its end may carry goes along.
 
@@ -14,7 +14,7 @@ share a stand-in, from which nobody reads the room.
 Pseudonyms, UIDs and shifts come from the patient's issuer and id (or the old UID) under a secret site key, and so do
 the stand-ins of models: the same in every run, unlinkable without the key. What a name on a picture's middle, a
 recognisable body or a rare disease may tell is beyond this module, as is any text that `mask_burned_in` does not take
-for text; no characters are read.
+for text; no characters are read here, but the places of what was read elsewhere are painted over too.
 """
 
 import warnings
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unlabeled.medical import _burned_in, _confidentiality, _pseudonyms
+from unlabeled.medical import _burned_in, _confidentiality, _pseudonyms, attributes
 from unlabeled.medical._ledger import Ledger, Link, site_key
 from unlabeled.medical._pseudonyms import Pseudonyms, parse_date, shifted, text
 from unlabeled.medical.dicom import CHEST, Refused, decode, to_picture
@@ -46,7 +46,7 @@ class StudyFacts:
 
     Attributes:
         patient: pseudonym.
-        age_band: decade at the examination ('0-9', '40-49'), '90+' above 89.
+        age_band: one of :data:`~unlabeled.medical.attributes.BANDS` at the examination, the last from 80 years on.
         sex: M, F or O.
         view: PA, AP or another of the standard's terms.
         device: modality, maker (or "other maker") and the model's stand-in, as far as known.
@@ -84,9 +84,13 @@ class Deidentifier:
     def __init__(self, key: bytes) -> None:
         self._stand_in = Pseudonyms(key)
 
-    def __call__(self, file: "Dataset") -> "Dataset":
+    def __call__(self, file: "Dataset", *, also: NDArray[np.bool_] | None = None) -> "Dataset":
         """A new data set with file meta information and a preamble of zeros, ready to be written; ``file`` stays as
         it is.
+
+        Args:
+            file: the identified file.
+            also: (rows, columns), where text was found by other means than `mask_burned_in`'s: painted over as well.
 
         Raises:
             Refused: pixels or a look-up table cannot be decoded, so nobody can tell what is in them; a picture is
@@ -102,7 +106,7 @@ class Deidentifier:
             _confidentiality.apply_annex_e(kept, self._rules(file))
             kept.file_meta = _file_meta(file, kept.SOPInstanceUID)
             kept.SOPClassUID = kept.file_meta.MediaStorageSOPClassUID
-            masked = _copy_pixels(file, kept) if "PixelData" in file else False
+            masked = _copy_pixels(file, kept, also) if "PixelData" in file else False
             _confidentiality.declare(kept, dates=any(text(kept, day) for day in _confidentiality.DATES), masked=masked)
             for keyword in _confidentiality.EMPTY:
                 if keyword not in kept:
@@ -125,7 +129,7 @@ class Deidentifier:
             device = [said["Modality"], *_confidentiality.device(file, self._stand_in)]
             return StudyFacts(
                 patient=self.patient(file),
-                age_band=_pseudonyms.age_band(_pseudonyms.years_of(file)),
+                age_band=attributes.age_band(_pseudonyms.years_of(file)) or None,
                 sex=said["PatientSex"],
                 view=said["ViewPosition"] or _term(file, "PatientPosition"),
                 device=" ".join(part for part in device if part) or None,
@@ -200,7 +204,9 @@ class Deidentifier:
         }
 
 
-def mask_burned_in(pixels: NDArray[np.float32], *, annotated: str | None) -> tuple[NDArray[np.float32], int]:
+def mask_burned_in(
+    pixels: NDArray[np.float32], *, annotated: str | None, also: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.float32], int]:
     """Paints text-like marks near the borders over with the grey around them.
 
     On 200 children's chest X-rays of 224 pixels, looked at one by one, 273 marks were painted: about 200 letters and
@@ -213,16 +219,24 @@ def mask_burned_in(pixels: NDArray[np.float32], *, annotated: str | None) -> tup
             in reducing without becoming unreadable.
         annotated: the file's BurnedInAnnotation. "YES" also takes fainter and softer marks; then a result of 0
             regions means that text is there and was not found, and the picture has to be refused.
+        also: (H, W), where text was found by other means, anywhere: painted over and counted with the rest.
 
     Returns:
         A copy, bit-identical outside of the marks, and the number of regions masked.
     """
-    criteria = _burned_in.ANNOTATED if (annotated or "").strip().upper() == "YES" else _burned_in.ORDINARY
-    covered, regions = _burned_in.find(pixels, criteria)
+    covered, regions = _covered(pixels, annotated, also)
     return _burned_in.paint(pixels, covered), regions
 
 
-def _copy_pixels(file: "Dataset", kept: "Dataset") -> bool:
+def _covered(
+    pixels: NDArray[np.float32], annotated: str | None, also: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.bool_], int]:
+    criteria = _burned_in.ANNOTATED if (annotated or "").strip().upper() == "YES" else _burned_in.ORDINARY
+    covered, regions = _burned_in.find(pixels, criteria)
+    return (covered, regions) if also is None else _burned_in.joined(covered, regions, also)
+
+
+def _copy_pixels(file: "Dataset", kept: "Dataset", also: NDArray[np.bool_] | None) -> bool:
     """Decoded values without what no picture needs, text masked; whether any was."""
     if not text(kept, "PhotometricInterpretation"):
         raise Refused("not greyscale: only MONOCHROME1 and MONOCHROME2 are de-identified")
@@ -230,8 +244,7 @@ def _copy_pixels(file: "Dataset", kept: "Dataset") -> bool:
     said = text(kept, "BurnedInAnnotation")
     # By what was kept, so that a reason for refusal cannot quote the file.
     picture = to_picture(kept, stored)
-    criteria = _burned_in.ANNOTATED if said == "YES" else _burned_in.ORDINARY
-    covered, regions = _burned_in.find(picture, criteria)
+    covered, regions = _covered(picture, said, also)
     if said == "YES":
         if not regions:
             raise Refused("burned-in text: BurnedInAnnotation is YES and no text was found near the borders to mask")

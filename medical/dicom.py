@@ -14,14 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.medical import attributes
+from unlabeled.medical._headerless import declare_syntax, is_dicom
+from unlabeled.medical._pseudonyms import identity, text, value_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+
+__all__ = ["Radiograph", "Refused", "check_tags", "decode", "is_dicom", "pseudonym", "read", "to_picture"]
 
 RADIOGRAPHY = ("CR", "DX", "RG")
 CHEST = ("CHEST", "THORAX", "LUNG")
 FRONTAL = ("PA", "AP")
 LATERAL = ("LL", "RL", "LAT", "LATERAL", "LLD", "RLD")
+# Terms of the standard that a reason may repeat, beside those of the gate's tables; a tag may hold anything else.
+_PHOTOMETRIC = (
+    *("PALETTE COLOR", "RGB", "HSV", "ARGB", "CMYK", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422"),
+    *("YBR_ICT", "YBR_RCT", "XYB"),
+)
+_POSITIONS = ("HFP", "HFS", "HFDR", "HFDL", "FFP", "FFS", "FFDR", "FFDL", "LFP", "LFS", "RFP", "RFS", "AFDR", "AFDL")
 # Share of the darkest and of the brightest pixels that saturate when a file brings no window of its own.
 TAIL = 0.5
 
@@ -51,56 +61,56 @@ def pseudonym(patient_id: str) -> str:
     A keyed hash hides the id from a reader, not from somebody who can guess ids and try them: it is kept in
     memory and in messages, and is written nowhere.
     """
-    return "P-" + hashlib.blake2b(patient_id.strip().encode(), digest_size=5, key=b"unlabeled.medical").hexdigest()
+    return f"P-{_digest(patient_id.strip())}"
 
 
-def is_dicom(head: bytes) -> bool:
-    """Whether the first 132 bytes are those of a DICOM file, with its preamble or (old archives) without."""
-    return head[128:132] == b"DICM" or head[:4] in (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
+def _digest(value: str) -> str:
+    return hashlib.blake2b(value.encode(errors="surrogatepass"), digest_size=5, key=b"unlabeled.medical").hexdigest()
 
 
 def read(path: Path | BinaryIO) -> Radiograph:
-    """Reads, checks and converts one file.
+    """Reads, checks and converts one file. What a tag holds that breaks its type counts as not said.
 
     Raises:
-        Refused: it is damaged, no frontal chest radiograph by its tags, not decodable here, or empty of contrast.
+        Refused: it is damaged, no frontal chest radiograph by its tags, not decodable here, or empty of contrast. The
+            reason has nothing of the file's but terms of the standard and numbers.
     """
     import pydicom
 
     try:
         file = pydicom.dcmread(path, force=True)
         check_tags(file)
+        return Radiograph(to_picture(file, decode(file)), _patient(file), attributes.of_dicom(file), _study(file))
     except Refused:
         raise
-    except Exception as error:  # pydicom raises most builtin errors on damaged files
-        raise Refused(f"damaged DICOM: {_short(error)}") from None
-    return Radiograph(to_picture(file, decode(file)), _patient(file), attributes.of_dicom(file), _study(file))
+    except Exception as error:  # pydicom raises most builtin errors on damaged files, with what they hold
+        raise Refused(f"damaged DICOM: {type(error).__name__}") from None
 
 
 def check_tags(file: "Dataset") -> None:
     """What can be told without decoding.
 
     Raises:
-        Refused: with the tag, what it holds and what was expected.
+        Refused: with the tag, what it holds (if that is a term of the standard) and what was expected.
     """
     if "DirectoryRecordSequence" in file:
         raise Refused("not an image: a DICOM directory")
     if "Rows" not in file or not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(file.dir()):
         # A file cut before its pixels looks the same as one that never had any, but for its class.
-        declared = getattr(getattr(file, "file_meta", None), "MediaStorageSOPClassUID", file.get("SOPClassUID"))
-        kind = getattr(declared, "name", None)
-        if "Image Storage" in str(kind):
+        meta = getattr(file, "file_meta", None)
+        kind = _name(str(getattr(meta, "MediaStorageSOPClassUID", "") or text(file, "SOPClassUID")))
+        if "Image Storage" in kind:
             raise Refused(f"truncated: no pixels in a file that says it is a {kind}")
         raise Refused(f"not an image: {kind or 'no pixels'}")
-    modality = _text(file, "Modality")
-    if modality not in RADIOGRAPHY:
+    if _text(file, "Modality") not in RADIOGRAPHY:
         raise Refused(
-            f"not a radiograph: Modality is {modality or 'missing'}, expected one of {', '.join(RADIOGRAPHY)}"
+            f"not a radiograph: Modality is {_said(file, 'Modality')}, expected one of {', '.join(RADIOGRAPHY)}"
         )
-    if int(file.get("NumberOfFrames") or 1) > 1:
-        raise Refused(f"multi-frame: NumberOfFrames is {file.NumberOfFrames}, expected 1")
+    frames = int(value_of(file, "NumberOfFrames") or 1)
+    if frames > 1:
+        raise Refused(f"multi-frame: NumberOfFrames is {frames}, expected 1")
     if _text(file, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
-        raise Refused(f"not greyscale: PhotometricInterpretation is {_text(file, 'PhotometricInterpretation')}")
+        raise Refused(f"not greyscale: PhotometricInterpretation is {_said(file, 'PhotometricInterpretation')}")
     _check_body_part(file)
     _check_view(file)
 
@@ -109,7 +119,7 @@ def _check_body_part(file: "Dataset") -> None:
     part = _text(file, "BodyPartExamined")
     if part:
         if not part.startswith(CHEST):
-            raise Refused(f"not a chest: BodyPartExamined is {part}")
+            raise Refused(f"not a chest: BodyPartExamined is {_said(file, 'BodyPartExamined')}")
         return
     described = " ".join(_text(file, name) for name in ("StudyDescription", "SeriesDescription", "ProtocolName"))
     if not any(word in described for word in (*CHEST, "CXR")):
@@ -125,8 +135,8 @@ def _check_view(file: "Dataset") -> None:
         if view in LATERAL:
             raise Refused(f"lateral view: {tag} is {view}, expected PA or AP")
         if view:
-            raise Refused(f"view unknown: {tag} is {view}, expected PA or AP")
-    across = str((file.get("PatientOrientation") or [""])[0]).upper()[:1]
+            raise Refused(f"view unknown: {tag} is {_said(file, tag)}, expected PA or AP")
+    across = str((value_of(file, "PatientOrientation") or [""])[0]).upper()[:1]
     if across in ("A", "P"):
         raise Refused(f"lateral view: rows run along {across} (PatientOrientation)")
     if across not in ("L", "R"):
@@ -134,23 +144,27 @@ def _check_view(file: "Dataset") -> None:
 
 
 def decode(file: "Dataset") -> NDArray[np.generic]:
-    """Stored values (H, W).
+    """Stored values (H, W). A file that has no transfer syntax is given the one that it was read in.
 
     Raises:
         Refused: truncated, damaged, or compressed in a way that nothing installed can decode.
     """
     try:
+        declare_syntax(file)
         stored = file.pixel_array
-    except Exception as error:  # decoders raise whatever their libraries do
-        syntax = getattr(getattr(file, "file_meta", None), "TransferSyntaxUID", None)
+    except Exception as error:  # decoders raise whatever their libraries do, and quote the file
+        syntax = str(getattr(getattr(file, "file_meta", None), "TransferSyntaxUID", ""))
         reason = str(error)
-        packed = bool(getattr(syntax, "is_compressed", False))
-        if packed and any(sign in reason for sign in ("missing dependencies", "does not support", "is not supported")):
-            name = getattr(syntax, "name", "an unknown transfer syntax")
+        if not syntax:
+            raise Refused("no decoder: the pixels are compressed, and no transfer syntax says how") from None
+        if _packed(syntax) and any(
+            sign in reason for sign in ("missing dependencies", "does not support", "is not supported")
+        ):
+            name = _name(syntax) or "an unknown transfer syntax"
             raise Refused(f"no decoder: nothing installed reads {name} (pylibjpeg-libjpeg may)") from None
         if any(sign in reason for sign in ("length of the pixel data", "less than expected", "unexpected end")):
-            raise Refused(f"truncated: {_short(error)}") from None
-        raise Refused(f"damaged pixels: {_short(error)}") from None
+            raise Refused("truncated: fewer bytes of pixels than its tags speak of") from None
+        raise Refused(f"damaged pixels: {type(error).__name__}") from None
     if stored.ndim != 2:
         raise Refused(f"not a picture: pixels have shape {stored.shape}, expected rows x columns")
     return stored
@@ -205,7 +219,7 @@ def _windowed(file: "Dataset", stored: NDArray[np.generic]) -> NDArray[np.float6
             values = np.rint(values).astype(np.int64)
         return np.asarray(apply_voi_lut(values, file), dtype=np.float64)
     except Exception as error:  # LUTs and windows come as people wrote them
-        raise Refused(f"unusable window or LUT: {_short(error)}") from None
+        raise Refused(f"unusable window or LUT: {type(error).__name__}") from None
 
 
 def _has_window(file: "Dataset") -> bool:
@@ -235,21 +249,41 @@ def _percentiles(
 
 def _study(file: "Dataset") -> str:
     """As :func:`pseudonym`, of the study."""
-    uid = str(file.get("StudyInstanceUID") or "").strip()
-    return "T-" + hashlib.blake2b(uid.encode(), digest_size=5, key=b"unlabeled.medical").hexdigest() if uid else ""
+    uid = text(file, "StudyInstanceUID")
+    return f"T-{_digest(uid)}" if uid else ""
 
 
 def _patient(file: "Dataset") -> str | None:
-    identity = str(file.get("PatientID") or "").strip()
-    issuer = str(file.get("IssuerOfPatientID") or "").strip()
-    return pseudonym(f"{issuer}\\{identity}" if issuer else identity) if identity else None
+    named = identity(file)
+    return None if named is None else pseudonym(named)
 
 
 def _text(file: "Dataset | Mapping[str, object]", tag: str) -> str:
-    value = file.get(tag)
-    return "" if value is None else str(value).strip().upper()
+    return text(file, tag).upper()
 
 
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 110 else text[:107] + "..."
+def _said(file: "Dataset", tag: str) -> str:
+    """What a tag holds, if that is a term of the standard's: free text may name somebody."""
+    # Both build on this module.
+    from unlabeled.medical._confidentiality import PARTS, VIEWS
+    from unlabeled.medical.intake.reasons import MODALITIES
+
+    terms = {"Modality": MODALITIES, "BodyPartExamined": PARTS, "PhotometricInterpretation": _PHOTOMETRIC}
+    said = _text(file, tag)
+    return said if said in terms.get(tag, (*VIEWS, *_POSITIONS)) else "something else" if said else "missing"
+
+
+def _name(uid: str) -> str:
+    """The standard's name for a UID; empty for any other, which may be somebody's."""
+    from pydicom.uid import UID_dictionary
+
+    return str(UID_dictionary[uid][0]) if uid in UID_dictionary else ""
+
+
+def _packed(syntax: str) -> bool:
+    from pydicom.uid import UID
+
+    try:
+        return bool(UID(syntax).is_compressed)
+    except ValueError:  # no transfer syntax at all
+        return False

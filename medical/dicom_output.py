@@ -134,8 +134,8 @@ def check_source(source: "Dataset") -> None:
         value = UID(str(source.get(name) or ""))
         if not value.is_valid:
             raise DataError(
-                f"{name} is {str(value)!r:.80}, expected a UID: a result cannot be filed in the study of a file that "
-                "does not say which it is"
+                f"{name} is missing or no UID: a result cannot be filed in the study of a file that does not say "
+                "which it is"
             )
 
 

@@ -42,7 +42,8 @@ class ImageSet:
             may be larger than memory, and :attr:`pixels` are in memory wherever they were.
         ids: (N,) path below the folder that was read, or the table's own id.
         patients: (N,) who is on the picture: a pseudonym for DICOM, the user's own id where a table gives one,
-            a digest of the pixels where nothing is known (identical pictures then count as one person's).
+            a stand-in for the study where no patient is known, else a digest of the pixels (identical pictures then
+            count as one person's).
         labels: (N,) 1 with the finding, 0 without, -1 unknown; ``None`` when nothing is labelled.
         splits: (N,) name of the part that a table assigns, or ``None``.
         order: (N,) rank in which a table wants its labels used (-1: never), or ``None``.

@@ -4,7 +4,6 @@ A file that cannot be used is listed with its reason and the rest goes on; only 
 """
 
 import os
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -18,18 +17,18 @@ from numpy.typing import NDArray
 from unlabeled.core import progress
 from unlabeled.core.errors import DataError
 from unlabeled.core.fingerprint import of_array
-from unlabeled.medical import _pictures
+from unlabeled.medical import _people, _pictures
 from unlabeled.medical import attributes as attribute_columns
+from unlabeled.medical._people import UNKNOWN
 from unlabeled.medical._pictures import Frame, Picture
-from unlabeled.medical._tables import Labelling, find, find_labels
+from unlabeled.medical._tables import Labelling, find, find_labels, say_uncertain
+from unlabeled.medical.deidentify import quietly
 from unlabeled.medical.dicom import Refused
 from unlabeled.medical.images import NAMELESS, PNEUMONIA, UNLABELLED, Framing, ImageSet, Skip, skip_summary
 from unlabeled.medical.intake.store import is_store, read_store
 
 PIXELS = ("jpeg", "jpg", "png", "image", "image_bytes", "bytes")
 PARTS = ("train", "val", "test")
-# Of whom a picture names nobody.
-UNKNOWN = "unknown-"
 
 
 def read_images(
@@ -67,16 +66,14 @@ def read_images(
             f"{path} is no store of an intake, and nothing else says which pictures are flagged: take the files in "
             "with 'unlabeled medical intake', or leave --leave-out-flagged out"
         )
-    with warnings.catch_warnings():
-        # Real files bend the standard; what matters about that becomes a skip with a reason.
-        warnings.simplefilter("ignore")
+    with quietly():  # real files bend the standard; what matters about that becomes a skip with a reason
         if stored:
             if framing == "stretched":
                 raise DataError(
                     f"the model was made of pictures that are stretched to a square, and {path} holds padded ones: "
                     "pretrain on the store, or give the folder that it was made of"
                 )
-            found = read_store(path, size=size, leave_out_flagged=leave_out_flagged)
+            found = read_store(path, size=size, finding=finding, leave_out_flagged=leave_out_flagged)
         elif path.is_dir():
             found = _read_files(path, sorted(p for p in path.rglob("*") if p.is_file()), frame)
         elif path.suffix == ".parquet":
@@ -115,24 +112,25 @@ def _load_all(files: list[Path], frame: Frame) -> Iterator[Picture | Refused]:
 
 def _collect(results: Iterable[tuple[str, Picture | Refused]]) -> ImageSet:
     images, ids, patients, skipped = [], [], [], []
-    said, sizes, studies = [], [], []
-    nameless = 0
+    said, sizes, studies, digests = [], [], [], []
     for name, result in results:
         if isinstance(result, Refused):
             skipped.append(Skip(name, str(result)))
             continue
         images.append(result.pixels)
         ids.append(name)
-        patients.append(result.patient or f"{UNKNOWN}{of_array(result.pixels)[:10]}")
+        patients.append(result.patient)
         said.append(result.attributes)
         sizes.append(result.size)
         studies.append(result.study)
-        nameless += result.patient is None
-    note = f"{nameless} pictures {NAMELESS}: each counts as a patient of its own unless the labels say who it is"
+        digests.append("" if result.patient else of_array(result.pixels)[:10])
+    nameless = patients.count(None)
+    counted = "those of one study count as one patient's, and others each" if any(studies) else "each counts"
+    note = f"{nameless} pictures {NAMELESS}: {counted} as a patient of its own unless the labels say who it is"
     return ImageSet(
         images=np.stack(images) if images else np.empty((0, 1, 1), dtype=np.uint8),
         ids=np.array(ids, dtype=np.str_),
-        patients=np.array(patients, dtype=np.str_),
+        patients=np.array(_people.of_files(patients, studies, digests), dtype=np.str_),
         attributes=attribute_columns.joined(said),
         sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
         studies=np.array(studies, dtype=np.str_) if any(studies) else None,
@@ -287,10 +285,12 @@ def _with_columns(
     order: list[object] | None,
 ) -> ImageSet:
     if patients is not None:
-        known = [str(p) if p is not None else u for p, u in zip(patients, found.patients, strict=True)]
+        said = ["" if p is None else str(p).strip() for p in patients]
+        known = [one or unknown for one, unknown in zip(said, found.patients, strict=True)]
         found = replace(found, patients=np.array(known, dtype=np.str_), notes=())
     if labels is not None and labelling is not None:
         values = [labelling.of(value, where=name) for value, name in zip(labels, found.ids, strict=True)]
+        say_uncertain(labelling, labels)
         found = replace(found, labels=np.array(values))
     if splits is not None:
         found = replace(found, splits=np.array(["" if s is None else str(s) for s in splits], dtype=np.str_))

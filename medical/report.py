@@ -9,20 +9,21 @@ from numpy.typing import NDArray
 from unlabeled.core.evaluation import Estimate
 from unlabeled.core.report import Report, Section, Tone, Verdict, losses, plot_curves, watch_figure
 from unlabeled.medical import _figures as figures
-from unlabeled.medical._decisions import Decisions, absent
+from unlabeled.medical._decisions import Decisions
 from unlabeled.medical._declared import add_representation
 from unlabeled.medical._finetuning import Decision
-from unlabeled.medical._report_decisions import add_evaluation_sections, add_prediction_sections
+from unlabeled.medical._operating import decision_of
+from unlabeled.medical._planning import PASSES, self_training
+from unlabeled.medical._report_decisions import SHADED, add_evaluation_sections, add_prediction_sections
+from unlabeled.medical._report_pictures import add_ends, add_examples
 from unlabeled.medical._start import Start
 from unlabeled.medical._storage import preprocessing
-from unlabeled.medical.evaluation import METRICS, Scored, auroc_gain
+from unlabeled.medical.evaluation import METRICS, Scored, auroc_gain, metrics
 from unlabeled.medical.images import ImageSet, Skip, skip_summary
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.shortcuts import PROBED, Shortcut
 
 LISTED = 200
-# Pictures shown from either end of the scale.
-ENDS = 2
 LIMITS = (
     "Not a medical device. Nothing here was assessed for diagnosis, and no number here holds for another hospital.",
     "Pictures from another site, machine or age group score differently (a shift of the whole scale is common): "
@@ -30,10 +31,6 @@ LIMITS = (
     "Probabilities hold where the finding is as frequent as it was among the labels.",
     "Heat maps show which patches moved the network, not where disease is; a finding outside them can be real.",
     "Pictures are read at low resolution: what is small at full resolution is not seen.",
-)
-READ_MAPS = (
-    "Red: without these patches the score falls (they speak for {finding}); blue: without them it rises. Each map has "
-    "a scale of its own"
 )
 
 
@@ -70,6 +67,7 @@ def evaluation_report(
     skipped: Sequence[Skip],
     notes: Sequence[str] = (),
     decisions: Decisions | None = None,
+    patients: NDArray[np.str_] | None = None,
     synthetic: bool = False,
     run_id: str | None = None,
 ) -> Report:
@@ -77,21 +75,24 @@ def evaluation_report(
 
     Args:
         decisions: on all pictures of the input, where predictions were asked for.
+        patients: (N,) of those pictures; without them their shares have intervals over pictures.
         unseen: labelled pictures of patients whose labels were not used.
         methods: ours first, then the baselines, on ``unseen``.
-        table: :func:`~unlabeled.medical.evaluation.metrics` of each method.
+        table: :func:`~unlabeled.medical.evaluation.metrics` of each method; ours at the 95 % point is measured again
+            where ``methods`` have another threshold for it than predictions are made at.
     """
     assert unseen.labels is not None
     ours = next(iter(methods))
+    methods, table = _at_one_point(model, unseen, methods, table)
     decision, facts = methods[ours].decision, model.finetuning_ or {}
     report = Report(
         title=title,
         subtitle=subtitle,
         verdict=verdict,
         facts={
-            "AUROC": table[ours]["AUROC"].value,
-            "sensitivity": table[ours]["sensitivity"].value,
-            "specificity": table[ours]["specificity"].value,
+            "AUROC": str(table[ours]["AUROC"]),
+            "sensitivity": str(table[ours]["sensitivity"]),
+            "specificity": str(table[ours]["specificity"]),
             "labels learnt from": facts.get("images", 0),
             "unseen pictures": len(unseen),
             "inputs skipped": len(skipped),
@@ -111,28 +112,68 @@ def evaluation_report(
         ours=[0],
         note="Every method had the same labels, and chose temperature and thresholds the same way on "
         f"{facts.get('decided_on', 'held-out pictures')} ({decision.chosen_on} pictures, "
-        f"{100 * decision.prevalence:.0f} % {model.finding}). The network from scratch took the same number of steps "
-        f"({facts.get('steps', 0)}); without pretraining, more steps would bring it closer.",
+        f"{100 * decision.prevalence:.0f} % {model.finding}). {steps_said(model)}",
     )
     _everybody_ill(compared, table, decision)
     compared.figure(
-        figures.roc(unseen.labels, methods, model.finding), "ROC curves; dots mark the thresholds chosen beforehand"
+        figures.roc(unseen.labels, methods, model.finding, patients=unseen.patients),
+        f"ROC curves; dots mark the thresholds chosen beforehand; {SHADED}",
     )
     honest = report.section("Do the probabilities mean what they say?")
     honest.figure(
-        figures.calibration(unseen.labels, methods, model.finding), "Stated probability against frequency, in fifths"
+        figures.calibration(unseen.labels, methods, model.finding, patients=unseen.patients),
+        "Stated probability against frequency, in fifths; bars are 95 % intervals over patients",
     )
     honest.figure(
         figures.histogram(unseen.labels, methods[ours], model.finding), "Our probabilities by true label; thresholds"
     )
     add_evaluation_sections(report, model, unseen, methods)
     if decisions is not None:
-        add_prediction_sections(report, model, decisions)
-    _examples(report, model, unseen, methods[ours])
+        add_prediction_sections(report, model, decisions, patients=patients)
+    add_examples(report, model, unseen, methods[ours])
     _curves(report, model)
     _intake(report, skipped, notes)
     _limits(report)
     return report
+
+
+def steps_said(model: PneumoniaModel) -> str:
+    """How long the model and the network from scratch were trained on labels, and the model beyond that."""
+    steps, more = steps_taken(model)
+    said = (
+        f"Networks take at least {model.finetune_steps:,} steps and at least {PASSES} passes over their labels: ours "
+        f"took {steps:,} each, the one from scratch went by the same rule."
+    )
+    if more:
+        said += (
+            f" Each of ours then took {more:,} more ({steps + more:,} in all), learning from what it had said of "
+            "pictures without labels; the one from scratch did not."
+        )
+    return f"{said} Without pretraining, more steps would bring it closer."
+
+
+def steps_taken(model: PneumoniaModel) -> tuple[int, int]:
+    """Optimiser steps of each network on labels, and after those as a student of what it had said itself."""
+    facts = model.finetuning_ or {}
+    return facts.get("steps", 0), self_training(model).steps if "students" in facts else 0
+
+
+def _at_one_point(
+    model: PneumoniaModel,
+    unseen: ImageSet,
+    methods: Mapping[str, Scored],
+    table: Mapping[str, Mapping[str, Estimate]],
+) -> tuple[dict[str, Scored], dict[str, Mapping[str, Estimate]]]:
+    """Methods and their numbers, ours with the threshold for 95 % that predictions are made at."""
+    assert unseen.labels is not None
+    ours, scored = next(iter(methods.items()))
+    decision = decision_of(model)
+    if decision.sensitive_threshold == scored.decision.sensitive_threshold:
+        return dict(methods), dict(table)
+    moved = scored._replace(decision=decision)
+    again = metrics(unseen.labels, moved, patients=unseen.patients)
+    at_point = {name: again[name] for name in METRICS if "95 % point" in name}
+    return {**methods, ours: moved}, {**table, ours: {**table[ours], **at_point}}
 
 
 def _everybody_ill(section: Section, table: Mapping[str, Mapping[str, Estimate]], decision: Decision) -> None:
@@ -162,6 +203,7 @@ def prediction_report(
         decisions: ours on ``images``.
         notes: what else a reader should know about the intake.
     """
+    scored = scored._replace(decision=decision_of(model))
     p, decision = scored
     called, sensitive = int((p >= decision.threshold).sum()), int((p >= decisions.point.threshold).sum())
     report = Report(
@@ -186,8 +228,8 @@ def prediction_report(
         "Probabilities of all pictures, and the thresholds chosen at fine-tuning: the plain one makes the calls, the "
         f"dotted one was chosen to find 95 % of {model.finding}",
     )
-    add_prediction_sections(report, model, decisions)
-    _ends(report, model, images, scored)
+    add_prediction_sections(report, model, decisions, patients=images.patients)
+    add_ends(report, model, images, scored)
     _intake(report, images.skipped, (*images.notes, *notes))
     _limits(report, first=_of_thresholds(model, decision))
     return report
@@ -294,62 +336,6 @@ def reconstruction_quality(model: PneumoniaModel, images: NDArray[np.uint8]) -> 
         ssim = SSIMMetric(spatial_dims=2, data_range=span, win_size=7)(picture, original).mean().item()
         quality[name] = (float(psnr), float(ssim))
     return quality
-
-
-def _examples(report: Report, model: PneumoniaModel, unseen: ImageSet, scored: Scored) -> None:
-    """Two pictures each of what was found, missed, raised in error and rightly passed."""
-    assert unseen.labels is not None
-    p, called = scored.probability, scored.probability >= scored.decision.threshold
-    sick = unseen.labels == 1
-    kinds = (
-        ("found", sick & called, -p),
-        ("missed", sick & ~called, p),
-        ("false alarm", ~sick & called, -p),
-        ("rightly passed", ~sick & ~called, p),
-    )
-    section = report.section("Pictures, and what moved the score")
-    for pair, caption in ((kinds[:2], f"with {model.finding}"), (kinds[2:], f"without {model.finding}")):
-        rows, titles = [], []
-        for name, which, order in pair:
-            candidates = np.flatnonzero(which)
-            for row in candidates[np.argsort(order[candidates], kind="stable")][:2]:
-                rows.append(int(row))
-                titles.append(f"{name}, probability {p[row]:.2f}")
-        if rows:
-            pictures = unseen.take(rows)
-            section.figure(
-                figures.examples(pictures.pixels, model.explain(pictures), titles),
-                f"Clearest cases {caption}. {READ_MAPS.format(finding=model.finding)}",
-            )
-
-
-def _ends(report: Report, model: PneumoniaModel, images: ImageSet, scored: Scored) -> None:
-    """The pictures scored highest and lowest, and what moved their scores."""
-    p, decision = scored
-    order = np.argsort(-p, kind="stable")
-    high = order[:ENDS]
-    low = order[len(high) :][-ENDS:]
-    rows = [*high, *low]
-    kinds = ["highest"] * len(high) + ["lowest"] * len(low)
-    shown = images.take(rows)
-    section = report.section("Pictures, and what moved the score")
-    section.figure(
-        figures.examples(
-            shown.pixels,
-            model.explain(shown),
-            [f"{kind}, probability {p[row]:.2f}" for kind, row in zip(kinds, rows, strict=True)],
-        ),
-        f"The pictures scored highest and lowest. {READ_MAPS.format(finding=model.finding)}",
-    )
-    said = {True: model.finding, False: absent(model.finding)}
-    section.table(
-        ["", "picture", "probability", "call"],
-        [
-            (kind, images.ids[row], float(p[row]), said[p[row] >= decision.threshold])
-            for kind, row in zip(kinds, rows, strict=True)
-        ],
-        note="All pictures are in predictions.csv.",
-    )
 
 
 def _curves(report: Report, model: PneumoniaModel) -> None:

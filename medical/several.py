@@ -147,6 +147,26 @@ def _known(data: Labelled, k: int, patients: NDArray[np.generic] | None) -> tupl
     return Labelled(data.images[known], data.labels[known, k]), whose
 
 
+def check_folds(
+    labels: Mapping[str, NDArray[np.int64]], patients: NDArray[np.generic], *, folds: int, seed: int
+) -> NDArray[np.int64]:
+    """(N,) the fold of each picture; patients with any finding are spread evenly.
+
+    Raises:
+        DataError: without some part, a class of a finding would be missing.
+    """
+    there = np.any([values == 1 for values in labels.values()], axis=0)
+    fold = patient_folds(patients, there.astype(np.int64), folds=folds, seed=seed)
+    for f in range(folds):
+        for name, values in labels.items():
+            if not {0, 1} <= set(values[fold != f]):
+                raise DataError(
+                    f"{name} is too rare to be learnt beside the others: without one of {folds} parts by patient, one "
+                    "class of it is left. Learn it alone, or give more labels"
+                )
+    return fold
+
+
 def _parts(
     data: Labelled,
     patients: NDArray[np.generic],
@@ -163,14 +183,8 @@ def _parts(
     """
     if chosen_on is not None:
         return [(data, chosen_on)]
-    fold = patient_folds(patients, (data.labels == 1).any(axis=1).astype(np.int64), folds=folds, seed=seed)
-    for f in range(folds):
-        for k, name in enumerate(names):
-            if not {0, 1} <= set(data.labels[fold != f][:, k]):
-                raise DataError(
-                    f"{name} is too rare to be learnt beside the others: without one of {folds} parts by patient, one "
-                    "class of it is left. Learn it alone, or give more labels"
-                )
+    labels = dict(zip(names, data.labels.T, strict=True))
+    fold = check_folds(labels, patients, folds=folds, seed=seed)
     return [
         (finetuning.rows_of(data, fold != f), Held(finetuning.rows_of(data, fold == f), patients[fold == f]))
         for f in range(folds)

@@ -1,16 +1,18 @@
 """Parts that share no patient, and the check that refuses parts that do."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unlabeled.core import fingerprint
+from unlabeled.core.batches import chunks
 from unlabeled.core.errors import DataError, GateError
 from unlabeled.core.seeds import derive
 from unlabeled.medical.images import ImageSet
 
+AT_ONCE = 256
 SHOWN = 8
 
 
@@ -128,8 +130,9 @@ def check_no_leak(parts: Mapping[str, ImageSet]) -> str:
     return fingerprint.of_names([name for part in names for name in (f"[{part}]", *parts[part].ids)])
 
 
-def alike_across(parts: Mapping[str, ImageSet]) -> tuple[str, ...]:
-    """A sentence for every two parts that hold nearly the same pictures under different patients, with examples.
+def alike_across(parts: Mapping[str, ImageSet], *, teaching: Sequence[str] = ()) -> tuple[str, ...]:
+    """A sentence for every two parts that hold nearly the same pictures under different patients, with examples; those
+    that are ``teaching`` are not compared with each other.
 
     It is for a person to say whether that is one patient under two names (a leak), or two who look alike; so nothing is
     refused. How pictures are compared: :mod:`unlabeled.medical.intake.duplicates`.
@@ -138,15 +141,17 @@ def alike_across(parts: Mapping[str, ImageSet]) -> tuple[str, ...]:
     from unlabeled.medical.intake.resize import resized
 
     names = list(parts)
-    pictures = np.concatenate([parts[name].pixels for name in names]).astype(np.float32)
     ids = np.concatenate([parts[name].ids for name in names])
     part_of = np.repeat(np.arange(len(names)), [len(parts[name]) for name in names])
-    hashes = np.stack([difference_hash(picture) for picture in pictures])
-    small = np.stack([resized(picture, SIDE, SIDE) for picture in pictures])
+    hashes, small = np.empty((len(ids), 4), np.uint64), np.empty((len(ids), SIDE, SIDE), np.float32)
+    # One after the other: parts may be on disk, and larger than memory.
+    for row, picture in enumerate(_one_by_one(parts.values())):
+        hashes[row], small[row] = difference_hash(picture), resized(picture, SIDE, SIDE)
     found: dict[tuple[int, int], list[str]] = {}
     for later, earlier in near_pairs(hashes, small):
-        if part_of[later] != part_of[earlier]:
-            found.setdefault((part_of[earlier], part_of[later]), []).append(f"{ids[earlier]} and {ids[later]}")
+        one, other = part_of[earlier], part_of[later]
+        if one != other and not {names[one], names[other]} <= set(teaching):
+            found.setdefault((one, other), []).append(f"{ids[earlier]} and {ids[later]}")
     return tuple(
         f"{len(pairs)} pairs of pictures of {names[one]} and {names[other]} look nearly the same: "
         + "; ".join(pairs[:SHOWN])
@@ -154,6 +159,12 @@ def alike_across(parts: Mapping[str, ImageSet]) -> tuple[str, ...]:
         + ". If they are of one patient under two names, the numbers are too good: look at them"
         for (one, other), pairs in sorted(found.items())
     )
+
+
+def _one_by_one(parts: Iterable[ImageSet]) -> Iterator[NDArray[np.float32]]:
+    for part in parts:
+        for rows in chunks(len(part), AT_ONCE):
+            yield from part.images[rows].astype(np.float32)
 
 
 def digests(patients: Sequence[str] | NDArray[np.str_], *, salt: str) -> list[str]:

@@ -32,7 +32,7 @@ def last_healthy(run: tracking.Run, out: Path, save: Callable[[Path], object]) -
             raise
         folder = folder_of_healthy(out)
         save(folder)
-        run.artifact(folder, "last-healthy")
+        run.model(folder, "last-healthy")
         raise CollapseError(
             f"{error} As a model, they are in {folder}.", step=error.step, kept=error.kept, history=error.history
         ) from None

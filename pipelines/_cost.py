@@ -32,6 +32,29 @@ Finding = Annotated[
         "list it.",
     ),
 ]
+Findings = Annotated[
+    list[str],
+    typer.Option(
+        help="What the labels are about: the column of that name, or of a column 'finding_labels' those cells that "
+        "list it. May be given several times: the labels then need a column for each, or one that lists them."
+    ),
+]
+LeaveOutFlagged = Annotated[
+    bool,
+    typer.Option(
+        "--leave-out-flagged",
+        help="Leave the films out that the intake flagged (inverted, unlike a chest, near duplicate, another patient, "
+        "no patient); they are listed with their flags. Only a store has such.",
+    ),
+]
+Ocr = Annotated[
+    bool,
+    typer.Option(
+        "--ocr",
+        help="Also read films for text away from their borders, and paint it over: a second or more a film; needs pip "
+        "install 'unlabeled[ocr]' and the program tesseract.",
+    ),
+]
 SelfTraining = Annotated[
     bool,
     typer.Option(

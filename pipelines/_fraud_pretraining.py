@@ -87,7 +87,7 @@ def pretrain(
             verdict = "Where frauds are known, 'fraud backtest' with either masking tells which finds more."
             ablation.show(report, run, detector.history_, beside, masking=detector.masking, verdict=verdict)
         run.artifact(report.write(out / "report.html"))
-        run.artifact(out, "model")
+        run.model(out)
     return run.run_id
 
 

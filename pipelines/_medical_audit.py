@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 
 from unlabeled.core import tracking
-from unlabeled.core.audit.groups import METRICS, Group
+from unlabeled.core.audit.groups import Group
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import DataError
 from unlabeled.core.evaluation import Estimate
 from unlabeled.core.progress import say
+from unlabeled.medical._storage import pretrained_weights
+from unlabeled.medical.attributes import strangers
 from unlabeled.medical.audit import checklists, page
 from unlabeled.medical.audit.checklists import Item
 from unlabeled.medical.audit.facts import Flow, known
 from unlabeled.medical.audit.heatmaps import Box, read_boxes
 from unlabeled.medical.audit.measures import Audit, measure
 from unlabeled.medical.images import UNLABELLED, ImageSet
+from unlabeled.medical.label_need import LabelNeed, read_label_need
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.shortcuts import Shortcut
 from unlabeled.pipelines._medical_exchange import settings_of
@@ -38,32 +41,46 @@ def audit(
     out: Path,
     labels: Path | None = None,
     boxes: Path | None = None,
+    label_need: Path | None = None,
+    leave_out_flagged: bool = False,
     least: int = 20,
     seed: int = 0,
 ) -> Outcome:
     """Audits the model of a folder on labelled pictures of patients that it did not learn from.
 
-    ``boxes`` is a CSV of boxes that readers drew; ``least`` the patients of either class that a group needs.
+    ``boxes`` is a CSV of boxes that readers drew; ``label_need`` a folder that ``labels-needed`` wrote; ``least`` the
+    patients of either class that a group needs; with ``leave_out_flagged`` a store's flagged pictures do not judge.
 
     Raises:
         GateError: the model learnt from some of the patients.
-        DataError: nothing is left to judge on.
+        DataError: nothing is left to judge on, or the curve of labels is another model's.
     """
     trained = PneumoniaModel.load(model)
     trained.check_fine_tuned()
     drawn = None if boxes is None else read_boxes(boxes)
-    images = read(source, labels, size=trained.image_size, framing=framing_of(trained), finding=trained.finding)
+    need = None if label_need is None else read_label_need(label_need)
+    if need is not None and (need.finding, need.weights) != (trained.finding, pretrained_weights(trained)):
+        raise DataError(
+            f"the curve in {label_need} is about {need.finding} and a certain pretrained network, which is not what "
+            f"{model} began with: run 'unlabeled medical labels-needed' with this model"
+        )
+    images = read(
+        source, labels, size=trained.image_size, framing=framing_of(trained), finding=trained.finding,
+        leave_out_flagged=leave_out_flagged,
+    )  # fmt: skip
     judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
-    for note in judges.notes:
+    odd = strangers((trained.finetuning_ or {}).get("who", {}), images)
+    for note in (*judges.notes, *odd):
         say(note)
     if judges.unseen is None:
         raise DataError("; ".join(judges.notes) or "an audit needs labels: give a CSV with --labels")
-    notes = (*images.notes, *judges.notes)
+    notes = (*images.notes, *judges.notes, *odd)
     if not trained.digests_:
         notes = (*notes, "the model does not know whom it learnt from: that nobody is judged twice is for you to say")
     return audit_on(
-        trained, judges.unseen, folder=model, out=out, boxes=drawn, read=images, notes=notes, least=least, seed=seed
-    )
+        trained, judges.unseen, folder=model, out=out, boxes=drawn, need=need, read=images, notes=notes, least=least,
+        seed=seed,
+    )  # fmt: skip
 
 
 def audit_on(
@@ -73,6 +90,7 @@ def audit_on(
     folder: Path,
     out: Path,
     boxes: Mapping[str, list[Box]] | None = None,
+    need: LabelNeed | None = None,
     read: ImageSet | None = None,
     notes: tuple[str, ...] = (),
     least: int = 20,
@@ -84,6 +102,7 @@ def audit_on(
     Args:
         model: that was saved in ``folder``.
         unseen: labelled pictures of patients that it did not learn from.
+        need: how many labels are needed, where that was measured.
         read: what they were taken from, for what became of the rest.
     """
     read = unseen if read is None else read
@@ -106,6 +125,7 @@ def audit_on(
             f"{len(np.unique(unseen.patients)):,} patients",
             model=model,
             flow=flow,
+            need=need,
             skipped=skipped,
             notes=notes,
             synthetic=synthetic,
@@ -113,13 +133,14 @@ def audit_on(
         )
         files = {**_write_tables(out, found, items), **write_skips(out, skipped)}
         said = to_json(found, items, flow, verdict=report.verdict.text)
+        said["labels_needed"] = None if need is None else need.to_json()
         files["json"] = write_atomically(out / "audit.json", json.dumps(said, indent=1, allow_nan=False) + "\n")
         files["report"] = report.write(out / "report.html")
         run.metrics(_numbers(found))
         run.curve("probability_percentiles", percentiles(found.scored.probability))
-        run.artifact(out, "audit")
-        run.artifact(files["report"])
-        run.artifact(folder, "model")
+        for name, path in files.items():
+            run.artifact(path, None if name == "report" else "audit")
+        run.model(folder)
     counts = {name: checklists.count(one) for name, one in items.items()}
     return Outcome(
         headline=report.verdict.text,
@@ -164,6 +185,11 @@ def to_json(found: Audit, items: Mapping[str, list[Item]], flow: Flow, *, verdic
         "gaps": _plain([gap._asdict() for gap in found.groups.gaps]),
         "pairs_compared": found.groups.compared,
         "notes": list(found.groups.notes),
+        "thresholds": {
+            "plain": found.scored.decision.threshold,
+            "95 % point": found.scored.decision.sensitive_threshold,
+        },
+        "studies": None if found.studies is None else _plain(found.studies._asdict()),
         "label_probes": [_probe(s) for s in found.label_probes],
         "occluded": _plain([one._asdict() for one in found.occluded]),
         "representation": [_probe(s) for s in found.representation],
@@ -181,11 +207,11 @@ def to_json(found: Audit, items: Mapping[str, list[Item]], flow: Flow, *, verdic
 
 
 def _write_tables(out: Path, found: Audit, items: Mapping[str, list[Item]]) -> dict[str, Path]:
-    bounds = [f"{name} {end}".strip() for name in METRICS for end in ("", "low", "high")]
+    bounds = [f"{name} {end}".strip() for name in found.groups.metrics for end in ("", "low", "high")]
     groups = write_csv(
         out / "subgroups.csv",
         ("attribute", "group", "pictures", "patients", "ill", "healthy", *bounds, "note"),
-        [_group_row(group) for group in (found.groups.overall, *found.groups.groups)],
+        [_group_row(group, found.groups.metrics) for group in (found.groups.overall, *found.groups.groups)],
     )
     gaps = write_csv(
         out / "gaps.csv",
@@ -209,8 +235,8 @@ def _write_tables(out: Path, found: Audit, items: Mapping[str, list[Item]]) -> d
     return {"subgroups": groups, "gaps": gaps, "shortcuts": probes, "checklists": listed}
 
 
-def _group_row(group: Group) -> tuple[object, ...]:
-    numbers = [x for name in METRICS for x in group.estimates.get(name, ("", "", ""))]
+def _group_row(group: Group, metrics: Sequence[str]) -> tuple[object, ...]:
+    numbers = [x for name in metrics for x in group.estimates.get(name, ("", "", ""))]
     return (
         group.attribute, group.value, group.rows, group.units, group.positives, group.negatives, *numbers, group.note
     )  # fmt: skip
@@ -233,14 +259,21 @@ def _probe(s: Shortcut) -> dict[str, Any]:
 
 
 def _numbers(found: Audit) -> dict[str, float]:
-    """What the tracked run keeps as metrics."""
-    numbers = {f"audit.{_key(name)}": value.value for name, value in found.overall.items()}
-    numbers |= {f"audit.gap.{_key(g.attribute)}.{_key(g.metric)}": g.difference.value for g in found.groups.gaps}
-    numbers |= {f"audit.told_from.{_key(s.name)}": s.found.auroc.value for s in found.label_probes if s.found}
-    numbers |= {f"audit.encodes.{_key(s.name)}": s.found.auroc.value for s in found.representation if s.found}
-    numbers |= {f"audit.loss.{_key(o.name)}": o.loss.value for o in found.occluded}
-    numbers["audit.gaps"] = len(found.gaps)
-    return numbers
+    """What the tracked run keeps as metrics: each number, and both ends of its interval where they are known."""
+    measured = {_key(name): value for name, value in {**found.groups.overall.estimates, **found.overall}.items()}
+    measured |= {f"gap.{_key(g.attribute)}.{_key(g.metric)}": g.difference for g in found.groups.gaps}
+    measured |= {f"told_from.{_key(s.name)}": s.found.auroc for s in found.label_probes if s.found}
+    measured |= {f"encodes.{_key(s.name)}": s.found.auroc for s in found.representation if s.found}
+    measured |= {f"loss.{_key(o.name)}": o.loss for o in found.occluded}
+    if found.studies is not None:
+        measured |= {f"studies.{_key(name)}": value for name, value in found.studies.whole.items()}
+    numbers = {
+        f"audit.{name}{end}": float(number)
+        for name, estimate in measured.items()
+        for end, number in zip(("", ".low", ".high"), estimate, strict=True)
+        if not end or math.isfinite(number)
+    }
+    return {**numbers, "audit.gaps": len(found.gaps)}
 
 
 def _key(name: str) -> str:

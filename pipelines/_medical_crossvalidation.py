@@ -18,6 +18,7 @@ from unlabeled.core.progress import say
 from unlabeled.medical import _finetuning as finetuning
 from unlabeled.medical import baselines
 from unlabeled.medical._finetuning import Labelled
+from unlabeled.medical._operating import decision_of
 from unlabeled.medical.evaluation import Scored
 from unlabeled.medical.images import PNEUMONIA, UNLABELLED, ImageSet
 from unlabeled.medical.model import PneumoniaModel
@@ -26,6 +27,7 @@ from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines._medical_crossvalidation_page import Judged, measured, of_fold, page
 from unlabeled.pipelines._medical_exchange import pretrained, settings_of
 from unlabeled.pipelines._medical_input import adjusted, framing_of, read
+from unlabeled.pipelines._medical_methods import decision_of_pixels
 from unlabeled.pipelines._medical_output import METHODS, key, write_csv, write_skips
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Comparison, Outcome
@@ -49,6 +51,7 @@ def crossvalidate(
     self_training: bool = False,
     ensemble: int | None = None,
     finding: str = PNEUMONIA,
+    leave_out_flagged: bool = False,
     seed: int = 0,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
@@ -56,7 +59,8 @@ def crossvalidate(
     """Fine-tunes once a fold, beside the baselines; each chooses its thresholds within what it learns from.
 
     ``by`` site, there is a fold for each site, whatever ``folds`` is. ``n_labels`` limits what each fold learns from.
-    With ``dry_run``, only says what all folds would cost.
+    With ``leave_out_flagged``, a store's flagged pictures neither teach nor judge; with ``dry_run``, only says what all
+    folds would cost.
 
     Raises:
         DataError: too few labelled patients, or sites that are not known.
@@ -66,7 +70,10 @@ def crossvalidate(
         pretrained(model, size=size), random_state=seed, finetune_steps=steps, self_training=self_training or None,
         ensemble=ensemble, finding=finding,
     )  # fmt: skip
-    images = read(source, labels, size=base.image_size, framing=framing_of(base), finding=finding)
+    images = read(
+        source, labels, size=base.image_size, framing=framing_of(base), finding=finding,
+        leave_out_flagged=leave_out_flagged,
+    )  # fmt: skip
     base.set_params(framing=images.framing)
     images, notes = _without_judges(images)
     judged = images.labelled()
@@ -126,7 +133,7 @@ def crossvalidate(
         for path in files.values():
             run.artifact(path, "crossvalidation")
         run.artifact(files["report"])
-        run.artifact(model, "model")
+        run.model(model)
     return Outcome(
         headline=report.verdict.text,
         comparisons=[
@@ -189,12 +196,10 @@ def _fold(base: PneumoniaModel, train: ImageSet, images: ImageSet, judged: Image
     pixels = baselines.PixelRegression(folds=base.folds, seed=base.random_state)
     # Its components come from every picture at hand without labels, as the encoder's pretraining may have.
     pixels.fit(images.images, data, groups=train.patients)
-    assert model.decision_ is not None
-    assert scratch.decision_ is not None
     scored = (
-        Scored(model.score(judged), model.decision_),
-        Scored(scratch.score(judged), scratch.decision_),
-        Scored(pixels.score(judged.pixels), pixels.decision_),
+        Scored(model.score(judged), decision_of(model)),
+        Scored(scratch.score(judged), decision_of(scratch)),
+        Scored(pixels.score(judged.pixels), decision_of_pixels(pixels)),
     )
     return {name: Judged.of(one) for name, one in zip(METHODS, scored, strict=True)}
 

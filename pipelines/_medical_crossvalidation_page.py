@@ -70,10 +70,10 @@ def measured(judged: ImageSet, method: Judged, fold: NDArray[np.int64]) -> dict[
     calls: dict[str, tuple[Callable[..., float], NDArray[Any]]] = {
         "accuracy": (core.accuracy, method.called),
         "balanced accuracy": (core.balanced_accuracy, method.called),
-        "sensitivity": (lambda y, c: core.sensitivity_specificity(y, c)[0], method.called),
-        "specificity": (lambda y, c: core.sensitivity_specificity(y, c)[1], method.called),
-        "sensitivity at the 95 % point": (lambda y, c: core.sensitivity_specificity(y, c)[0], method.sensitive),
-        "specificity at the 95 % point": (lambda y, c: core.sensitivity_specificity(y, c)[1], method.sensitive),
+        "sensitivity": (core.sensitivity, method.called),
+        "specificity": (core.specificity, method.called),
+        "sensitivity at the 95 % point": (core.sensitivity, method.sensitive),
+        "specificity at the 95 % point": (core.specificity, method.sensitive),
         "calibration error": (core.expected_calibration_error, method.probability),
     }
     within = core.bootstrap(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from unlabeled.core import fingerprint, progress
 from unlabeled.core.batches import chunks
 from unlabeled.core.checkpoints import MANIFEST
-from unlabeled.core.errors import DataError
+from unlabeled.core.errors import DataError, UnlabeledError
 from unlabeled.medical import dicom
 from unlabeled.medical._decisions import REFER, Decisions, Stated, decide
 from unlabeled.medical._pictures import on_film
@@ -92,7 +92,7 @@ def add_dicom(
                 except OSError:
                     raise
                 except Exception as error:  # tags are as people wrote them, and one bad file must not cost the others
-                    left_out.append((str(images.ids[row]), " ".join(str(error).split()) or type(error).__name__))
+                    left_out.append((str(images.ids[row]), _why(error)))
                 bar.advance()
     if left_out:
         write_csv(target / LEFT_OUT, ("input", "reason"), left_out)
@@ -169,3 +169,10 @@ def _path(source: Path, name: str) -> Path:
 def _is_dicom(path: Path) -> bool:
     with path.open("rb") as stream:
         return dicom.is_dicom(stream.read(132))
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a file in our own words; a library's may quote what stands in it."""
+    if isinstance(error, UnlabeledError):
+        return str(error)
+    return f"no answer could be written into its study ({type(error).__name__})"

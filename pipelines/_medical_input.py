@@ -13,7 +13,7 @@ from unlabeled.core.progress import say
 from unlabeled.medical._finetuning import Labelled
 from unlabeled.medical.attributes import declared
 from unlabeled.medical.images import PNEUMONIA, UNLABELLED, Framing, ImageSet, Skip, skip_summary
-from unlabeled.medical.intake.store import finding_of, is_store
+from unlabeled.medical.intake.store import findings_of, is_store, labels_of
 from unlabeled.medical.labels import Row, attach, read_labels
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.readers import read_images
@@ -127,8 +127,8 @@ def read(
     # A wrong CSV is said at once, not after minutes of reading pictures.
     given = None if labels is None else read_labels(labels, finding=finding)
     images = read_images(source, size=size, framing=framing, finding=finding, leave_out_flagged=leave_out_flagged)
-    if given is None and images.labels is not None and is_store(source) and finding_of(source) != finding:
-        about = f"the labels of {source} are about {finding_of(source)}, not {finding}"
+    if given is None and is_store(source) and labels_of(source) and finding not in findings_of(source):
+        about = f"the labels of {source} are about {', '.join(findings_of(source))}, not {finding}"
         if needed:
             raise DataError(f"{about}: give --labels, or take the files in with --finding {finding}")
         say(f"{about}, and are left aside")

@@ -1,6 +1,7 @@
 """``unlabeled medical intake``: a hospital's folder to a store, tracked without a name of anybody."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from unlabeled.core import report, tracking
@@ -23,8 +24,9 @@ def intake(
     size: int = 128,
     site: str = "",
     labels: Path | None = None,
-    finding: str = PNEUMONIA,
+    findings: Sequence[str] = (PNEUMONIA,),
     dicom: bool = False,
+    ocr: bool = False,
     workers: int | None = None,
 ) -> Outcome:
     """Takes a folder in; called again after an interruption, it goes on where it was.
@@ -42,12 +44,14 @@ def intake(
         )
     beside = out.absolute().parent
     with tracking.run(
-        EXPERIMENT, f"intake {out.name}", params={"size": size, "labels": labels is not None, "dicom": dicom}
+        EXPERIMENT,
+        f"intake {out.name}",
+        params={"size": size, "labels": labels is not None, "dicom": dicom, "ocr": ocr},
     ) as run:
         began = time.monotonic()
         done = take_in(
             folder, store=out, key=site_key or beside / "site.key", ledger=ledger or beside / f"{out.name}-ledger.csv",
-            size=size, site=site, labels=labels, finding=finding, dicom=dicom, workers=workers,
+            size=size, site=site, labels=labels, findings=findings, dicom=dicom, ocr=ocr, workers=workers,
         )  # fmt: skip
         seconds, told = time.monotonic() - began, done.manifest
         page = _report(done, run_id=run.run_id).write(out / "report.html")

@@ -10,28 +10,17 @@ import numpy as np
 
 from unlabeled import __version__
 from unlabeled.core import evaluation, fingerprint, tracking
-from unlabeled.core.budget import AS_FOUND, Rates
+from unlabeled.core.budget import AS_FOUND, Budget, Rates
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import DataError
-from unlabeled.core.evaluation import Estimate
-from unlabeled.core.label_need import (
-    LEAST_COUNTS,
-    LEAST_SEEDS,
-    Advice,
-    Curve,
-    Hidden,
-    Learner,
-    advise,
-    check_by_hiding,
-    extrapolate,
-    fit,
-    measure,
-)
+from unlabeled.core.label_need import LEAST_COUNTS, LEAST_SEEDS, Curve, Learner, fit, measure
 from unlabeled.core.progress import say
-from unlabeled.core.report import OTHERS, OURS, Report, Verdict, new_figure
+from unlabeled.core.report import Report, Verdict
 from unlabeled.medical import baselines
 from unlabeled.medical._finetuning import SCORING, Decision, Labelled
-from unlabeled.medical.images import PNEUMONIA, ImageSet
+from unlabeled.medical._storage import pretrained_weights
+from unlabeled.medical.images import PNEUMONIA, ImageSet, Skip
+from unlabeled.medical.label_need import FILE, FIRST_TOLD, LabelNeed, add_label_need, of_hidden
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.report import LIMITS
 from unlabeled.medical.splits import check_no_leak, first_labels
@@ -46,7 +35,6 @@ from unlabeled.pipelines.jobs import Outcome
 FIRST = 25
 # Where draws hold nearly all labels they are nearly the same, and their spread says nothing of other draws.
 SHARE = 0.8
-MORE = (50, 100, 200, 500, 1000)
 POINTS = "points.json"
 
 
@@ -63,6 +51,7 @@ def labels_needed(
     self_training: bool = False,
     ensemble: int | None = None,
     finding: str = PNEUMONIA,
+    leave_out_flagged: bool = False,
     seed: int = 0,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
@@ -78,6 +67,7 @@ def labels_needed(
         self_training: let the networks of ours teach others from the pictures without labels.
         ensemble: networks that vote in place of each one.
         finding: what the labels are about, where they are about several.
+        leave_out_flagged: a store's flagged pictures neither teach nor judge.
         dry_run: only say what that would cost, at the user's own ``rates``.
 
     Raises:
@@ -87,33 +77,46 @@ def labels_needed(
         pretrained(model, size=None), finetune_steps=steps, self_training=self_training or None, ensemble=ensemble,
         finding=finding,
     )  # fmt: skip
-    images = read(source, labels, size=base.image_size, framing=framing_of(base), finding=finding)
+    images = read(
+        source, labels, size=base.image_size, framing=framing_of(base), finding=finding,
+        leave_out_flagged=leave_out_flagged,
+    )  # fmt: skip
     base.set_params(framing=images.framing)
     parts = divide(images, n_labels=None, seed=seed)
-    check_no_leak({"train": parts.train, "test": parts.test})
-    chosen = counts_for(len(parts.train), counts)
-    if seeds < LEAST_SEEDS:
-        raise DataError(f"the doubt of a curve needs at least {LEAST_SEEDS} draws, got {seeds}: 5 or more are better")
     if dry_run:
-        found = [
-            cost.finetunings(
-                base, first_labels(parts.train, count, seed=seed), beside=NAMES[1], times=seeds,
-                what=f", {count} labels, {seeds} draws",
-            )
-            for count in chosen
-        ]  # fmt: skip
+        check_seeds(seeds)
         return cost.dry_run(
-            [one for both in found for one in both],
+            costs(base, parts.train, counts=counts_for(len(parts.train), counts), seeds=seeds, seed=seed),
             rates=rates,
             reads=f"{len(parts.train):,} labelled pictures to draw from",
             left_out=cost.LEFT_OUT,
         )
-    numbers = list(range(seed, seed + seeds))
+    return labels_needed_on(
+        base, parts, folder=model, out=out, price=price, counts=counts, seeds=seeds, seed=seed, skipped=images.skipped
+    )
+
+
+def labels_needed_on(
+    base: PneumoniaModel,
+    parts: Parts,
+    *,
+    folder: Path,
+    out: Path,
+    price: float = 0.0,
+    counts: Sequence[int] | None = None,
+    seeds: int = 5,
+    seed: int = 0,
+    skipped: tuple[Skip, ...] = (),
+) -> Outcome:
+    """The same on parts at hand; ``folder`` is where ``base`` came from."""
+    check_seeds(seeds)
+    check_no_leak({"train": parts.train, "test": parts.test})
+    chosen = counts_for(len(parts.train), counts)
     with tracking.run(
         EXPERIMENT,
         f"labels-needed {out.name}",
-        params={**settings_of(base), "counts": chosen, "seeds": seeds, "price": price, "model": model.name},
-        tags={"data.fingerprint": images.fingerprint()},
+        params={**settings_of(base), "counts": chosen, "seeds": seeds, "price": price, "model": folder.name},
+        tags={"data.fingerprint": parts.train.fingerprint()},
         parent=base.provenance_.get("pretraining_run"),
     ) as run:
         kept = _Points(out / POINTS, made_of=[*_made_of(base, parts), str(settings_of(base)), SCORING, __version__])
@@ -122,26 +125,46 @@ def labels_needed(
             kept.add(name, count, number, error)
             run.metrics({f"error.{name.replace(' ', '_').replace('+', 'and')}.seed{number}": error}, step=count)
 
-        curves = measure(learners(base, parts), chosen, numbers, known=kept.known, log=log)
-        ours = curves[NAMES[0]]
-        told = [advise(ours, more, price=price) for more in MORE]
-        hidden = check_by_hiding(ours)
-        page = need_report(curves, told, hidden, parts=parts, steps=base.finetune_steps, run_id=run.run_id)
-        files = {"curve": _write_curve(out, curves), **write_skips(out, images.skipped)}
-        said = _json(curves, told, hidden)
-        files["json"] = write_atomically(out / "labels-needed.json", json.dumps(said, indent=1) + "\n")
+        numbers = list(range(seed, seed + seeds))
+        need = LabelNeed(
+            curves=measure(learners(base, parts), chosen, numbers, known=kept.known, log=log), finding=base.finding,
+            weights=pretrained_weights(base), judged=len(parts.test), steps=base.finetune_steps, price=price,
+        )  # fmt: skip
+        said, told, hidden = need.to_json(), need.advice(), need.hidden()
+        page = need_report(need, learnt_from=len(parts.train), run_id=run.run_id)
+        files = {"curve": _write_curve(out, need.curves), **write_skips(out, skipped)}
+        files["json"] = write_atomically(out / FILE, json.dumps(said, indent=1) + "\n")
         files["report"] = page.write(out / "report.html")
-        run.metrics({"gain.100_labels": told[1].gain.value})
-        run.artifact(out, "labels-needed")
-        run.artifact(files["report"])
-        run.artifact(model, "model")
+        run.metrics({f"gain.{told[FIRST_TOLD].more}_labels": told[FIRST_TOLD].gain.value})
+        for name, path in files.items():
+            run.artifact(path, None if name == "report" else "labels-needed")
+        run.model(folder)
     return Outcome(
-        headline=str(told[1]),
-        lines=[str(advice) for advice in told if advice.more != MORE[1]] + ([_of_hidden(hidden)] if hidden else []),
+        headline=str(told[FIRST_TOLD]),
+        lines=[str(advice) for advice in told if advice is not told[FIRST_TOLD]]
+        + ([of_hidden(hidden)] if hidden else []),
         files=files,
         run_id=run.run_id,
         details=said,
     )
+
+
+def costs(base: PneumoniaModel, train: ImageSet, *, counts: Sequence[int], seeds: int, seed: int) -> list[Budget]:
+    """Of every training that a curve takes."""
+    found = [
+        cost.finetunings(
+            base, first_labels(train, count, seed=seed), beside=NAMES[1], times=seeds,
+            what=f", {count} labels, {seeds} draws",
+        )
+        for count in counts
+    ]  # fmt: skip
+    return [one for both in found for one in both]
+
+
+def check_seeds(seeds: int) -> None:
+    """Raises a DataError where the doubt of a curve could not be told."""
+    if seeds < LEAST_SEEDS:
+        raise DataError(f"the doubt of a curve needs at least {LEAST_SEEDS} draws, got {seeds}: 5 or more are better")
 
 
 def counts_for(labelled: int, wanted: Sequence[int] | None) -> list[int]:
@@ -176,8 +199,7 @@ def _made_of(base: PneumoniaModel, parts: Parts) -> list[str]:
     for part in (parts.train, parts.test):
         assert part.labels is not None
         found += [part.fingerprint(), fingerprint.of_array(part.labels), fingerprint.of_names(part.patients)]
-    weights = [value.detach().cpu().numpy() for value in base.module_.backbone.state_dict().values()]
-    return [*found, fingerprint.of_array(*weights)]
+    return [*found, pretrained_weights(base)]
 
 
 def learners(base: PneumoniaModel, parts: Parts) -> dict[str, Learner]:
@@ -219,61 +241,22 @@ def balanced_error(probability: np.ndarray, decision: Decision | None, judged: I
     return 1 - evaluation.balanced_accuracy(judged.labels, probability >= decision.threshold)
 
 
-def need_report(
-    curves: Mapping[str, Curve],
-    told: Sequence[Advice],
-    hidden: Sequence[Hidden],
-    *,
-    parts: Parts,
-    steps: int,
-    run_id: str | None = None,
-) -> Report:
+def need_report(need: LabelNeed, *, learnt_from: int, run_id: str | None = None) -> Report:
     """The page: the curve, where it leads, what labels would cost, and whether it could be trusted so far."""
-    ours = curves[NAMES[0]]
-    law, seeds = fit(ours), ours.errors.shape[1]
+    told = need.advice()
     report = Report(
         title="How many labels are needed?",
-        subtitle=f"Balanced error on {len(parts.test):,} pictures of patients kept apart, {seeds} draws of labels each",
-        verdict=Verdict(str(told[1]), "good" if told[1].gain.low > 0.05 else "flat"),
+        subtitle=f"Balanced error on {need.judged:,} pictures of patients kept apart, "
+        f"{need.ours.errors.shape[1]} draws of labels each",
+        verdict=Verdict(str(told[FIRST_TOLD]), "good" if told[FIRST_TOLD].gain.low > 0.05 else "flat"),
         facts={
-            "labels at hand": len(parts.train),
-            "error at the most labels": ours.means()[-1].value,
-            "error that stays (fitted)": law.a,
+            "labels at hand": learnt_from,
+            "error at the most labels": need.ours.means()[-1].value,
+            "error that stays (fitted)": fit(need.ours).a,
         },
         run_id=run_id,
     )
-    section = report.section("The curve")
-    section.figure(
-        _figure(curves),
-        "Balanced error by number of labels, mean over draws with 95 % interval; the band is where our curve leads",
-    )
-    section.table(
-        ["labels", *curves],
-        [
-            [int(count), *(curve.means()[row] for curve in curves.values())]
-            for row, count in enumerate(ours.counts)
-        ],
-        note=f"Networks took {steps} steps or four passes, whichever is more; each draw has its own labels and its own "
-        "training, all are judged on the same pictures.",
-    )  # fmt: skip
-    report.section("What more labels would bring").table(
-        ["more labels", "gain (points of balanced error)", "EUR a point, expected", "EUR a point, at worst"],
-        [[a.more, f"{a.gain.value:.2f} [{a.gain.low:.2f}, {a.gain.high:.2f}]", _euro(a.price_a_point), _euro(a.dearest)]
-         for a in told],
-        note=f"Fitted to ours: error = {law.a:.3f} + {law.b:.2f} k^-{law.c:.2f}. Intervals resample draws of labels; "
-        "they do not hold what changes when labels come from another hospital or reader.",
-    )  # fmt: skip
-    check = report.section("Could it be trusted so far?")
-    if hidden:
-        check.text(_of_hidden(hidden))
-        check.table(
-            ["labels", "measured", "foretold from the lower half", "inside"],
-            [[h.labels, h.seen, h.foretold, "yes" if h.inside else "no"] for h in hidden],
-        )
-    else:
-        check.text(
-            "The lower half of the curve has too few points to foretell the upper half: nothing could be checked."
-        )
+    add_label_need(report, need)
     limits = report.section("Limits")
     for limit in LIMITS:
         limits.text(limit)
@@ -303,29 +286,6 @@ class _Points:
         write_atomically(self.path, json.dumps(content) + "\n")
 
 
-def _figure(curves: Mapping[str, Curve]) -> Any:
-    figure, axis = new_figure(width=8.4, height=4.0)
-    for (name, curve), colour in zip(curves.items(), (OURS, *OTHERS), strict=False):
-        means = curve.means()
-        value, low, high = (np.array(part, dtype=float) for part in zip(*means, strict=True))
-        axis.errorbar(
-            curve.counts, value, yerr=np.abs(np.stack([value - low, high - value])), fmt="o-", color=colour, label=name,
-            markersize=4, linewidth=1.3, capsize=2,
-        )  # fmt: skip
-    ours = curves[NAMES[0]]
-    at = np.geomspace(ours.counts[0], 4 * ours.counts[-1], 40)
-    led = extrapolate(ours, at.tolist())
-    axis.plot(at, [e.value for e in led], "--", color=OURS, linewidth=1)
-    axis.fill_between(at, [e.low for e in led], [e.high for e in led], color=OURS, alpha=0.13, linewidth=0)
-    axis.set_xscale("log")
-    ticks = [int(c) for c in (*ours.counts, 2 * ours.counts[-1], 4 * ours.counts[-1])]
-    axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    axis.minorticks_off()
-    axis.set(xlabel="labels", ylabel="balanced error", ylim=(0, None))
-    axis.legend(frameon=False)
-    return figure
-
-
 def _write_curve(out: Path, curves: Mapping[str, Curve]) -> Path:
     rows = [
         (name, int(count), draw, f"{error:.6f}")
@@ -334,39 +294,3 @@ def _write_curve(out: Path, curves: Mapping[str, Curve]) -> Path:
         for draw, error in enumerate(errors)
     ]
     return write_csv(out / "curve.csv", ("method", "labels", "draw", "balanced_error"), rows)
-
-
-def _json(curves: Mapping[str, Curve], told: Sequence[Advice], hidden: Sequence[Hidden]) -> dict[str, Any]:
-    law = fit(curves[NAMES[0]])
-    return {
-        "counts": [int(c) for c in curves[NAMES[0]].counts],
-        "errors": {name: curve.errors.tolist() for name, curve in curves.items()},
-        "fitted": law._asdict(),
-        "advice": [
-            {"more": a.more, "gain_points": a.gain._asdict(), "eur_a_point": _finite(a.price_a_point),
-             "eur_a_point_at_worst": _finite(a.dearest)}
-            for a in told
-        ],
-        "hidden": [{"labels": h.labels, "seen": h.seen, "foretold": _bounds(h.foretold), "inside": h.inside}
-                   for h in hidden],
-    }  # fmt: skip
-
-
-def _bounds(estimate: Estimate) -> dict[str, float]:
-    return estimate._asdict()
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def _euro(value: float) -> str:
-    return f"{value:,.0f}" if np.isfinite(value) else "no gain is sure"
-
-
-def _of_hidden(hidden: Sequence[Hidden]) -> str:
-    inside = sum(h.inside for h in hidden)
-    return (
-        f"With the upper half of the curve hidden, {inside} of {len(hidden)} hidden points fell into the interval that "
-        "the lower half foretold."
-    )

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from unlabeled.core.errors import DataError
 from unlabeled.medical._decisions import HeldOut, adapted_to, held_out
 from unlabeled.medical._finetuning import Decision
+from unlabeled.medical._operating import at_operating_point, decision_of
 from unlabeled.medical.baselines import PixelRegression
 from unlabeled.medical.evaluation import Scored
 from unlabeled.medical.images import ImageSet
@@ -33,7 +35,7 @@ def everybody(
     Raises:
         DataError: one of them keeps no held-out predictions, because an earlier version saved it.
     """
-    pca = partial(_scored, lambda images: pixels._logits(images.pixels), pixels.decision_, pixels.held_out)
+    pca = partial(_scored, lambda images: pixels._logits(images.pixels), decision_of_pixels(pixels), pixels.held_out)
     return {
         OURS: _of_network(model, unseen, adapt_to),
         SCRATCH: _of_network(scratch, unseen, adapt_to),
@@ -51,9 +53,16 @@ def kept_beside(
     return everybody(model, scratch, pixels, unseen, adapt_to=adapt_to)
 
 
+def decision_of_pixels(pixels: PixelRegression) -> Decision:
+    """As :func:`~unlabeled.medical._operating.decision_of` for a network."""
+    try:
+        return at_operating_point(pixels.decision_, pixels.held_out())
+    except DataError:
+        return pixels.decision_
+
+
 def _of_network(model: PneumoniaModel, unseen: ImageSet, adapt_to: ImageSet | None) -> Scored:
-    assert model.decision_ is not None
-    return _scored(model._logits, model.decision_, lambda: held_out(model), unseen, adapt_to)
+    return _scored(model._logits, decision_of(model), lambda: held_out(model), unseen, adapt_to)
 
 
 def _scored(

@@ -31,8 +31,11 @@ def key(name: str) -> str:
 
 
 def write_skips(out: Path, skipped: tuple[Skip, ...]) -> dict[str, Path]:
-    """What could not be used and why, where there is such."""
-    return {"skipped": write_csv(out / "skipped.csv", ("input", "reason"), skipped)} if skipped else {}
+    """What could not be used and why, where there is such; that of an earlier call goes."""
+    if not skipped:
+        (out / "skipped.csv").unlink(missing_ok=True)
+        return {}
+    return {"skipped": write_csv(out / "skipped.csv", ("input", "reason"), skipped)}
 
 
 def write_csv(path: Path, header: tuple[str, ...], rows: object) -> Path:
@@ -52,10 +55,17 @@ def write_predictions(out: Path, table: "pd.DataFrame") -> dict[str, Path]:
     }
 
 
-def write_studies(out: Path, table: "pd.DataFrame", studies: NDArray[np.str_], *, finding: str) -> dict[str, Path]:
-    """What a model says of each study (:func:`~unlabeled.medical._decisions.per_study`)."""
+def write_studies(
+    out: Path, table: "pd.DataFrame", studies: NDArray[np.str_] | None, *, finding: str
+) -> dict[str, Path]:
+    """What a model says of each study (:func:`~unlabeled.medical._decisions.per_study`), where studies are known; what
+    an earlier call said goes."""
     from unlabeled.medical._decisions import per_study
 
+    if studies is None:
+        for name in ("studies.csv", "studies.parquet"):
+            (out / name).unlink(missing_ok=True)
+        return {}
     said = per_study(table, studies, finding=finding)
     text = said.to_csv(index=False, float_format="%.6f", lineterminator="\n")
     return {

@@ -74,7 +74,7 @@ def pretrain(
         files = {"model": out, "report": page.write(out / "report.html"), **write_skips(out, images.skipped)}
         if beside is not None:
             files["with random masks"] = beside.folder
-        run.artifact(out, "model")
+        run.model(out)
         run.artifact(files["report"])
     loss = model.pretraining_["curves"]["loss"][-1][1] if model.pretraining_ else float("nan")
     return Outcome(

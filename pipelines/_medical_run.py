@@ -1,34 +1,43 @@
 """``unlabeled medical run``: from a hospital's folder to a registered model and a page for an ethics board."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unlabeled.core import fingerprint, report
+from unlabeled.core import fingerprint
 from unlabeled.core.budget import AS_FOUND, Rates
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.medical._finetuning import binary
 from unlabeled.medical.images import PNEUMONIA, Framing, ImageSet
+from unlabeled.medical.intake import is_as_it_was
+from unlabeled.medical.label_need import read_label_need
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.readers import read_images
+from unlabeled.medical.several import check_folds
 from unlabeled.medical.splits import patient_folds
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _medical_audit as auditing
 from unlabeled.pipelines import _medical_intake as taking_in
+from unlabeled.pipelines import _medical_label_need as needing
 from unlabeled.pipelines import _medical_package as packaging
 from unlabeled.pipelines import _medical_pretraining as pretraining
+from unlabeled.pipelines import _medical_several as several
 from unlabeled.pipelines import medical
 from unlabeled.pipelines._medical_input import TEST_SHARE, Parts, divide, with_declaration
+from unlabeled.pipelines._medical_run_page import NEED, run_page, without_next
 from unlabeled.pipelines.jobs import Outcome
 
 RECORD = "run.json"
 STAGES = ("intake", "pretraining", "fine-tuning", "audit", "package")
+KEY = "site.key"
+# Draws of labels for each number, where it is measured how many are needed.
+DRAWS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +50,14 @@ class Plan:
         steps: of the fine-tuning of each network; ``None``: as usual.
         n_labels: use so many labels only.
         site: what the column ``site`` says.
-        register: name in MLflow's registry.
+        register: name in MLflow's registry; of several findings, before the name of each (or empty).
         seed: fixes everything random.
-        finding: what the labels are about, where they are about several.
+        findings: what the labels are about; several are learnt together.
         self_training: the networks teach others from the pictures without labels.
         ensemble: networks that vote in place of each one.
         leave_out_flagged: nothing is learnt from, or judged on, pictures that the intake flags.
+        ocr: the intake also reads for text away from the borders.
+        label_need: it is measured how many labels are needed, for the audit's page.
     """
 
     size: int = 64
@@ -58,8 +69,16 @@ class Plan:
     seed: int = 0
     self_training: bool = False
     ensemble: int = 1
-    finding: str = PNEUMONIA
+    findings: tuple[str, ...] = (PNEUMONIA,)
     leave_out_flagged: bool = False
+    label_need: bool = False
+    ocr: bool = False
+
+    def stages(self) -> list[str]:
+        """What is done, in order; of several findings, the later ones once for each."""
+        later = ([NEED] if self.label_need else []) + list(STAGES[3:])
+        each = [f"{stage}{_of(self, name)}" for name in self.findings for stage in later]
+        return [*STAGES[:3], *each]
 
 
 def run(
@@ -81,7 +100,8 @@ def run(
     Args:
         folder: DICOM files.
         labels: CSV as for the intake.
-        out: gets ``store``, ``pretrained``, ``model``, ``audit``, ``package`` and the report that leads to them.
+        out: gets ``store``, ``pretrained``, ``model``, ``audit``, ``package`` (of several findings, in the last three a
+            folder for each) and the report that leads to them.
         private: folder for the site key, the ledger and the list of file names (default: ``<out>-private`` beside
             ``out``), which only its owner can read.
         dry_run: only say what the trainings would cost if every file and every line of labels could be used.
@@ -90,67 +110,103 @@ def run(
         DataError: ``out`` holds something else, or an interrupted run of another plan.
     """
     plan = plan or Plan()
+    plan = replace(plan, findings=tuple(several.names_of(plan.findings)))
     if not folder.is_dir():
         raise DataError("the folder to take in does not exist, or is a file")
     if not labels.is_file():
         raise DataError(f"{labels} is not a file: a run needs a CSV of labels")
+    if len(plan.findings) > 1:
+        _check_several(plan)
     if dry_run:
         return _dry_run(folder, labels, plan, rates)
     private = private or out.absolute().with_name(f"{out.name}-private")
     # Of where it came from a digest only: paths may hold names.
     source = fingerprint.of_names([str(folder.resolve()), str(labels.resolve())])
     written = fingerprint.of_names([labels.read_bytes()])
-    record = _Record(out, {**vars(plan), "folder and labels": source, "what the labels say": written})
-    private.mkdir(parents=True, exist_ok=True)
-    private.chmod(0o700)
+    asked = {**vars(plan), "folder and labels": source, "what the labels say": written}
+    record = _Record(out, asked, stages=plan.stages())
+    _check_private(private, out)
+    if "intake" in record.stages and is_as_it_was(folder, store=out / "store", key=private / KEY) is False:
+        raise DataError(
+            f"the files of the folder are not those that {out} was made of: name another folder with --out, or put "
+            "back what was there"
+        )
+    if not private.exists():
+        private.mkdir(parents=True)
+        private.chmod(0o700)
 
     store = out / "store"
-    took = record.stage(
+    record.stage(
         "intake",
         lambda: taking_in.intake(
-            folder, out=store, site_key=private / "site.key", ledger=private / "ledger.csv", size=plan.size,
-            site=plan.site, labels=labels, finding=plan.finding,
+            folder, out=store, site_key=private / KEY, ledger=private / "ledger.csv", size=plan.size,
+            site=plan.site, labels=labels, findings=plan.findings, ocr=plan.ocr,
         ),
     )  # fmt: skip
-    images = with_declaration(read_images(store, size=plan.size, leave_out_flagged=plan.leave_out_flagged))
-    parts = divide(images, n_labels=plan.n_labels, seed=plan.seed)
-    _check_enough(parts, plan)
-    base = record.stage("pretraining", lambda: _pretrain(parts, plan, out / "pretrained", synthetic))
-    tuned = record.stage(
-        "fine-tuning",
-        lambda: medical.finetune_on(
-            PneumoniaModel.load(out / "pretrained"), parts, out=out / "model", skipped=images.skipped,
-            notes=images.notes, synthetic=synthetic,
-        ),
-    )  # fmt: skip
-    audited = record.stage(
-        "audit",
-        lambda: auditing.audit_on(
-            PneumoniaModel.load(out / "model"), parts.test, folder=out / "model", out=out / "audit", read=images,
-            notes=images.notes, seed=plan.seed, synthetic=synthetic,
-        ),
-    )  # fmt: skip
-    packed = record.stage(
-        "package", lambda: packaging.package(out / "model", out=out / "package", register=plan.register)
-    )
-    done = {"intake": took, "pretraining": base, "fine-tuning": tuned, "audit": audited, "package": packed}
-    page = _page(done, out, left_out=plan.leave_out_flagged, synthetic=synthetic).write(out / "report.html")
+    study = _study(store, plan)
+    _check_enough(study, plan)
+    record.stage("pretraining", lambda: _pretrain(study.parts, plan, out / "pretrained", synthetic))
+    record.stage("fine-tuning", lambda: _finetune(study, out, synthetic))
+    for name in plan.findings:
+        _of_finding(name, study, record, out=out, plan=plan, synthetic=synthetic)
+    done = record.stages
+    page = run_page(done, out, left_out=plan.leave_out_flagged, synthetic=synthetic).write(out / "report.html")
+    packed = [stage for name, stage in done.items() if name.startswith("package")]
+    audits = {f"audit{_of(plan, name)}": _place(out / "audit", name, plan) / "report.html" for name in plan.findings}
     return Outcome(
-        headline=tuned["headline"],
-        lines=[_without_next(took["headline"]), audited["headline"], *packed["lines"]],
+        headline=done["fine-tuning"]["headline"],
+        lines=[
+            without_next(done["intake"]["headline"]),
+            *(stage["headline"] for name, stage in done.items() if name.startswith("audit")),
+            *(line for stage in packed for line in stage["lines"]),
+        ],
         files={
-            "report": page, "audit": out / "audit" / "report.html", "model": out / "model",
-            "package": out / "package", "private": private,
+            "report": page, **audits, "model": out / "model", "package": out / "package", "private": private,
         },
-        run_id=packed["run_id"],
+        run_id=packed[-1]["run_id"],
         details={"stages": {name: {**stage["details"], "run_id": stage["run_id"]} for name, stage in done.items()}},
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What was taken in and divided: the parts of each finding, and where there are several, all that were gathered."""
+
+    images: ImageSet
+    parts: Parts
+    each: Mapping[str, Parts]
+    together: several.Together | None = None
+
+    def read_for(self, name: str) -> ImageSet:
+        return self.images if self.together is None else self.together.read_for(name)
+
+
+def _study(store: Path, plan: Plan) -> _Study:
+    if len(plan.findings) > 1:
+        found = several.gather(
+            store, None, plan.findings, size=plan.size, framing=None, n_labels=plan.n_labels, seed=plan.seed,
+            leave_out_flagged=plan.leave_out_flagged,
+        )  # fmt: skip
+        return _Study(found.images, found.parts, found.each, found)
+    images = read_images(store, size=plan.size, finding=plan.findings[0], leave_out_flagged=plan.leave_out_flagged)
+    images = with_declaration(images)
+    parts = divide(images, n_labels=plan.n_labels, seed=plan.seed)
+    return _Study(images, parts, {plan.findings[0]: parts})
+
+
+def _of(plan: Plan, finding: str) -> str:
+    return f" of {finding}" if len(plan.findings) > 1 else ""
+
+
+def _place(folder: Path, finding: str, plan: Plan) -> Path:
+    """Where a finding's own lies: in ``folder``, or in one of its own in it."""
+    return folder / several.folder_of(finding) if len(plan.findings) > 1 else folder
 
 
 def _model(plan: Plan, framing: Framing) -> PneumoniaModel:
     model = PneumoniaModel(
         image_size=plan.size, framing=framing, pretrain_epochs=plan.epochs, random_state=plan.seed,
-        self_training=plan.self_training, ensemble=plan.ensemble, finding=plan.finding,
+        self_training=plan.self_training, ensemble=plan.ensemble, finding=plan.findings[0],
     )  # fmt: skip
     if plan.steps is not None:
         model.set_params(finetune_steps=plan.steps)
@@ -158,13 +214,36 @@ def _model(plan: Plan, framing: Framing) -> PneumoniaModel:
     return model
 
 
-def _check_enough(parts: Parts, plan: Plan) -> None:
-    """Raises a DataError where too little is labelled to fine-tune on, before hours are spent on what comes first."""
-    assert parts.train.labels is not None
-    binary(parts.train.labels, what="labels")
-    if parts.validation is None:
-        folds = PneumoniaModel().folds
-        patient_folds(parts.train.patients, parts.train.labels, folds=folds, seed=plan.seed)
+def _check_private(private: Path, out: Path) -> None:
+    """Raises a DataError where what leads back to patients would lie with the rest, or could be read by others."""
+    if private.resolve() == out.resolve() or out.resolve() in private.resolve().parents:
+        raise DataError(
+            f"--private {private} lies in {out}, which is what may be handed on: name a folder apart from it"
+        )
+    if private.exists() and (not private.is_dir() or private.stat().st_mode & 0o077):
+        raise DataError(
+            f"--private {private} exists and others may read it: 'chmod 700 {private}' if it is yours alone, or name a "
+            "folder that does not exist yet"
+        )
+
+
+def _check_several(plan: Plan) -> None:
+    if plan.self_training:
+        raise DataError("self-training knows one finding at a time: leave it out, or name one finding")
+
+
+def _check_enough(study: _Study, plan: Plan) -> None:
+    """Raises a DataError where too little is labelled, before hours are spent on what comes first."""
+    folds = PneumoniaModel().folds
+    for parts in study.each.values():
+        assert parts.train.labels is not None
+        binary(parts.train.labels, what="labels")
+        if parts.validation is None and study.together is None:
+            patient_folds(parts.train.patients, parts.train.labels, folds=folds, seed=plan.seed)
+        if plan.label_need:
+            needing.counts_for(len(parts.train), None)
+    if study.together is not None and study.parts.validation is None:
+        check_folds(study.together.of(study.parts.train), study.parts.train.patients, folds=folds, seed=plan.seed)
 
 
 def _pretrain(parts: Parts, plan: Plan, out: Path, synthetic: bool) -> Outcome:
@@ -172,6 +251,45 @@ def _pretrain(parts: Parts, plan: Plan, out: Path, synthetic: bool) -> Outcome:
     # Of the pictures that are learnt from, not of all.
     images = with_declaration(replace(parts.unlabelled, notes=parts.unlabelled.notes[:-1]))
     return pretraining.pretrain(model, images, out=out, synthetic=synthetic)
+
+
+def _finetune(study: _Study, out: Path, synthetic: bool) -> Outcome:
+    base, images = PneumoniaModel.load(out / "pretrained"), study.images
+    if study.together is not None:
+        return several.finetune_on(base, study.together, out=out / "model")
+    return medical.finetune_on(
+        base, study.parts, out=out / "model", skipped=images.skipped, notes=images.notes, synthetic=synthetic
+    )
+
+
+def _of_finding(name: str, study: _Study, record: "_Record", *, out: Path, plan: Plan, synthetic: bool) -> None:
+    """Label need, audit and package of one finding."""
+    parts, model, of = study.each[name], _place(out / "model", name, plan), _of(plan, name)
+    needed = _place(out / "labels-needed", name, plan)
+    if plan.label_need:
+        base = PneumoniaModel.load(out / "pretrained").set_params(finding=name)
+        record.stage(
+            f"{NEED}{of}",
+            lambda: needing.labels_needed_on(
+                base, parts, folder=out / "pretrained", out=needed, seeds=DRAWS, seed=plan.seed
+            ),
+        )
+    read = study.read_for(name)
+    record.stage(
+        f"audit{of}",
+        lambda: auditing.audit_on(
+            PneumoniaModel.load(model), parts.test, folder=model, out=_place(out / "audit", name, plan), read=read,
+            need=read_label_need(needed) if plan.label_need else None, notes=read.notes, seed=plan.seed,
+            synthetic=synthetic,
+        ),
+    )  # fmt: skip
+    called = plan.register
+    if of:
+        called = f"{called}-{several.folder_of(name)}" if called else several.folder_of(name)
+    record.stage(
+        f"package{of}",
+        lambda: packaging.package(model, out=_place(out / "package", name, plan), register=called),
+    )
 
 
 def _dry_run(folder: Path, labels: Path, plan: Plan, rates: Rates) -> Outcome:
@@ -189,8 +307,14 @@ def _dry_run(folder: Path, labels: Path, plan: Plan, rates: Rates) -> Outcome:
         labels=np.arange(learnt) % 2, framing="padded",
     )  # fmt: skip
     pictures = np.broadcast_to(noise, (files, plan.size, plan.size))
+    ours, scratch = cost.finetunings(model, taught, beside=medical.SCRATCH)
+    trainings = [model.pretraining_cost(pictures), ours, *(scratch for _ in plan.findings)]
+    if plan.label_need:
+        counts = needing.counts_for(learnt, None)
+        for _ in plan.findings:
+            trainings += needing.costs(model, taught, counts=counts, seeds=DRAWS, seed=plan.seed)
     return cost.dry_run(
-        [model.pretraining_cost(pictures), *cost.finetunings(model, taught, beside=medical.SCRATCH)],
+        trainings,
         rates=rates,
         reads=f"{files:,} files and {lines:,} lines of labels, as if each could be used"
         + (" and none were flagged (flagged ones are left out)" if plan.leave_out_flagged else ""),
@@ -205,8 +329,9 @@ class _Record:
         DataError: the folder holds something else, or a run of another plan.
     """
 
-    def __init__(self, out: Path, plan: dict[str, Any]) -> None:
+    def __init__(self, out: Path, plan: dict[str, Any], *, stages: Sequence[str] = STAGES) -> None:
         self.path, self.plan, self.stages = out / RECORD, json.loads(json.dumps(plan)), dict[str, Any]()
+        self.names = list(stages)
         if self.path.is_file():
             self._go_on(out)
             return
@@ -220,7 +345,10 @@ class _Record:
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
             # A run that an earlier version began knows nothing of choices that came later: it took their defaults.
-            self.stages, before = found["stages"], {**self.plan, **vars(Plan()), **found["plan"]}
+            told = found["plan"]
+            if "finding" in told:
+                told["findings"] = [told.pop("finding")]
+            self.stages, before = found["stages"], {**self.plan, **json.loads(json.dumps(vars(Plan()))), **told}
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self.path} is damaged ({error}): name another folder with --out") from None
         differ = [f"{k} was {before.get(k)!r}, is {v!r}" for k, v in self.plan.items() if before.get(k) != v]
@@ -229,7 +357,7 @@ class _Record:
 
     def stage(self, name: str, work: Callable[[], Outcome]) -> dict[str, Any]:
         """What came of a stage, now or in an earlier call that was interrupted later on."""
-        number = f"{STAGES.index(name) + 1} of {len(STAGES)}: {name}"
+        number = f"{self.names.index(name) + 1} of {len(self.names)}: {name}"
         if name in self.stages:
             say(f"{number}: done before")
         else:
@@ -245,41 +373,3 @@ class _Record:
 
     def _write(self) -> None:
         write_atomically(self.path, json.dumps({"plan": self.plan, "stages": self.stages}, indent=1) + "\n")
-
-
-def _page(done: dict[str, dict[str, Any]], out: Path, *, left_out: bool, synthetic: bool) -> report.Report:
-    """One page that says what each stage did and leads to its own page; flagged pictures are ``left_out`` or not."""
-    intake, tuned, audit = (done[name]["details"] for name in ("intake", "fine-tuning", "audit"))
-    page = report.Report(
-        title="From a folder to a model",
-        subtitle=f"{len(done)} stages, each a tracked run of its own",
-        verdict=report.Verdict(done["fine-tuning"]["headline"], tone=tuned["verdict"]),
-        facts={
-            "files found": intake["found"],
-            "pictures": intake["kept"] + (0 if left_out else intake["flagged"]),
-            "labels learnt from": tuned["labels"],
-            "pictures that judge": tuned["unseen"],
-            "gaps between groups": len(audit["gaps"]),
-        },
-        synthetic=synthetic,
-        run_id=done["package"]["run_id"],
-    )
-    pages = {
-        "intake": "store/report.html", "pretraining": "pretrained/report.html", "fine-tuning": "model/report.html",
-        "audit": "audit/report.html",
-    }  # fmt: skip
-    for name, stage in done.items():
-        section = page.section(name.capitalize())
-        section.text(_without_next(stage["headline"]))
-        for line in stage["lines"]:
-            section.note(line)
-        if name == "intake" and left_out:
-            section.note(f"The {intake['flagged']} flagged ones are left out of everything below, as was asked for.")
-        if name in pages and (out / pages[name]).exists():
-            section.note(f"Its own page: {pages[name]}; its run: {stage['run_id']}")
-    return page
-
-
-def _without_next(headline: str) -> str:
-    """A stage's headline without what to do next, which the run does itself."""
-    return headline.partition(" Next:")[0]

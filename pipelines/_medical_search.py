@@ -41,19 +41,21 @@ def search(
     task: str = "masked",
     masking: Masking = "random",
     finding: str = PNEUMONIA,
+    leave_out_flagged: bool = False,
     seed: int = 0,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
 ) -> Outcome:
     """Tries settings of the pretraining, judged by a linear probe on labelled patients that the test leaves over.
 
-    With ``dry_run``, only says what that would cost if no trial ended early.
+    With ``leave_out_flagged``, a store's flagged pictures neither teach nor judge; with ``dry_run``, only says what
+    that would cost if no trial ended early.
     """
     model = PneumoniaModel(
         image_size=size, pretrain_epochs=epochs, task=task, masking=masking, finding=finding, random_state=seed
     )
     model.check()
-    images = read(source, labels, size=size, framing=None, finding=finding)
+    images = read(source, labels, size=size, framing=None, finding=finding, leave_out_flagged=leave_out_flagged)
     model.set_params(framing=images.framing)
     parts = divide(images, n_labels=None, seed=seed)
     if dry_run:

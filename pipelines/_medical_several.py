@@ -2,9 +2,8 @@
 ``predict`` takes what it left as it takes one model."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,12 @@ from unlabeled.core.errors import DataError
 from unlabeled.core.finetuning import Tuning
 from unlabeled.core.progress import say
 from unlabeled.medical._decisions import Stated
-from unlabeled.medical._tables import find_labels
-from unlabeled.medical.images import UNLABELLED, ImageSet
+from unlabeled.medical._planning import check_finding
+from unlabeled.medical._tables import labellings
+from unlabeled.medical.images import UNLABELLED, Framing, ImageSet
+from unlabeled.medical.intake.store import is_store, labels_of
 from unlabeled.medical.labels import attach, read_labels
+from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.several import finetune_together
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import medical
@@ -49,6 +51,7 @@ def finetune(
     layer_decay: float | None = None,
     ensemble: int | None = None,
     size: int | None = None,
+    leave_out_flagged: bool = False,
     seed: int = 0,
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
@@ -56,45 +59,96 @@ def finetune(
     """Learns several findings at once (:func:`~unlabeled.medical.several.finetune_together`).
 
     Pictures are divided once, by whether any of the findings is there; each finding is judged, beside baselines of its
-    own, where it is known. ``out`` gets a folder for each, by its name.
+    own, where it is known. ``out`` gets a folder for each, by its name. A store's own labels need no ``labels``.
 
     Raises:
         DataError: no CSV of labels, a finding twice or of one class only among those who learn or those who judge.
     """
-    names = [name.strip() for name in findings]
-    folders = {name: _folder(name) for name in names}
-    if len(set(folders.values())) < len(names):
-        raise DataError(f"each finding is named once; got {', '.join(names)}")
+    names = names_of(findings)
+    base = adjusted(
+        pretrained(model, size=size), random_state=seed, finetune_steps=steps, tuning=tuning,
+        layer_decay=layer_decay, ensemble=ensemble,
+    )  # fmt: skip
+    together = gather(
+        source, labels, names, size=base.image_size, framing=framing_of(base), n_labels=n_labels, seed=seed,
+        leave_out_flagged=leave_out_flagged,
+    )  # fmt: skip
+    base.set_params(framing=together.images.framing)
+    if dry_run:
+        parts = together.parts
+        scratch = [
+            cost.finetunings(base, own.train, beside=f"{medical.SCRATCH}, {name}")[1]
+            for name, own in together.each.items()
+        ]
+        ours = cost.finetunings(base, parts.train, validation=parts.validation is not None, beside="")[0]
+        return cost.dry_run([ours, *scratch], rates=rates, reads=f"{len(parts.train)} labels", left_out=cost.LEFT_OUT)
+    return finetune_on(base, together, out=out, rates=rates)
+
+
+@dataclass(frozen=True)
+class Together:
+    """Pictures with the labels of several findings.
+
+    Attributes:
+        images: all that were read; as labels, whether any of the findings is there.
+        labels: of each finding, (N,) as in an `ImageSet`.
+        parts: of the pictures, divided once.
+        each: the parts of each finding: with its labels, where it is known.
+    """
+
+    images: ImageSet
+    labels: Mapping[str, NDArray[np.int64]]
+    parts: Parts
+    each: Mapping[str, Parts]
+
+    def of(self, part: ImageSet) -> dict[str, NDArray[np.int64]]:
+        """The labels of each finding on a part's pictures."""
+        return _of(self.images, self.labels, part)
+
+    def read_for(self, name: str) -> ImageSet:
+        """All that were read, with the labels of one finding."""
+        return replace(self.images, labels=self.labels[name])
+
+
+def gather(
+    source: Path,
+    labels: Path | None,
+    names: Sequence[str],
+    *,
+    size: int,
+    framing: Framing | None,
+    n_labels: int | None,
+    seed: int,
+    leave_out_flagged: bool = False,
+) -> Together:
+    """Reads pictures and the labels of several findings, and divides them by patient, once for all.
+
+    Raises:
+        DataError: there is no table of labels, it does not tell the findings apart, or one has a single class.
+    """
+    if labels is None and is_store(source):
+        labels = labels_of(source)
     if labels is None:
         raise DataError(
             "several findings need a CSV of labels with a column for each, or one that lists them: --labels"
         )
     check_columns(labels, names)
-    base = adjusted(
-        pretrained(model, size=size), random_state=seed, finetune_steps=steps, tuning=tuning,
-        layer_decay=layer_decay, ensemble=ensemble,
-    )  # fmt: skip
-    images = read(source, labels, size=base.image_size, framing=framing_of(base), finding=names[0])
-    base.set_params(framing=images.framing)
+    images = read(source, labels, size=size, framing=framing, finding=names[0], leave_out_flagged=leave_out_flagged)
     told = {name: attach(images, read_labels(labels, finding=name)).labels for name in names}
-    table = np.stack([values for values in told.values() if values is not None], axis=1)
-    parts = divide(replace(images, labels=_any(table)), n_labels=n_labels, seed=seed)
-    row_of = {str(name): row for row, name in enumerate(images.ids)}
+    table = {name: values for name, values in told.items() if values is not None}
+    images = replace(images, labels=_any(np.stack(list(table.values()), axis=1)))
+    parts = divide(images, n_labels=n_labels, seed=seed)
+    each = {name: _parts_of(parts, name, images, table) for name in names}
+    return Together(images=images, labels=table, parts=parts, each=each)
 
-    def of(part: ImageSet, k: int) -> NDArray[np.int64]:
-        found: NDArray[np.int64] = table[[row_of[str(name)] for name in part.ids], k]
-        return found
 
-    each = {name: _parts_of(parts, name, partial(of, k=k)) for k, name in enumerate(names)}
-    if dry_run:
-        scratch = [
-            cost.finetunings(base, own.train, beside=f"{medical.SCRATCH}, {name}")[1] for name, own in each.items()
-        ]
-        ours = cost.finetunings(base, parts.train, validation=parts.validation is not None, beside="")[0]
-        return cost.dry_run([ours, *scratch], rates=rates, reads=f"{len(parts.train)} labels", left_out=cost.LEFT_OUT)
+def finetune_on(base: PneumoniaModel, together: Together, *, out: Path, rates: Rates = AS_FOUND) -> Outcome:
+    """:func:`finetune` on what was gathered."""
+    names, parts, each = list(together.each), together.parts, together.each
+    folders = {name: folder_of(name) for name in names}
     validation = None
     if parts.validation is not None:
-        validation = (parts.validation, {name: of(parts.validation, k) for k, name in enumerate(names)})
+        validation = (parts.validation, together.of(parts.validation))
     (out / FINDINGS).unlink(missing_ok=True)  # what is there until the end may be of other findings
     with tracking.run(
         EXPERIMENT,
@@ -104,29 +158,46 @@ def finetune(
         parent=base.provenance_.get("pretraining_run"),
     ) as run:
         models = finetune_together(
-            base, parts.train, {name: of(parts.train, k) for k, name in enumerate(names)},
-            groups=parts.train.patients, validation=validation, unlabelled=parts.unlabelled,
-            log=priced(run.metrics, rates),
+            base, parts.train, together.of(parts.train), groups=parts.train.patients, validation=validation,
+            unlabelled=parts.unlabelled, log=priced(run.metrics, rates),
         )  # fmt: skip
         done = {}
         for name, own in models.items():
             say(f"judging {name}")
             done[name] = medical.finetune_on(
-                own, each[name], out=out / folders[name], skipped=images.skipped, notes=images.notes,
-                synthetic=False, inside=run.run_id,
+                own, each[name], out=out / folders[name], skipped=together.images.skipped,
+                notes=together.images.notes, synthetic=False, inside=run.run_id,
             )  # fmt: skip
         page = _page(done, folders, parts, run_id=run.run_id).write(out / "report.html")
         write_atomically(out / FINDINGS, json.dumps(names) + "\n")
         run.artifact(page)
         for name in names:
-            run.artifact(out / folders[name], f"model/{folders[name]}")
+            run.model(out / folders[name], f"model/{folders[name]}")
     return Outcome(
         headline=f"{len(names)} findings learnt together from {len(parts.train)} pictures.",
         lines=[f"{name}: {one.headline}" for name, one in done.items()],
         files={"report": page, **{f"model {name}": out / folders[name] for name in names}},
         run_id=run.run_id,
-        details={"findings": {name: one.to_json() for name, one in done.items()}},
+        details={
+            "labels": len(parts.train),
+            "unseen": len(parts.test),
+            "findings": {name: one.to_json() for name, one in done.items()},
+        },
     )
+
+
+def names_of(findings: Sequence[str]) -> list[str]:
+    """Findings as they are called, each once.
+
+    Raises:
+        DataError: two would share a folder, or one is called as nothing can be.
+    """
+    names = [name.strip() for name in findings]
+    for name in names:
+        check_finding(name)
+    if len({folder_of(name) for name in names}) < len(names):
+        raise DataError(f"each finding is named once; got {', '.join(names)}")
+    return names
 
 
 def models_in(folder: Path) -> dict[str, Path]:
@@ -139,7 +210,7 @@ def models_in(folder: Path) -> dict[str, Path]:
         return {}
     except (OSError, ValueError) as error:
         raise DataError(f"{folder / FINDINGS} cannot be read ({error}): name one finding's own folder") from None
-    return {name: folder / _folder(name) for name in names}
+    return {name: folder / folder_of(name) for name in names}
 
 
 def predict(
@@ -163,13 +234,13 @@ def predict(
         for name, folder in models.items():
             say(f"looking for {name}")
             done[name] = medical.predict(
-                source, model=folder, out=out / _folder(name), labels=labels, stated=stated, heat_maps=heat_maps,
+                source, model=folder, out=out / folder_of(name), labels=labels, stated=stated, heat_maps=heat_maps,
                 dicom=dicom, inside=run.run_id,
             )  # fmt: skip
         files = write_predictions(out, _side_by_side({name: one.files["table"] for name, one in done.items()}))
         for path in files.values():
             run.artifact(path, "predictions")
-        folders = {name: _folder(name) for name in models}
+        folders = {name: folder_of(name) for name in models}
         files["report"] = _predictions_page(done, folders, run_id=run.run_id).write(out / "report.html")
         run.artifact(files["report"])
         for count in ("pictures", "skipped"):
@@ -191,12 +262,7 @@ def check_columns(labels: Path | None, names: Sequence[str]) -> None:
         columns = [str(column) for column in pd.read_csv(labels, nrows=0).columns]
     except ValueError:  # said where it is read
         return
-    found = {name: find_labels(columns, name) for name in names}
-    missing = [name for name, labelling in found.items() if labelling is None]
-    own = [labelling.column for labelling in found.values() if labelling is not None and not labelling.listed]
-    if missing or len(set(own)) < len(own):
-        which = f"nothing of {', '.join(missing)}" if missing else f"the same of {', '.join(names)} (column {own[0]})"
-        raise DataError(f"{labels} says {which}: it needs a column for each finding, or one that lists them")
+    labellings(columns, names, where=str(labels))
 
 
 def _side_by_side(tables: Mapping[str, Path]) -> pd.DataFrame:
@@ -208,7 +274,8 @@ def _side_by_side(tables: Mapping[str, Path]) -> pd.DataFrame:
     return pd.concat(parts, axis=1).reset_index()
 
 
-def _folder(finding: str) -> str:
+def folder_of(finding: str) -> str:
+    """What the folder of a finding's own model, predictions or audit is called."""
     return plain_folder(finding.lower().replace(" ", "-"), kind="finding", reserved="report")
 
 
@@ -218,11 +285,17 @@ def _any(table_nk: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(there, 1, np.where(known, 0, UNLABELLED))
 
 
-def _parts_of(parts: Parts, name: str, labels_of: Callable[[ImageSet], NDArray[np.int64]]) -> Parts:
+def _of(images: ImageSet, labels: Mapping[str, NDArray[np.int64]], part: ImageSet) -> dict[str, NDArray[np.int64]]:
+    row_of = {str(name): row for row, name in enumerate(images.ids)}
+    rows = [row_of[str(name)] for name in part.ids]
+    return {name: values[rows] for name, values in labels.items()}
+
+
+def _parts_of(parts: Parts, name: str, images: ImageSet, table: Mapping[str, NDArray[np.int64]]) -> Parts:
     """The parts with the labels of one finding, where it is known."""
 
     def own(part: ImageSet, what: str) -> ImageSet:
-        labels = labels_of(part)
+        labels = _of(images, {name: table[name]}, part)[name]
         known = labels != UNLABELLED
         if not {0, 1} <= set(labels):
             raise DataError(f"{name}: the pictures that {what} hold one class of it only, or none: give more labels")

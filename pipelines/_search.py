@@ -109,7 +109,7 @@ def search(asked: Question, train: Trainer, save: Callable[[Path], Path], *, out
         for path in files.values():
             run.artifact(path)
         files["model"] = save(out / "model")
-        run.artifact(files["model"], "model")
+        run.model(files["model"])
     details = {"best": best.values, "score": best.score, "defaults": before.score, "trials": len(tried)}
     return Outcome(headline=headline, files=files, run_id=run.run_id, details=details)
 

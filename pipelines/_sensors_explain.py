@@ -100,7 +100,7 @@ def explain(
                 {f"part.{part}.{files.metric_name(m.recording.asset)}": v for part, v in _told(m).parts.items()}
             )
             run.artifact(path)
-            run.artifact(used[m.recording.asset], f"model/{name}")
+            run.model(used[m.recording.asset], f"model/{name}")
         limits = page.section("What this cannot tell you")
         for limit in pages.LIMITS:
             limits.text(limit)

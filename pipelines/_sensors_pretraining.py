@@ -86,7 +86,7 @@ def pretrain(
             verdict = "Where failures are known, 'sensors backtest' with either masking tells which warns earlier."
             ablation.show(page, run, {"": monitor.history_}, beside, masking=monitor.masking, verdict=verdict)
         run.artifact(page.write(keep / "report.html"))
-        run.artifact(keep, "model")
+        run.model(keep)
     return monitor, run.run_id
 
 

@@ -5,9 +5,19 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from unlabeled.pipelines import cli_medical_crossvalidation, cli_medical_intake, cli_medical_run
-from unlabeled.pipelines._cost import PNEUMONIA, BesideRandom, DryRun, Ensemble, Finding, Price, SelfTraining, Watts
-from unlabeled.pipelines.cli_medical_run import LeaveOutFlagged
+from unlabeled.pipelines import cli_medical_audit, cli_medical_crossvalidation, cli_medical_intake, cli_medical_run
+from unlabeled.pipelines._cost import (
+    PNEUMONIA,
+    BesideRandom,
+    DryRun,
+    Ensemble,
+    Finding,
+    Findings,
+    LeaveOutFlagged,
+    Price,
+    SelfTraining,
+    Watts,
+)
 from unlabeled.pipelines.jobs import Outcome
 
 app = typer.Typer(
@@ -148,13 +158,7 @@ def finetune(
     ] = False,
     self_training: SelfTraining = False,
     ensemble: Ensemble = None,
-    finding: Annotated[
-        list[str],
-        typer.Option(
-            help="What the labels are about: the column of that name, or of a column 'finding_labels' those cells that "
-            "list it. Named several times, one network learns all of them, and each gets a model in OUT."
-        ),
-    ] = [PNEUMONIA],  # noqa: B006 - never changed
+    finding: Findings = [PNEUMONIA],  # noqa: B006 - never changed
     size: Annotated[
         int | None,
         typer.Option(help="Rows and columns of the pictures, with a Hugging Face folder (default: its own).", min=16),
@@ -167,7 +171,8 @@ def finetune(
 ) -> Outcome:
     """Learn pneumonia from few labels, and compare with the baselines on patients not seen before.
 
-    The same network is trained once more from scratch for the comparison, which doubles the time.
+    The same network is trained once more from scratch for the comparison, which doubles the time. Of several findings,
+    one network learns all, and each gets a model in OUT.
     """
     from unlabeled.core.budget import Rates
     from unlabeled.pipelines import medical as job
@@ -181,12 +186,10 @@ def finetune(
             raise DataError("--early-stop knows one finding at a time: leave it out, or name one")
         if self_training:
             raise DataError("--self-training knows one finding at a time: leave it out, or name one")
-        if leave_out_flagged:
-            raise DataError("--leave-out-flagged knows one finding at a time: leave it out, or name one")
         return together.finetune(
             source, model=model, labels=labels, out=out, findings=finding, n_labels=n_labels, steps=steps,
-            tuning=tuning, layer_decay=layer_decay, ensemble=ensemble, size=size, seed=seed,
-            dry_run=dry_run, rates=rates,
+            tuning=tuning, layer_decay=layer_decay, ensemble=ensemble, size=size, leave_out_flagged=leave_out_flagged,
+            seed=seed, dry_run=dry_run, rates=rates,
         )  # fmt: skip
     return job.finetune(
         source, model=model, labels=labels, out=out, n_labels=n_labels, steps=steps, tuning=tuning,
@@ -209,6 +212,7 @@ def search(
     task: Annotated[str, typer.Option(metavar="NAME", help="As for pretrain.")] = "masked",
     masking: Annotated[MaskingName, typer.Option(help="As for pretrain.")] = "random",
     finding: Finding = PNEUMONIA,
+    leave_out_flagged: LeaveOutFlagged = False,
     seed: Seed = 0,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
@@ -223,7 +227,8 @@ def search(
 
     return job.search(
         source, labels=labels, out=out, size=size, epochs=epochs, trials=trials, task=task, masking=masking,
-        finding=finding, seed=seed, dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
+        finding=finding, leave_out_flagged=leave_out_flagged, seed=seed, dry_run=dry_run,
+        rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
 
 
@@ -301,83 +306,8 @@ def predict(
     return job.predict(source, model=model, labels=labels, out=out, stated=stated, heat_maps=heat_maps, dicom=dicom)
 
 
-@app.command()
-def audit(
-    source: Input,
-    model: Annotated[Path, typer.Option(help="Model folder that 'finetune' wrote.")] = Path("medical-model"),
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV of labels as for 'finetune', with what is known of the people: age (or age_band), sex, view, "
-            "device, site, width and height of the originals. Patients that the model learnt from are refused. Without "
-            "it, a table's own labels of other patients are used."
-        ),
-    ] = None,
-    boxes: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV of boxes that readers drew: image_id, x, y, width, height, in pixels of the original or in "
-            "shares of its sides; of padded pictures (an intake's) also border_top, border_bottom, border_left and "
-            "border_right, as its studies.csv has them."
-        ),
-    ] = None,
-    least: Annotated[
-        int, typer.Option(help="Patients with and without pneumonia that a group needs to be judged.", min=2)
-    ] = 20,
-    out: Annotated[Path, typer.Option(help="Folder for the report, audit.json and tables.")] = Path("medical-audit"),
-    seed: Seed = 0,
-) -> Outcome:
-    """Whom the model serves badly, what shortcuts it may take, whether its heat maps hold: a page for an ethics board.
-
-    DICOM files bring age band, sex, view, device and site along. Writes a model card and two checklists (CLAIM,
-    TRIPOD+AI) as far as they can be filled in.
-    """
-    from unlabeled.pipelines import _medical_audit as job
-
-    return job.audit(source, model=model, labels=labels, out=out, boxes=boxes, least=least, seed=seed)
-
-
-@app.command("labels-needed")
-def labels_needed(
-    source: Input,
-    model: Annotated[Path, typer.Option(help="Model folder that 'pretrain' wrote.")] = Path("medical-pretrained"),
-    labels: Annotated[Path | None, typer.Option(help="As for finetune.")] = None,
-    price_per_label: Annotated[float, typer.Option(help="In EUR, for the advice.", min=0)] = 0.0,
-    counts: Annotated[
-        str | None,
-        typer.Option(help="Numbers of labels, e.g. 25,50,100 (default: doubling from 25 to 80 % of those at hand)."),
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="Draws of labels for each number.", min=3)] = 5,
-    steps: Annotated[int | None, typer.Option(help="As for finetune.", min=1)] = None,
-    self_training: SelfTraining = False,
-    ensemble: Ensemble = None,
-    finding: Finding = PNEUMONIA,
-    out: Annotated[Path, typer.Option(help="Folder for the report and the curve.")] = Path("medical-labels-needed"),
-    seed: Seed = 0,
-    dry_run: DryRun = False,
-    price_per_hour: Price = None,
-    watts: Watts = None,
-) -> Outcome:
-    """What more labels would bring: a curve over label counts, where it leads, and what a point would cost.
-
-    Trains ours and the network from scratch once for each number of labels and draw; measured points are kept, and the
-    same command goes on where it was.
-    """
-    from unlabeled.core.budget import Rates
-    from unlabeled.core.errors import DataError
-    from unlabeled.pipelines import _medical_label_need as job
-
-    try:
-        chosen = None if counts is None else [int(part) for part in counts.split(",")]
-    except ValueError:
-        raise DataError(
-            f"--counts takes whole numbers with commas between, such as 25,50,100; got {counts!r}"
-        ) from None
-    return job.labels_needed(
-        source, model=model, labels=labels, out=out, price=price_per_label, counts=chosen, seeds=seeds, steps=steps,
-        self_training=self_training, ensemble=ensemble, finding=finding, seed=seed,
-        dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
-    )  # fmt: skip
+app.command()(cli_medical_audit.audit)
+app.command("labels-needed")(cli_medical_audit.labels_needed)
 
 
 @app.command()

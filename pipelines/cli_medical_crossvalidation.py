@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from unlabeled.pipelines._cost import PNEUMONIA, DryRun, Ensemble, Finding, Price, SelfTraining, Watts
+from unlabeled.pipelines._cost import PNEUMONIA, DryRun, Ensemble, Finding, LeaveOutFlagged, Price, SelfTraining, Watts
 from unlabeled.pipelines.jobs import Outcome
 
 
@@ -33,6 +33,7 @@ def crossvalidate(
     self_training: SelfTraining = False,
     ensemble: Ensemble = None,
     finding: Finding = PNEUMONIA,
+    leave_out_flagged: LeaveOutFlagged = False,
     seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
@@ -48,6 +49,6 @@ def crossvalidate(
 
     return job.crossvalidate(
         source, model=model, out=out, labels=labels, by=by, folds=folds, n_labels=n_labels, steps=steps, size=size,
-        self_training=self_training, ensemble=ensemble, finding=finding, seed=seed,
-        dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
+        self_training=self_training, ensemble=ensemble, finding=finding, leave_out_flagged=leave_out_flagged,
+        seed=seed, dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unlabeled.pipelines._cost import PNEUMONIA, Finding
+from unlabeled.pipelines._cost import PNEUMONIA, Findings, Ocr
 from unlabeled.pipelines.jobs import Outcome
 
 
@@ -45,8 +45,9 @@ def intake(
             "labels.csv."
         ),
     ] = None,
-    finding: Finding = PNEUMONIA,
+    finding: Findings = [PNEUMONIA],  # noqa: B006 - never changed
     dicom: Annotated[bool, typer.Option("--dicom", help="Also write de-identified DICOM files to OUT/dicom.")] = False,
+    ocr: Ocr = False,
     workers: Annotated[
         int | None, typer.Option(help="Processes that read files (default: one a core, which is the most).", min=1)
     ] = None,
@@ -59,7 +60,6 @@ def intake(
     from unlabeled.pipelines import _medical_intake as job
 
     return job.intake(
-        source, out=out, site_key=site_key, ledger=ledger, size=size, site=site, labels=labels, finding=finding,
-        dicom=dicom,
-        workers=workers,
+        source, out=out, site_key=site_key, ledger=ledger, size=size, site=site, labels=labels,
+        findings=finding, dicom=dicom, ocr=ocr, workers=workers,
     )  # fmt: skip

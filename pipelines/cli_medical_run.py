@@ -5,17 +5,18 @@ from typing import Annotated
 
 import typer
 
-from unlabeled.pipelines._cost import PNEUMONIA, DryRun, Ensemble, Finding, Price, SelfTraining, Watts
+from unlabeled.pipelines._cost import (
+    PNEUMONIA,
+    DryRun,
+    Ensemble,
+    Findings,
+    LeaveOutFlagged,
+    Ocr,
+    Price,
+    SelfTraining,
+    Watts,
+)
 from unlabeled.pipelines.jobs import Outcome
-
-LeaveOutFlagged = Annotated[
-    bool,
-    typer.Option(
-        "--leave-out-flagged",
-        help="Leave the films out that the intake flagged (inverted, unlike a chest, near duplicate, another patient, "
-        "no patient); they are listed with their flags. Only a store has such.",
-    ),
-]
 
 
 def run(
@@ -42,12 +43,25 @@ def run(
         ),
     ] = "",
     register: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name in MLflow's registry (default: the finding).")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name in MLflow's registry (default: the finding); of several findings, NAME-FINDING for each.",
+        ),
     ] = None,
     self_training: SelfTraining = False,
     ensemble: Ensemble = None,
-    finding: Finding = PNEUMONIA,
+    finding: Findings = [PNEUMONIA],  # noqa: B006 - never changed
     leave_out_flagged: LeaveOutFlagged = False,
+    ocr: Ocr = False,
+    label_need: Annotated[
+        bool,
+        typer.Option(
+            "--label-need",
+            help="Also measure how many labels are needed ('labels-needed', five draws of each number), for the "
+            "audit's page: it trains many times over, see --dry-run.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
     dry_run: DryRun = False,
     price_per_hour: Price = None,
@@ -57,14 +71,16 @@ def run(
 
     Takes the files in, pretrains without labels, fine-tunes, audits, packages and registers. A third of the labelled
     patients judges (or the test part that the labels name) and teaches nothing. Interrupted, the same command goes on.
+    Of several findings, one network learns all; each gets a model, an audit and a package of its own.
     """
     from unlabeled.core.budget import Rates
     from unlabeled.pipelines import _medical_run as job
 
+    named = register or (finding[0] if len(finding) == 1 else "")
     plan = job.Plan(
-        size=size, epochs=epochs, steps=steps, n_labels=n_labels, site=site, register=register or finding, seed=seed,
-        self_training=self_training, ensemble=ensemble or 1, finding=finding,
-        leave_out_flagged=leave_out_flagged,
+        size=size, epochs=epochs, steps=steps, n_labels=n_labels, site=site, register=named, seed=seed,
+        self_training=self_training, ensemble=ensemble or 1, findings=tuple(finding),
+        leave_out_flagged=leave_out_flagged, label_need=label_need, ocr=ocr,
     )  # fmt: skip
     return job.run(
         source, labels=labels, out=out, private=private, plan=plan,

@@ -181,7 +181,7 @@ def score(table: Path, *, model: Path, out: Path, budget: int = 100, since: str 
         )
         run.metrics({f"{short(name)}.{key}": v for name, m in measures.items() for key, v in m.items()})
         run.curve("score_percentiles", percentiles(ours))
-        run.artifact(model, "model")
+        run.model(model)
         alerts = len(scored.alerts)
         run.metrics({"alerts": alerts})
         return Outcome(
@@ -308,7 +308,7 @@ def _backtest(
         )
         run.metrics({f"{short(name)}.{key}": v for name, m in measures.items() for key, v in m.items()})
         run.curve("score_percentiles", percentiles(ours))
-        run.artifact(model, "model")
+        run.model(model)
     return Outcome(
         headline=f"{headline}; {skip_words(payments)}." if len(payments.skipped) else f"{headline}.",
         comparisons=comparisons,
@@ -354,7 +354,7 @@ def _finetuned(
         )
         run.artifact(report.write(out / "report.html"))
         run.metrics({f"check.{short(n)}": number(v) for c in comparisons[:1] for n, v in c.everything().items()})
-        run.artifact(out, "model")
+        run.model(out)
     return run.run_id, comparisons, words
 
 

@@ -134,7 +134,7 @@ def pretrain(
                 room.finish({kind: of_kind(history, kind) for kind in room.lessons}, folder, run.run_id)
         forget(state)
         for name in rooms:
-            run.artifact(out / name, f"model/{name}")
+            run.model(out / name, f"model/{name}")
         page = training_report(
             title="One encoder, several kinds of data",
             subtitle=reads,

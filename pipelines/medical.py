@@ -18,6 +18,7 @@ from unlabeled.medical import baselines, report, simulate
 from unlabeled.medical._decisions import REFER, Stated, decide
 from unlabeled.medical._finetuning import Labelled
 from unlabeled.medical._planning import check_finding
+from unlabeled.medical.attributes import strangers, who
 from unlabeled.medical.evaluation import Scored, metrics
 from unlabeled.medical.images import PNEUMONIA, ImageSet, Skip
 from unlabeled.medical.labels import attach, read_labels
@@ -190,6 +191,8 @@ def predict(
         source, labels, size=trained.image_size, framing=framing_of(trained), finding=trained.finding, needed=False
     )
     judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
+    odd = strangers((trained.finetuning_ or {}).get("who", {}), images)
+    judges = judges._replace(notes=(*judges.notes, *odd))
     for note in judges.notes:
         say(note)
     studies = None if images.studies is None else np.where(images.studies == "", images.ids, images.studies)
@@ -231,7 +234,9 @@ def finetune_on(
     assert test.labels is not None
     named = {"train": train, **({"validation": parts.validation} if parts.validation else {}), "test": test}
     split = check_no_leak(named)
-    alike = alike_across(named)
+    teaching = parts.unlabelled.select(~np.isin(parts.unlabelled.ids, train.ids))
+    without = "those without labels"
+    alike = alike_across({**named, without: teaching}, teaching=("train", without))
     for note in alike:
         say(note)
     data = Labelled(train.pixels, train.labels)
@@ -256,6 +261,8 @@ def finetune_on(
         else:
             run.curve("loss", [value for _, value in (model.finetuning_ or {})["curves"]["loss"]])
         model.provenance_["finetuning_run"] = run.run_id
+        assert model.finetuning_ is not None
+        model.finetuning_["who"] = who(train)
         for part in (train, parts.validation):
             if part is not None:
                 model.remember([*part.patients, *by_pixels(part)])
@@ -285,7 +292,9 @@ def finetune_on(
         pixels.save(out / BESIDE / "pixels")
         files = {"model": out, "report": page.write(out / "report.html"), **write_skips(out, skipped)}
         _log(run, table)
-        run.artifact(out, "model")
+        run.model(out)
+        for beside in ("scratch", "pixels"):
+            run.model(out / BESIDE / beside, f"model/{BESIDE}/{beside}")
         run.artifact(files["report"])
     return Outcome(
         headline=f"{len(train)} labels, {len(test)} unseen pictures. {verdict.text}",
@@ -333,8 +342,7 @@ def _predict(
         referred, flagged = int((decisions.table.decision == REFER).sum()), int(decisions.table.ood_flag.sum())
         drawn = write_heat_maps(out, model, images, decisions.table, heat_maps)
         files = {**write_predictions(out, decisions.table), **({"heat_maps": drawn} if heat_maps else {})}
-        if studies is not None:
-            files |= write_studies(out, decisions.table, studies, finding=model.finding)
+        files |= write_studies(out, decisions.table, studies, finding=model.finding)
         files |= write_skips(out, images.skipped)
         headline = (
             f"{called} of {len(images)} pictures are called {model.finding} ({len(images.skipped)} inputs skipped)."
@@ -373,6 +381,7 @@ def _predict(
                 skipped=images.skipped,
                 notes=(*images.notes, *judges.notes),
                 decisions=decisions,
+                patients=images.patients,
                 run_id=run.run_id,
             )
             headline += f" On {len(unseen)} labelled pictures: {verdict.text}"
@@ -385,7 +394,7 @@ def _predict(
         for path in files.values():
             run.artifact(path, "predictions")
         run.artifact(files["report"])
-        run.artifact(folder, "model")
+        run.model(folder)
     return Outcome(headline=headline, comparisons=comparisons, files=files, run_id=run.run_id, details=details)
 
 
@@ -398,9 +407,11 @@ def _after(model: PneumoniaModel) -> str:
 
 
 def _log(run: tracking.Run, table: Mapping[str, Mapping[str, Estimate]]) -> None:
-    run.metrics({f"test.{key(name)}": value.value for name, value in table[OURS].items()})
-    for other in table.keys() - {OURS}:
-        run.metrics({f"baseline.{key(other)}.{key(n)}": value.value for n, value in table[other].items()})
+    for whose, values in table.items():
+        before = "test" if whose == OURS else f"baseline.{key(whose)}"
+        for name, estimate in values.items():
+            ends = {"": estimate.value, ".low": estimate.low, ".high": estimate.high}
+            run.metrics({f"{before}.{key(name)}{end}": value for end, value in ends.items()})
 
 
 def _comparisons(table: Mapping[str, Mapping[str, Estimate]]) -> list[Comparison]:

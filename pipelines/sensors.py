@@ -136,7 +136,7 @@ def fit(
             run.tags(pre.prints([of[name]], [m.normal_rows]))
             run.metrics({"threshold": m.monitor.threshold_, "normal_rows": m.normal_rows})
             run.curve("score", m.table["score"].to_list())
-            run.artifact(written[f"model {name}"], "model")
+            run.model(written[f"model {name}"])
             run.artifact(written["report"])
     return Outcome(
         headline=headline,
@@ -218,7 +218,7 @@ def score(
             name = files.metric_name(m.recording.asset)
             run.metrics({f"alarms.{name}": len(pages.alarm_episodes(m.table))})
             run.curve(f"score.{name}", m.table["score"].to_list())
-            run.artifact(used[m.recording.asset], f"model/{files.folder_name(m.recording.asset)}")
+            run.model(used[m.recording.asset], f"model/{files.folder_name(m.recording.asset)}")
         written = files.scores([m.table for m in machines], out)
         written |= files.alarms(machines, out)
         written |= files.unjudged([m.recording for m in machines], [m.table for m in machines], out, skipped)

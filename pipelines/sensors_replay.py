@@ -190,7 +190,7 @@ def _replay(
                 out / files.folder_name(r.recording.asset), pretraining_run=runs.get(r.recording.asset)
             )
             run.curve(f"score.{files.metric_name(r.recording.asset)}", r.table["score"].to_list())
-            run.artifact(path, f"model/{path.name}")
+            run.model(path, f"model/{path.name}")
         written |= files.scores([r.table for r in replays], out)
         written |= files.alarms(machines, out)
         written |= files.results([result for r in replays for result in r.results], out)

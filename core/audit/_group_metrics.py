@@ -3,20 +3,29 @@
 Shape suffixes: n row, s bootstrap draw, k block of equal scores, c calibration bin.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unlabeled.core.evaluation import Estimate
+from unlabeled.core.evaluation import CALIBRATION_BINS, Estimate
+from unlabeled.core.intervals import newcombe_area, wilson
 
-BINS = 10
 RATES = ("sensitivity", "specificity", "underdiagnosis rate", "false positive rate")
-METRICS = ("AUROC", *RATES, "calibration in the large", "calibration error")
+METRICS = ("AUROC", *RATES, "calibration in the large", "calibration error", "share ill")
 # A calibration error is biased upwards by noise, more so in a small group: groups are not compared by it. Sensitivity
-# and specificity are the other side of the two rates.
+# and specificity are the other side of the two rates. The share of the ill is nothing that a model does.
 COMPARED = ("AUROC", "underdiagnosis rate", "false positive rate", "calibration in the large")
 Floats = NDArray[np.float64]
+
+
+class Rows(NamedTuple):
+    """A share of rows: ``hit`` (N,) among those that are ``among`` (N,)."""
+
+    hit: NDArray[np.bool_]
+    among: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -25,30 +34,32 @@ class Draws:
 
     Attributes:
         units: how many ill and how many well units (patients) there are.
+        of: over how many units each share goes.
     """
 
     value: dict[str, float]
     drawn: dict[str, Floats]
     units: tuple[int, int]
+    of: dict[str, int]
 
     def interval(self, metric: str, level: float) -> Estimate:
         values = self.drawn[metric][np.isfinite(self.drawn[metric])]
         value = self.value[metric]
         low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if len(values) else (np.nan, np.nan)
-        if metric in RATES and not high > low:
-            low, high = _wilson(value, self._of(metric), level)
+        if not high > low and np.isfinite(value):
+            if metric in self.of:
+                low, high = wilson(value, self.of[metric], level)
+            elif metric == "AUROC":
+                low, high = newcombe_area(value, *self.units, level)
         return Estimate(value, float(low), float(high))
 
     def least_error(self, metric: str) -> float:
         """A standard error that is never 0, for groups in which nothing (or everything) went wrong."""
-        if metric in RATES:
-            n = self._of(metric)
+        if metric in self.of:
+            n = self.of[metric]
             p = (self.value[metric] * n + 2) / (n + 4)  # Agresti and Coull, 1998
             return float(np.sqrt(p * (1 - p) / (n + 4)))
         return _hanley_mcneil(self.value[metric], *self.units) if metric == "AUROC" else 0.0
-
-    def _of(self, metric: str) -> int:
-        return self.units[0] if metric in ("sensitivity", "underdiagnosis rate") else self.units[1]
 
 
 def error_of_difference(one: Draws, other: Draws, metric: str) -> float:
@@ -65,26 +76,30 @@ def measure(
     called: NDArray[np.bool_],
     weights_sn: NDArray[np.float32],
     *,
-    units: tuple[int, int],
+    units_n: NDArray[np.int64],
+    rates: Mapping[str, Rows],
 ) -> Draws:
-    """All of :data:`METRICS`, for the rows as they are and for each row of weights (S, N)."""
+    """All of :data:`METRICS` and further ``rates``, for the rows as they are and for each row of weights (S, N)."""
     w_sn = np.concatenate([np.ones((1, len(y)), dtype=np.float32), weights_sn])
+    shares = {
+        "sensitivity": Rows(called, y),
+        "specificity": Rows(~called, ~y),
+        "underdiagnosis rate": Rows(~called, y),
+        "false positive rate": Rows(called, ~y),
+        "share ill": Rows(y, np.ones_like(y)),
+        **rates,
+    }
     with np.errstate(invalid="ignore", divide="ignore"):
-        ill, well, all_ = w_sn @ y, w_sn @ ~y, w_sn.sum(axis=1)
-        sensitivity, specificity = w_sn @ (y & called) / ill, w_sn @ (~y & ~called) / well
-        found = {
-            "AUROC": _auroc(y, probability, w_sn),
-            "sensitivity": sensitivity,
-            "specificity": specificity,
-            "underdiagnosis rate": 1 - sensitivity,
-            "false positive rate": 1 - specificity,
-            "calibration in the large": w_sn @ (probability - y).astype(np.float32) / all_,
-            "calibration error": _calibration_error(y, probability, w_sn) / all_,
-        }
+        all_ = w_sn.sum(axis=1)
+        found = {name: w_sn @ (hit & among) / (w_sn @ among) for name, (hit, among) in shares.items()}
+        found["AUROC"] = _auroc(y, probability, w_sn)
+        found["calibration in the large"] = w_sn @ (probability - y).astype(np.float32) / all_
+        found["calibration error"] = _calibration_error(y, probability, w_sn) / all_
     return Draws(
         {name: float(values[0]) for name, values in found.items()},
         {name: np.asarray(values[1:], dtype=float) for name, values in found.items()},
-        units,
+        (len(np.unique(units_n[y])), len(np.unique(units_n[~y]))),
+        {name: len(np.unique(units_n[among])) for name, (_, among) in shares.items()},
     )
 
 
@@ -102,20 +117,10 @@ def _auroc(y: NDArray[np.bool_], score: Floats, w_sn: NDArray[np.float32]) -> Fl
 
 def _calibration_error(y: NDArray[np.bool_], probability: Floats, w_sn: NDArray[np.float32]) -> Floats:
     """Sum over bins of the absolute difference between stated and counted cases (S,)."""
-    bin_n = np.clip((probability * BINS).astype(int), 0, BINS - 1)
-    gap_nc = np.zeros((len(y), BINS), dtype=np.float32)
+    bin_n = np.clip((probability * CALIBRATION_BINS).astype(int), 0, CALIBRATION_BINS - 1)
+    gap_nc = np.zeros((len(y), CALIBRATION_BINS), dtype=np.float32)
     gap_nc[np.arange(len(y)), bin_n] = probability - y
     return np.asarray(np.abs(w_sn @ gap_nc).sum(axis=1), dtype=float)
-
-
-def _wilson(share: float, n: int, level: float) -> tuple[float, float]:
-    """Interval of a share of ``n`` (Wilson, 1927)."""
-    from scipy import stats
-
-    z = float(stats.norm.ppf((1 + level) / 2))
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
 
 
 def _hanley_mcneil(area: float, ill: int, well: int) -> float:

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from unlabeled.core import evaluation
 from unlabeled.core.audit import _group_metrics as measures
-from unlabeled.core.audit._group_metrics import COMPARED, METRICS
+from unlabeled.core.audit._group_metrics import COMPARED, METRICS, Rows
 from unlabeled.core.errors import DataError
 from unlabeled.core.evaluation import Estimate
 
@@ -27,6 +28,20 @@ NOT_KNOWN, OTHERS = "not known", "all other values"
 EVERYBODY = "everybody"
 
 
+class Rate(NamedTuple):
+    """A further share that is measured of every group.
+
+    Attributes:
+        hit: (N,) what is counted.
+        among: (N,) the rows that it is a share of; ``None``: all.
+        compared: whether groups are compared by it.
+    """
+
+    hit: ArrayLike
+    among: ArrayLike | None = None
+    compared: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Group:
     """One group.
@@ -35,7 +50,7 @@ class Group:
         attribute: what it was grouped by; two names joined by " x " for an intersection.
         value: which group; values joined by " x " likewise.
         rows, units, positives, negatives: counts; the last two of rows.
-        estimates: by :data:`METRICS`; empty when there were too few to say.
+        estimates: by :data:`METRICS` and further rates; empty when there were too few to say.
         note: why there are no estimates.
     """
 
@@ -76,6 +91,7 @@ class GroupAudit:
         compared: pairs that the gaps' ``adjusted`` is corrected for.
         least: units of either class that a group needed.
         notes: attributes that could not be used, and why.
+        metrics: what was measured: :data:`METRICS` and further rates.
     """
 
     overall: Group
@@ -84,6 +100,7 @@ class GroupAudit:
     compared: int
     least: int
     notes: tuple[str, ...]
+    metrics: tuple[str, ...] = METRICS
 
 
 def audit_groups(
@@ -93,6 +110,7 @@ def audit_groups(
     attributes: Mapping[str, ArrayLike],
     *,
     units: ArrayLike | None = None,
+    rates: Mapping[str, Rate] | None = None,
     least: int = LEAST,
     intersections: bool = True,
     samples: int = 500,
@@ -103,8 +121,9 @@ def audit_groups(
 
     The underdiagnosis rate is the share of the ill that is called healthy (Seyyed-Kalantari et al., Nature Medicine
     2021). Intervals are percentile bootstrap over ``units``; where every draw gives the same rate (nobody missed,
-    say) the Wilson interval takes its place. Groups are compared in pairs within an attribute by the normal
-    approximation with the paired bootstrap's standard error, corrected by Holm (1979) over everything compared.
+    say) the Wilson interval takes its place, and Newcombe's where every draw gives the same AUROC. Groups are compared
+    in pairs within an attribute by the normal approximation with the paired bootstrap's standard error, corrected by
+    Holm (1979) over everything compared.
 
     Args:
         y: (N,) 1 or 0.
@@ -112,16 +131,20 @@ def audit_groups(
         called: (N,) whether the operating point calls the row positive.
         attributes: by name (N,) each; ``None``, nan and empty text mean not known. Band numbers beforehand.
         units: (N,) who belongs together (patients); default each row by itself.
+        rates: further shares by name.
         least: units of either class that a group needs; smaller ones are listed without numbers.
         intersections: whether every pair of attributes is looked at, too.
         samples: bootstrap draws.
         level: of the intervals.
 
     Raises:
-        DataError: columns of different lengths, labels other than 0 and 1, or probabilities that are not finite.
+        DataError: columns or rates of different lengths, labels other than 0 and 1, or probabilities that are not
+            finite.
     """
     data = _checked(y, probability, called, units)
-    draws_sn = _draws(data.units, samples, seed)
+    every = evaluation.draws(data.units, samples=samples, seed=seed)
+    draws_sn = np.stack([counts.astype(np.float32) for counts in every])
+    further = {name: _rows(name, rate, len(data.y)) for name, rate in (rates or {}).items()}
     columns, notes = {}, []
     for name, values in attributes.items():
         column, note = _column(name, values, len(data.y))
@@ -129,7 +152,7 @@ def audit_groups(
             notes.append(note)
         if column is not None:
             columns[name] = column
-    measure = _Measure(data, draws_sn, least, level)
+    measure = _Measure(data, draws_sn, further, least, level)
     overall, _ = measure("all", EVERYBODY, np.ones(len(data.y), dtype=bool))
     groups: list[Group] = []
     spread: dict[str, dict[str, measures.Draws]] = {}
@@ -146,10 +169,12 @@ def audit_groups(
                 rows = (columns[one] == a) & (columns[other] == b)
                 if rows.any():
                     groups.append(measure(f"{one} x {other}", f"{a} x {b}", rows)[0])
-    gaps, compared = _gaps(spread, level)
+    by = (*COMPARED, *(name for name, rate in (rates or {}).items() if rate.compared))
+    gaps, compared = _gaps(spread, by, level)
     return GroupAudit(
-        overall=overall, groups=tuple(groups), gaps=gaps, compared=compared, least=least, notes=tuple(notes)
-    )
+        overall=overall, groups=tuple(groups), gaps=gaps, compared=compared, least=least, notes=tuple(notes),
+        metrics=(*METRICS, *further),
+    )  # fmt: skip
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -186,11 +211,12 @@ def _checked(y: ArrayLike, probability: ArrayLike, called: ArrayLike, units: Arr
     return _Data(truth.astype(bool), p, calls, np.unique(who, return_inverse=True)[1].astype(np.int64))
 
 
-def _draws(units_n: NDArray[np.int64], samples: int, seed: int) -> NDArray[np.float32]:
-    """How often each row is in each draw (S, N), whole units drawn with replacement."""
-    count = int(units_n.max()) + 1
-    drawn_su = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=samples)
-    return drawn_su[:, units_n].astype(np.float32)
+def _rows(name: str, rate: Rate, rows: int) -> Rows:
+    hit = np.asarray(rate.hit).astype(bool)
+    among = np.ones(rows, dtype=bool) if rate.among is None else np.asarray(rate.among).astype(bool)
+    if not len(hit) == len(among) == rows:
+        raise DataError(f"rate {name!r} has {len(hit)} and {len(among)} values for {rows} rows")
+    return Rows(hit, among)
 
 
 def _column(name: str, values: ArrayLike, rows: int) -> tuple[NDArray[np.str_] | None, str]:
@@ -223,8 +249,10 @@ def _values(column: NDArray[np.str_]) -> list[str]:
 class _Measure:
     """One group's numbers."""
 
-    def __init__(self, data: _Data, draws_sn: NDArray[np.float32], least: int, level: float) -> None:
-        self.data, self.draws_sn, self.least, self.level = data, draws_sn, least, level
+    def __init__(
+        self, data: _Data, draws_sn: NDArray[np.float32], rates: Mapping[str, Rows], least: int, level: float
+    ) -> None:
+        self.data, self.draws_sn, self.rates, self.least, self.level = data, draws_sn, rates, least, level
 
     def __call__(self, attribute: str, value: str, rows: NDArray[np.bool_]) -> tuple[Group, measures.Draws | None]:
         y, units = self.data.y[rows], self.data.units[rows]
@@ -234,9 +262,10 @@ class _Measure:
         estimates: dict[str, Estimate] = {}
         if not few:
             draws = measures.measure(
-                y, self.data.p[rows], self.data.called[rows], self.draws_sn[:, rows], units=(ill, well)
-            )
-            estimates = {name: draws.interval(name, self.level) for name in METRICS}
+                y, self.data.p[rows], self.data.called[rows], self.draws_sn[:, rows], units_n=units,
+                rates={name: Rows(hit[rows], among[rows]) for name, (hit, among) in self.rates.items()},
+            )  # fmt: skip
+            estimates = {name: draws.interval(name, self.level) for name in (*METRICS, *self.rates)}
         note = f"too few to say: {ill} with and {well} without, at least {self.least} of each are needed" if few else ""
         group = Group(
             attribute=attribute, value=value, rows=int(rows.sum()), units=len(np.unique(units)),
@@ -245,11 +274,14 @@ class _Measure:
         return group, draws
 
 
-def _gaps(spread: Mapping[str, Mapping[str, measures.Draws]], level: float) -> tuple[tuple[Gap, ...], int]:
+def _gaps(
+    spread: Mapping[str, Mapping[str, measures.Draws]], by: Sequence[str], level: float
+) -> tuple[tuple[Gap, ...], int]:
     pairs: list[Gap] = []
     for attribute, groups in spread.items():
         for (one, a), (other, b) in itertools.combinations(groups.items(), 2):
-            pairs += [_gap(attribute, metric, (one, a), (other, b), level) for metric in COMPARED]
+            both = [metric for metric in by if np.isfinite([a.value[metric], b.value[metric]]).all()]
+            pairs += [_gap(attribute, metric, (one, a), (other, b), level) for metric in both]
     corrected = [pair._replace(adjusted=p) for pair, p in zip(pairs, holm([pair.p for pair in pairs]), strict=True)]
     largest: dict[tuple[str, str], Gap] = {}
     for pair in corrected:

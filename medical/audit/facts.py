@@ -10,11 +10,14 @@ import numpy as np
 
 from unlabeled import __version__
 from unlabeled.medical._finetuning import SENSITIVITY, USUAL
+from unlabeled.medical._operating import decision_of
+from unlabeled.medical._report_decisions import percent
 from unlabeled.medical._storage import preprocessing
 from unlabeled.medical.audit.measures import Audit
+from unlabeled.medical.evaluation import over_patients
 from unlabeled.medical.images import Skip, skip_summary
 from unlabeled.medical.model import PneumoniaModel
-from unlabeled.medical.report import LIMITS
+from unlabeled.medical.report import LIMITS, steps_taken
 from unlabeled.medical.transforms import LOOK
 
 USED = ("torch", "numpy", "scikit-learn", "pydicom", "monai")
@@ -67,8 +70,7 @@ def known(model: PneumoniaModel, audit: Audit, skipped: Sequence[Skip], flow: Fl
 
 
 def _of_model(model: PneumoniaModel) -> dict[str, str]:
-    taught, learnt, decision = model.finetuning_ or {}, model.pretraining_, model.decision_
-    assert decision is not None
+    taught, learnt, decision = model.finetuning_ or {}, model.pretraining_, decision_of(model)
     weights = sum(p.numel() for p in model.module_.backbone.parameters())
     grid = (model.image_size // model.patch) ** 2
     begun = [f"weights drawn at random (seed {model.random_state})"]
@@ -96,7 +98,7 @@ def _of_model(model: PneumoniaModel) -> dict[str, str]:
         f"patients, {taught.get('positives', 0):,} with {model.finding} (data fingerprint "
         f"{taught.get('fingerprint')}), {taught.get('steps', 0)} optimiser "
         f"steps a network, tuning '{model.tuning}', random crops, turns and "
-        f"contrasts, classes weighted alike; seed {model.random_state}.{_of_unlabelled(taught)}",
+        f"contrasts, classes weighted alike; seed {model.random_state}.{_of_unlabelled(model, taught)}",
         "predictors": "The pixels of one frontal picture and nothing else: no other finding and nobody's judgement "
         "goes into a prediction.",
         "updates": "Weights, temperature and thresholds were not changed on the audited pictures.",
@@ -117,7 +119,7 @@ def _of_model(model: PneumoniaModel) -> dict[str, str]:
     }
 
 
-def _of_unlabelled(taught: Mapping[str, Any]) -> str:
+def _of_unlabelled(model: PneumoniaModel, taught: Mapping[str, Any]) -> str:
     said = ""
     if "usual" in taught:
         said = (
@@ -126,10 +128,12 @@ def _of_unlabelled(taught: Mapping[str, Any]) -> str:
         )
     if "students" not in taught:
         return said
+    steps, more = steps_taken(model)
     return said + (
         " Each of these networks then taught another one, which took its place, from what it said of "
         f"{taught['students']['images']:,} pictures without labels (data fingerprint "
-        f"{taught['students']['fingerprint']}), those of patients who decided on thresholds left out."
+        f"{taught['students']['fingerprint']}), those of patients who decided on thresholds left out: {more} steps "
+        f"more, {steps + more} a network in all."
     )
 
 
@@ -144,7 +148,7 @@ def _of_data(audit: Audit, skipped: Sequence[Skip], flow: Flow, finding: str) ->
     who = "; ".join(f"{name.replace('_', ' ')} ({_counted(values)})" for name, values in unseen.attributes.items())
     return {
         "data": f"{len(unseen):,} audited pictures of {people:,} patients, {ill:,} with {finding} "
-        f"({100 * ill / len(unseen):.0f} %); data fingerprint {unseen.fingerprint()}.",
+        f"({percent(over_patients(unseen.labels, unseen.patients))}); data fingerprint {unseen.fingerprint()}.",
         "left out": _left_out(skipped, flow),
         "missing": "Pictures are always whole. Of attributes, " + "; ".join(known_of) + "." if known_of else "",
         "who": f"{_sentence(who)}." if who else "",
@@ -165,17 +169,23 @@ def _left_out(skipped: Sequence[Skip], flow: Flow) -> str:
 
 
 def _of_results(audit: Audit, finding: str) -> dict[str, str]:
-    overall, maps = audit.overall, audit.maps
+    overall, maps, labels = audit.overall, audit.maps, audit.unseen.labels
+    assert labels is not None
     names = ("AUROC", "sensitivity", "specificity", "calibration error")
-    missed = overall["sensitivity"].value
+    missed = over_patients(
+        audit.scored.probability < audit.scored.decision.threshold,
+        audit.unseen.patients,
+        among=labels == 1,
+    )
     told = [f"{s.name} {s.found.auroc}" for s in audit.label_probes if s.found is not None]
     by = ", ".join(name.replace("_", " ") for name in audit.unseen.attributes)
     lost = [f"{o.name} {o.auroc}" for o in audit.occluded]
     return {
-        "metrics": "AUROC, sensitivity and specificity at two thresholds, balanced accuracy, expected calibration "
-        "error, underdiagnosis and false positive rate.",
-        "uncertainty": "95 % bootstrap intervals over patients; differences are paired; gaps between groups and probes "
-        "are corrected for their number (Holm).",
+        "metrics": "AUROC, average precision, sensitivity and specificity at two thresholds, balanced accuracy, "
+        "expected calibration error, underdiagnosis and false positive rate, shares referred and out of distribution.",
+        "uncertainty": "95 % bootstrap intervals over patients; where all are right or wrong, from the number of "
+        "patients (Wilson; of AUROCs, Newcombe); differences are paired; gaps between groups and probes are corrected "
+        "for their number (Holm).",
         "performance": ", ".join(f"{name} {overall[name]}" for name in names) + ".",
         "fairness": f"{len(audit.groups.groups)} groups by {by} and their "
         f"intersections, at least {audit.groups.least} patients of either class; "
@@ -186,9 +196,9 @@ def _of_results(audit: Audit, finding: str) -> dict[str, str]:
         "robustness": f"AUROC of the label from what is no lung: {'; '.join(told) or 'not measured'}. The model with "
         f"parts left out: {'; '.join(lost)}.",
         "explanation": f"Heat maps by leaving patches out; tested on {maps.pictures} pictures: deletion gain "
-        f"{maps.faithful.deletion_gain}, insertion gain {maps.faithful.insertion_gain}, rank correlation with maps of "
-        f"a randomised model {maps.randomised}.",
-        "failures": f"{100 * (1 - missed):.0f} % of {finding} is missed at the plain threshold; groups in which more "
+        f"{maps.faithful.deletion_gain}, insertion gain {maps.faithful.insertion_gain}; on {maps.compared} pictures: "
+        f"rank correlation with maps of a randomised model {maps.randomised}.",
+        "failures": f"{percent(missed)} of {finding} is missed at the plain threshold; groups in which more "
         "is missed are in the table of groups.",
         "limits": " ".join(LIMITS),
     }

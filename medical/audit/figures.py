@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 DRAWN = ("AUROC", "underdiagnosis rate", "false positive rate", "calibration in the large")
 
 
-def groups(audit: GroupAudit) -> "Figure":
+def groups(audit: GroupAudit, drawn: Sequence[str] = DRAWN) -> "Figure":
     """One row a group of one attribute, one panel a metric; the dotted line is everybody."""
     shown = [audit.overall, *(g for g in audit.groups if g.estimates and " x " not in g.attribute)]
-    figure, axes = new_figure(width=9.6, height=1.2 + 0.3 * len(shown), columns=len(DRAWN), sharey=True)
-    for axis, metric in zip(axes, DRAWN, strict=True):
+    figure, axes = new_figure(width=9.6, height=1.2 + 0.3 * len(shown), columns=len(drawn), sharey=True)
+    for axis, metric in zip(axes, drawn, strict=True):
         _rows(axis, [g.estimates[metric] for g in shown])
         axis.axvline(audit.overall.estimates[metric].value, color="#999999", linestyle=":", linewidth=1, zorder=0)
-        axis.set_title(metric, fontsize=9)
+        axis.set_title(metric.replace(" at the", "\nat the"), fontsize=9)
         axis.tick_params(labelsize=8)
         axis.locator_params(axis="x", nbins=4)
     axes[0].set_yticks(range(len(shown)), [_name(g) for g in shown], fontsize=8.5)

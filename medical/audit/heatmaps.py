@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from unlabeled.core.audit.attribution import area, rank_correlation, shuffled_weights
 from unlabeled.core.errors import DataError
-from unlabeled.core.evaluation import Estimate, bootstrap
+from unlabeled.core.evaluation import Estimate, bootstrap, share
+from unlabeled.core.intervals import square_and_add
 from unlabeled.core.seeds import derive
 from unlabeled.medical._network import Member, mean_log_odds
 from unlabeled.medical._tables import find
@@ -75,12 +76,15 @@ class Agreement:
         mass: share of what speaks for the finding that lies inside boxes.
         by_chance: what both would be for a map without any idea: the share of the picture, without the black that it
             was padded with, that boxes cover.
+        pointing_gain, mass_gain: either minus what chance gives, paired by picture.
     """
 
     pictures: int
     pointing: Estimate
     mass: Estimate
-    by_chance: float
+    by_chance: Estimate
+    pointing_gain: Estimate
+    mass_gain: Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +92,8 @@ class HeatMapChecks:
     """All of them.
 
     Attributes:
-        pictures: looked at.
+        pictures: that deletion and insertion looked at.
+        compared: that a randomised network's maps were compared on; maps of one value everywhere rank nothing.
         faithful: deletion and insertion.
         randomised: rank correlation of maps with those of the same network with shuffled weights; near 0 as it should
             be (Adebayo et al., 2018).
@@ -96,6 +101,7 @@ class HeatMapChecks:
     """
 
     pictures: int
+    compared: int
     faithful: Faithfulness
     randomised: Estimate
     boxes: Agreement | None
@@ -123,6 +129,7 @@ def check_maps(
     correlation = rank_correlation(maps[: len(few)], randomised(model, seed=seed).explain(few).reshape(len(few), -1))
     return HeatMapChecks(
         pictures=len(some),
+        compared=int(np.isfinite(correlation).sum()),
         faithful=faithfulness(model, some, maps, seed=seed),
         randomised=bootstrap(_mean, correlation, groups=few.patients, samples=500),
         boxes=agreed,
@@ -147,8 +154,8 @@ def faithfulness(model: PneumoniaModel, images: ImageSet, maps_nt: Floats, *, se
     """Deletion and insertion curves of the maps beside random orders; intervals over patients."""
     pixels, tokens = images.pixels, maps_nt.shape[1]
     sign = np.where(_log_odds(model, pixels, np.tile(np.arange(tokens), (len(pixels), 1))) >= 0, 1.0, -1.0)
-    share = np.linspace(0, 1, STEPS + 1)
-    counts = np.clip(np.round(share * tokens).astype(int), 1, tokens)
+    steps = np.linspace(0, 1, STEPS + 1)
+    counts = np.clip(np.round(steps * tokens).astype(int), 1, tokens)
 
     def curve(order_nt: NDArray[np.int64], *, insert: bool) -> Floats:
         # At least one patch has to stay: a model shown nothing says nothing.
@@ -166,7 +173,7 @@ def faithfulness(model: PneumoniaModel, images: ImageSet, maps_nt: Floats, *, se
         return bootstrap(_mean, area(better) - area(worse), groups=images.patients, samples=500)
 
     return Faithfulness(
-        share=share,
+        share=steps,
         deletion=deletion.mean(axis=0),
         insertion=insertion.mean(axis=0),
         deletion_random=deletion_random.mean(axis=0),
@@ -212,11 +219,17 @@ def agreement(
         inside.append(float(mask.flat[int(map_rc.argmax())] >= 0.5))
         mass.append(float((favour * mask).sum() / favour.sum()) if favour.sum() > 0 else 0.0)
         covered.append(float(mask.sum() / film.sum()))
+
+    pointing, within, chance = (
+        bootstrap(share, values, groups=some.patients, samples=500) for values in (inside, mass, covered)
+    )
     return Agreement(
         pictures=len(some),
-        pointing=bootstrap(_mean, inside, groups=some.patients, samples=500),
-        mass=bootstrap(_mean, mass, groups=some.patients, samples=500),
-        by_chance=float(np.mean(covered)),
+        pointing=pointing,
+        mass=within,
+        by_chance=chance,
+        pointing_gain=_gain(inside, covered, some.patients, (pointing, chance)),
+        mass_gain=_gain(mass, covered, some.patients, (within, chance)),
     )
 
 
@@ -344,6 +357,17 @@ def _log_odds(model: PneumoniaModel, images: NDArray[np.uint8], kept_nk: NDArray
     backbone = model.module_.backbone
     kept = torch.from_numpy(np.ascontiguousarray(kept_nk))
     return mean_log_odds(model.members_, backbone, images, kept) + model.prior_
+
+
+def _gain(
+    found: Sequence[float], by_chance: Sequence[float], patients: NDArray[np.str_], apart: tuple[Estimate, Estimate]
+) -> Estimate:
+    """Mean difference; where no draw moves it, with an interval from those of both numbers ``apart``."""
+    gain = bootstrap(_mean, np.subtract(found, by_chance), groups=patients, samples=500)
+    if gain.high > gain.low:
+        return gain
+    a, b = apart
+    return Estimate(gain.value, *square_and_add(gain.value, (a.value, a[1:]), (-b.value, (-b.high, -b.low))))
 
 
 def _mean(values: Floats) -> float:

@@ -3,24 +3,23 @@ checklists."""
 
 from collections.abc import Mapping, Sequence
 
-from unlabeled.core.audit.groups import Gap, Group
 from unlabeled.core.evaluation import Estimate
 from unlabeled.core.report import Report, Tone, Verdict
 from unlabeled.medical import _figures
-from unlabeled.medical._declared import add_representation, p_value, probe_rows
-from unlabeled.medical._report_decisions import add_evaluation_sections
+from unlabeled.medical._declared import add_representation, probe_rows
+from unlabeled.medical._report_decisions import SHADED, add_evaluation_sections
 from unlabeled.medical.audit import checklists, figures
 from unlabeled.medical.audit.checklists import CARD, CLAIM, TRIPOD_AI, Item
 from unlabeled.medical.audit.facts import Flow
-from unlabeled.medical.audit.measures import SIGNIFICANT, Audit
+from unlabeled.medical.audit.group_sections import add_groups, signed
+from unlabeled.medical.audit.heatmaps import HeatMapChecks
+from unlabeled.medical.audit.measures import Audit
+from unlabeled.medical.audit.studies import add_studies
 from unlabeled.medical.images import Skip, skip_summary
+from unlabeled.medical.label_need import FIRST_TOLD, LabelNeed, add_label_need
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.report import LIMITS
 
-TABLED = ("AUROC", "underdiagnosis rate", "false positive rate")
-# 1 minus the two rates: shown without their intervals, which are the same the other way round.
-MIRRORED = ("sensitivity", "specificity")
-CALIBRATED = ("calibration in the large", "calibration error")
 CARD_NAME, CLAIM_NAME, TRIPOD_NAME = "Model card", "CLAIM (2024 update)", "TRIPOD+AI"
 OURS = "the model"
 # Above this, maps of a network that has forgotten everything look too much like the model's.
@@ -49,9 +48,7 @@ def verdict(audit: Audit, *, apart: bool) -> Verdict:
         if leans
         else "it loses nothing without corners or borders",
         _told(shortcuts, "part that is no lung tells the label", "parts that are no lung tell the label"),
-        "its heat maps name patches that matter"
-        if audit.maps.faithful.deletion_gain.low > 0
-        else "its heat maps are no better than random ones",
+        _of_maps(audit.maps),
     ]  # fmt: skip
     lost = bool(gaps or leans) or not audit.overall["AUROC"].low > 0.5
     tone: Tone = "bad" if lost else "flat" if shortcuts or not audit.groups.compared else "plain"
@@ -66,6 +63,7 @@ def audit_report(
     subtitle: str,
     model: PneumoniaModel,
     flow: Flow,
+    need: LabelNeed | None = None,
     skipped: Sequence[Skip] = (),
     notes: Sequence[str] = (),
     synthetic: bool = False,
@@ -77,6 +75,7 @@ def audit_report(
         items: of :func:`checked`.
         model: that was audited.
         flow: what became of the inputs.
+        need: the curve of how many labels are needed, where it was measured.
         notes: what a reader should know of how the pictures came together.
     """
     filled = [checklists.count(one) for one in items.values()]
@@ -85,7 +84,7 @@ def audit_report(
         subtitle=subtitle,
         verdict=verdict(audit, apart=bool(model.digests_)),
         facts={
-            "AUROC": audit.overall["AUROC"].value,
+            "AUROC": str(audit.overall["AUROC"]),
             "pictures": len(audit.unseen),
             "gaps that stand": len(audit.gaps),
             "suspicious shortcuts": len(audit.shortcuts) + len(audit.leans),
@@ -96,8 +95,8 @@ def audit_report(
         run_id=run_id,
     )
     _overall(report, audit, model)
-    _groups(report, audit)
-    _intersections(report, audit)
+    add_groups(report, audit)
+    _studies(report, audit)
     _shortcuts(report, audit)
     add_representation(
         report,
@@ -107,6 +106,7 @@ def audit_report(
     )
     _maps(report, audit)
     _decisions(report, audit, model)
+    _label_need(report, need)
     for name, one in items.items():
         _items(report, name, one)
     _intake(report, skipped, flow, notes)
@@ -116,27 +116,18 @@ def audit_report(
     return report
 
 
-def group_rows(groups: Sequence[Group]) -> list[list[object]]:
-    """Rows of the table of groups: what it is, how many, the numbers or why there are none."""
-    rows: list[list[object]] = []
-    for group in groups:
-        what = group.value if group.attribute == "all" else f"{group.attribute.replace('_', ' ')}: {group.value}"
-        counts = f"{group.rows:,} / {group.units:,} / {group.positives:,}"
-        if group.estimates:
-            shown = (_short(group.estimates[m]) for m in TABLED)
-            rows.append([what, counts, *shown, *(f"{group.estimates[m].value:.2f}" for m in MIRRORED)])
-        else:
-            rows.append([what, counts, "too few to say", *("" for _ in (*TABLED[1:], *MIRRORED))])
-    return rows
-
-
-def gap_rows(gaps: Sequence[Gap]) -> list[list[object]]:
-    """Rows of the table of gaps, the surest first."""
-    return [
-        [g.attribute.replace("_", " "), g.metric, f"{g.higher} above {g.lower}", _signed(g.difference), p_value(g.p),
-         p_value(g.adjusted), "yes" if g.adjusted < SIGNIFICANT else "no"]
-        for g in sorted(gaps, key=lambda g: (g.adjusted, g.p))
-    ]  # fmt: skip
+def _of_maps(maps: HeatMapChecks) -> str:
+    if maps.faithful.deletion_gain.low <= 0:
+        return "its heat maps are no better than random ones"
+    said, other = "its heat maps name patches that matter", "a network that has forgotten everything"
+    found = unlike(maps.randomised)
+    if found == "yes":
+        return said
+    return (
+        f"{said}, but {other} gives similar ones"
+        if found != "not shown"
+        else (f"{said}, but are not shown to differ from those of {other}")
+    )
 
 
 def _told(found: Sequence[str], one: str, several: str) -> str:
@@ -151,7 +142,12 @@ def _overall(report: Report, audit: Audit, model: PneumoniaModel) -> None:
     assert audit.unseen.labels is not None
     section = report.section("Everybody")
     section.table(
-        ["metric", "value [95 % interval]"], list(audit.overall.items()), note="Bootstrap intervals over patients."
+        ["metric", "value [95 % interval]"],
+        list(audit.overall.items()),
+        note="Bootstrap intervals over patients; where all are right or wrong, from the number of patients (Wilson; of "
+        "an AUROC of 1, Newcombe). The 95 % point is the threshold that predictions are made at for a sensitivity of "
+        f"95 %, {audit.scored.decision.sensitive_threshold:.4f}; the plain one, of best balanced accuracy, is "
+        f"{audit.scored.decision.threshold:.4f}.",
     )
     if not model.digests_:
         section.note(
@@ -159,84 +155,13 @@ def _overall(report: Report, audit: Audit, model: PneumoniaModel) -> None:
             "for a person to say."
         )
     section.figure(
-        _figures.roc(audit.unseen.labels, {OURS: audit.scored}, model.finding),
-        "ROC curve; the dot marks the threshold chosen beforehand",
+        _figures.roc(audit.unseen.labels, {OURS: audit.scored}, model.finding, patients=audit.unseen.patients),
+        f"ROC curve; the dot marks the threshold chosen beforehand; {SHADED}",
     )
     section.figure(
         _figures.histogram(audit.unseen.labels, audit.scored, model.finding),
         "Probabilities by true label, and the thresholds",
     )
-
-
-def _groups(report: Report, audit: Audit) -> None:
-    section = report.section("Who is served how well?")
-    found = audit.groups
-    for note in found.notes:
-        section.text(f"{note[:1].upper()}{note[1:]}.")
-    single = [g for g in found.groups if " x " not in g.attribute]
-    if not single:
-        section.text(
-            "No groups: nothing is known of the people on the pictures. Give a table of labels with columns such as "
-            "age, sex, view, device, site."
-        )
-        return
-    if found.overall.estimates and any(g.estimates for g in single):
-        section.figure(
-            figures.groups(found),
-            "Groups with enough patients, number of pictures in brackets; bars are 95 % intervals, the dotted line is "
-            "everybody",
-        )
-    section.table(
-        ["group", "pictures / patients / ill", *TABLED, *MIRRORED],
-        group_rows([found.overall, *single]),
-        ours=[0],
-        note="The underdiagnosis rate is the share of the ill that is called healthy: these go home untreated. "
-        f"Sensitivity and specificity are 1 minus the two rates. A group needs {found.least} patients with and "
-        f"{found.least} without the finding.",
-    )
-    calibrated = [g for g in (found.overall, *single) if g.estimates]
-    section.table(
-        ["group", "share ill", *CALIBRATED],
-        [
-            [g.value if g.attribute == "all" else f"{g.attribute.replace('_', ' ')}: {g.value}",
-             g.positives / g.rows, *(g.estimates[m] for m in CALIBRATED)]
-            for g in calibrated
-        ],
-        note="Calibration in the large is the stated minus the counted share of the ill: above 0 the risk is "
-        "overstated. Chance alone raises the calibration error of small groups: they are not compared by it.",
-    )  # fmt: skip
-    if found.gaps:
-        section.table(
-            ["attribute", "metric", "largest gap", "difference", "p", "p (Holm)", "stands"],
-            gap_rows(found.gaps),
-            note=f"The largest gap of each attribute and metric. p (Holm) is corrected for all {found.compared} pairs "
-            "that were compared; the interval is this pair's own. A gap that does not stand is not shown to be absent: "
-            "the interval says how large it may be.",
-        )
-    else:
-        section.note("No two groups of one attribute had enough patients to be compared.")
-
-
-def _intersections(report: Report, audit: Audit) -> None:
-    crossed = [g for g in audit.groups.groups if " x " in g.attribute]
-    if not crossed:
-        return
-    section = report.section("Groups within groups")
-    told = [g for g in crossed if g.estimates]
-    few = len(crossed) - len(told)
-    worst = sorted(told, key=lambda g: -g.estimates["underdiagnosis rate"].value)
-    if worst:
-        section.table(
-            ["group", "pictures / patients / ill", *TABLED, *MIRRORED],
-            group_rows(worst[:20]),
-            note="Those in which most ill are missed come first; not tested, for there are too many."
-            + (f" The first 20 of {len(worst)}; all are in subgroups.csv." if len(worst) > 20 else ""),
-        )
-    if few:
-        section.text(
-            f"{few} of {len(crossed)} intersections have fewer than {audit.groups.least} patients of either class: too "
-            "few to say. They are in subgroups.csv."
-        )
 
 
 def _shortcuts(report: Report, audit: Audit) -> None:
@@ -256,7 +181,7 @@ def _shortcuts(report: Report, audit: Audit) -> None:
     section.table(
         ["the model", "patches left out", "its AUROC", "AUROC lost"],
         [["as it is", 0, audit.overall["AUROC"], ""],
-         *([o.name, o.patches, o.auroc, _signed(o.loss)] for o in audit.occluded)],
+         *([o.name, o.patches, o.auroc, signed(o.loss)] for o in audit.occluded)],
         note="Left out, not painted over: the encoder reads whatever patches it is given. For that it looks at each "
         "picture once; the first row is its score from three looks, and what is lost is counted from one. Corners are "
         "where markers stand. A loss means that the model used what was there, which includes the tips and sides of "
@@ -272,26 +197,39 @@ def _maps(report: Report, audit: Audit) -> None:
         "Left: patches are taken away, those that the map names first; the sooner it falls the better. Right: patches "
         "are shown one after the other; the sooner it rises the better.",
     )
-    alike, faithful = maps.randomised, maps.faithful
+    alike, faithful, all_ = maps.randomised, maps.faithful, maps.pictures
     rows: list[list[object]] = [
-        ["deletion: area below random order", _signed(faithful.deletion_gain), _passed(faithful.deletion_gain)],
-        ["insertion: area above random order", _signed(faithful.insertion_gain), _passed(faithful.insertion_gain)],
-        ["rank correlation with maps of a randomised network", _signed(alike),
-         "yes" if abs(alike.value) < ALIKE else "no: the maps show the picture rather than what was learnt"],
-    ]  # fmt: skip
+        ["deletion: area below random order", all_, signed(faithful.deletion_gain), _passed(faithful.deletion_gain)],
+        ["insertion: area above random order", all_, signed(faithful.insertion_gain), _passed(faithful.insertion_gain)],
+        ["rank correlation with maps of a randomised network", maps.compared, signed(alike), unlike(alike)],
+    ]
     if maps.boxes is not None:
         at = maps.boxes
         rows += [
-            [f"strongest patch in a reader's box ({at.pictures} pictures; by chance {at.by_chance:.3f})", at.pointing,
-             "yes" if at.pointing.low > at.by_chance else "not shown"],
-            ["share of the map inside boxes", at.mass, "yes" if at.mass.low > at.by_chance else "not shown"],
-        ]  # fmt: skip
+            ["strongest patch in a reader's box", at.pictures, at.pointing, _passed(at.pointing_gain)],
+            ["share of the map inside boxes", at.pictures, at.mass, _passed(at.mass_gain)],
+            ["either by chance: share of the film that boxes cover", at.pictures, at.by_chance, ""],
+        ]
     section.table(
-        ["test", "result", "passed"],
+        ["test", "pictures", "result", "passed"],
         rows,
-        note=f"On {maps.pictures} pictures drawn at random. Boxes by readers were "
-        + ("compared." if maps.boxes is not None else "not given (--boxes)."),
+        note="Pictures were drawn at random; brackets are 95 % intervals over patients. Passed: the whole interval of "
+        f"the gain is above 0; of the correlation, it is below {ALIKE}. Boxes by readers were "
+        + ("compared, paired with chance." if maps.boxes is not None else "not given (--boxes)."),
     )
+
+
+def unlike(correlation: Estimate) -> str:
+    """Whether maps are so unlike a randomised network's that the whole interval is below :data:`ALIKE`."""
+    if correlation.low > -ALIKE and correlation.high < ALIKE:
+        return "yes"
+    if correlation.low >= ALIKE or correlation.high <= -ALIKE:
+        return "no: the maps show the picture rather than what was learnt"
+    return "not shown"
+
+
+def _studies(report: Report, audit: Audit) -> None:
+    add_studies(report.section("Studies with several pictures"), audit.studies, decided=audit.decisions is not None)
 
 
 def _decisions(report: Report, audit: Audit, model: PneumoniaModel) -> None:
@@ -303,6 +241,18 @@ def _decisions(report: Report, audit: Audit, model: PneumoniaModel) -> None:
         "Not known: an earlier version saved this model, without the held-out predictions that thresholds are chosen "
         "on. Fine-tune it again to see this, the calibration and what acting on it is worth."
     )
+
+
+def _label_need(report: Report, need: LabelNeed | None) -> None:
+    heading = "How many labels are needed?"
+    if need is None:
+        report.section(heading).text(
+            "Not measured: 'unlabeled medical labels-needed' measures it (it trains many times over), and --label-need "
+            "shows it here."
+        )
+        return
+    report.section(heading).text(str(need.advice()[FIRST_TOLD]))
+    add_label_need(report, need)
 
 
 def _items(report: Report, name: str, items: list[Item]) -> None:
@@ -328,15 +278,6 @@ def _intake(report: Report, skipped: Sequence[Skip], flow: Flow, notes: Sequence
         section.table(["reason", "count", "for example"], skip_summary(skipped), note="All are in skipped.csv.")
     elif not flow.not_judged():
         section.text("Nothing: every input was used.")
-
-
-def _short(value: Estimate) -> str:
-    """Two digits: tables of many columns have to fit a page; the files hold the rest."""
-    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
-
-
-def _signed(value: Estimate) -> str:
-    return f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
 
 
 def _passed(gain: Estimate) -> str:

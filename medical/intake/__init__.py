@@ -8,6 +8,7 @@ patients and files, lies elsewhere.
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,13 @@ from unlabeled.medical._pseudonyms import Pseudonyms
 from unlabeled.medical.images import PNEUMONIA
 
 if TYPE_CHECKING:
+    from unlabeled.medical.intake._film import Reader
     from unlabeled.medical.intake._parts import Parts
 
-__all__ = ["Intake", "take_in"]
+__all__ = ["Intake", "is_as_it_was", "take_in"]
 
 # What is kept of a file is of this kind: parts that kept more are not taken up.
-FACTS = 2
+FACTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +55,9 @@ def take_in(
     size: int = 128,
     site: str = "",
     labels: str | Path | None = None,
-    finding: str = PNEUMONIA,
+    findings: Sequence[str] = (PNEUMONIA,),
     dicom: bool = False,
+    ocr: bool = False,
     workers: int | None = None,
 ) -> Intake:
     """Takes a folder in; interrupted or killed and called again, it goes on where it was.
@@ -68,17 +71,20 @@ def take_in(
         site: what the column ``site`` says of all of them.
         labels: CSV of labels that name files, patients, studies or accession numbers of the hospital: translated into
             the store's ``labels.csv``.
-        finding: what of these labels is translated, where they are about several.
+        findings: what of these labels is translated, where they are about several.
         dicom: also write de-identified DICOM files.
+        ocr: also read for text away from the borders, and paint it over (the extra ``ocr``).
         workers: processes; one a core, or fewer.
 
     Raises:
         DataError: something lies where it must not (the key, the ledger or the folder inside the store, or the
-            other way round), the store exists and is made of something else, or labels contradict each other.
+            other way round), the store exists and is made of something else, labels contradict each other or do not
+            tell the findings apart, or ``ocr`` without what it needs.
     """
     from unlabeled import __version__
     from unlabeled.core.checkpoints import FORMAT, MANIFEST
     from unlabeled.medical.intake import _finish, _parts, _walk
+    from unlabeled.medical.intake._film import Reader
     from unlabeled.medical.intake._labels import Labels
     from unlabeled.medical.intake.store import KIND
 
@@ -89,11 +95,11 @@ def take_in(
         raise DataError(f"--size is from 16 to 2048 pixels, got {size}")
     work = store.absolute().with_name(f".{store.name}.intake")
     secret = site_key(key)
-    asked = None if labels is None else Labels(Path(labels), secret, finding=finding)
+    asked = None if labels is None else Labels(Path(labels), secret, findings=findings)
     files = _walk.walk(folder, Pseudonyms(secret))
     if not files:
         raise DataError("the folder is empty: expected DICOM files in it or below it")
-    settings = {"version": __version__, "facts": FACTS, "size": size, "dicom": dicom}
+    settings = {"version": __version__, "facts": FACTS, "size": size, "dicom": dicom, "ocr": ocr}
     parts = _parts.Parts(work, files, secret, settings=settings, size=size)
     source = f"{parts.source()}-{asked.digest if asked else ''}-{site}"
     done = _finished(store, source)
@@ -105,13 +111,15 @@ def take_in(
         shutil.rmtree(work, ignore_errors=True)
     open_ledger = Ledger(ledger, store=store)
     work.mkdir(parents=True, exist_ok=True)
-    _read(parts, folder, secret, open_ledger, work / "dicom" if dicom else None, workers)
+    reader = Reader(folder.absolute(), secret, size=size, dicom=work / "dicom" if dicom else None, ocr=ocr)
+    _read(parts, reader, open_ledger, workers)
     new = work / "store"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
-    told = _finish.finish(parts, new, names=names, site=site, labels=asked, dicom=work / "dicom" if dicom else None)
+    told = _finish.finish(parts, new, names=names, site=site, labels=asked, dicom=reader.dicom, ocr=ocr)
     manifest = {
-        "format": FORMAT, "kind": KIND, **settings, "site": site, **told, "finding": finding, "source": source,
+        "format": FORMAT, "kind": KIND, **settings, "site": site, **told, "findings": list(findings), "source": source,
+        "files": parts.listed(),
     }  # fmt: skip
     (new / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     os.replace(new, store)
@@ -119,15 +127,29 @@ def take_in(
     return Intake(store=store, ledger=ledger, names=names, manifest=json.loads(json.dumps(manifest)))
 
 
-def _read(parts: "Parts", folder: Path, key: bytes, ledger: Ledger, dicom: Path | None, workers: int | None) -> None:
-    from unlabeled.medical.intake import _workers
-    from unlabeled.medical.intake._film import Reader
+def is_as_it_was(folder: str | Path, *, store: str | Path, key: str | Path) -> bool | None:
+    """Whether a folder holds the files that a store was made of; ``None`` where the site key, or the store, does not
+    tell."""
+    from unlabeled.core.checkpoints import read_manifest
+    from unlabeled.medical.intake import _parts, _walk
+    from unlabeled.medical.intake.store import KIND
 
-    if dicom is not None:
-        dicom.mkdir(exist_ok=True)
+    manifest = read_manifest(store, kind=KIND)
+    if not Path(key).is_file() or "files" not in manifest:
+        return None
+    secret = site_key(Path(key))
+    files = _walk.walk(Path(folder), Pseudonyms(secret))
+    found = _parts.Parts(Path(store), files, secret, settings={}, size=int(manifest["size"]))
+    return bool(found.listed() == manifest["files"])
+
+
+def _read(parts: "Parts", reader: "Reader", ledger: Ledger, workers: int | None) -> None:
+    from unlabeled.medical.intake import _workers
+
+    if reader.dicom is not None:
+        reader.dicom.mkdir(exist_ok=True)
     open_ = [number for number in range(len(parts)) if not parts.done(number)]
     count = min(workers or _workers.cores(), _workers.cores(), max(1, len(open_)))
-    reader = Reader(folder.absolute(), key, size=parts.size, dicom=dicom)
     done = len(parts.files) - sum(len(parts.of(number)) for number in open_)
     if done:
         progress.say(f"{done} of {len(parts.files)} files were read before")

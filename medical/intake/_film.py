@@ -21,6 +21,7 @@ from unlabeled.medical._ledger import Link
 from unlabeled.medical._pseudonyms import Pseudonyms, text
 from unlabeled.medical.deidentify import Deidentifier, mask_burned_in, quietly
 from unlabeled.medical.intake import borders, checks, duplicates, resize
+from unlabeled.medical.intake._ocr import TextReader
 from unlabeled.medical.intake.reasons import FLAGGED, KEPT, MODALITIES, REFUSED, NotKept
 
 if TYPE_CHECKING:
@@ -93,10 +94,15 @@ class Reader:
         key: the site key.
         size: rows and columns of the pictures.
         dicom: folder for de-identified DICOM files, named by their file's digest, or ``None`` for none.
+        ocr: whether text is also looked for away from the borders, by reading (the extra ``ocr``).
+
+    Raises:
+        DataError: ``ocr`` without what it needs.
     """
 
-    def __init__(self, root: Path, key: bytes, *, size: int, dicom: Path | None = None) -> None:
+    def __init__(self, root: Path, key: bytes, *, size: int, dicom: Path | None = None, ocr: bool = False) -> None:
         self.root, self.size, self.dicom = root, size, dicom
+        self.text_reader = TextReader() if ocr else None
         self.stand_in, self.deidentifier = Pseudonyms(key), Deidentifier(key)
 
     def __call__(self, found: Found) -> Film:
@@ -173,7 +179,8 @@ class Reader:
             picture = dicom.to_picture(file, stored)
         values = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("<"))
         finding.digest = hashlib.sha256(values.data).hexdigest()[:32]
-        picture = self._masked(picture, text(file, "BurnedInAnnotation"), finding)
+        read = None if self.text_reader is None else self.text_reader.cover(picture)
+        picture = self._masked(picture, text(file, "BurnedInAnnotation"), read, finding)
         border = borders.find(picture)
         finding.border, picture = tuple(border), borders.cut_off(picture, border)
         if min(picture.shape) < LEAST_SIDE:
@@ -182,7 +189,7 @@ class Reader:
         finding.flags = [*([] if finding.facts["patient"] else ["no patient"]), *checks.look(thumb)]
         finding.state = FLAGGED if finding.flags else KEPT
         if self.dicom is not None:
-            self._write_dicom(file, finding)
+            self._write_dicom(file, read, finding)
         small = resize.resized(thumb, duplicates.SIDE, duplicates.SIDE)
         return Film(
             finding,
@@ -192,8 +199,10 @@ class Reader:
             link,
         )
 
-    def _masked(self, picture: NDArray[np.float32], said: str, finding: Finding) -> NDArray[np.float32]:
-        picture, finding.regions = mask_burned_in(picture, annotated=said)
+    def _masked(
+        self, picture: NDArray[np.float32], said: str, read: NDArray[np.bool_] | None, finding: Finding
+    ) -> NDArray[np.float32]:
+        picture, finding.regions = mask_burned_in(picture, annotated=said, also=read)
         if said.upper() == "YES":
             if not finding.regions:
                 raise NotKept("burned-in text", "nothing found to mask")
@@ -201,10 +210,10 @@ class Reader:
                 raise NotKept("burned-in text", "marks remain away from the borders")
         return picture
 
-    def _write_dicom(self, file: "Dataset", finding: Finding) -> None:
+    def _write_dicom(self, file: "Dataset", read: NDArray[np.bool_] | None, finding: Finding) -> None:
         assert self.dicom is not None
         with _own_words():
-            clean = self.deidentifier(file)
+            clean = self.deidentifier(file, also=read)
         # A keyed name of the file: two with one instance UID must not overwrite each other before one is refused.
         new = self.dicom / f".{finding.file}.new"
         clean.save_as(new, enforce_file_format=True)

@@ -15,12 +15,13 @@ from unlabeled.core import fingerprint
 from unlabeled.core.progress import bar
 from unlabeled.core.store import Store
 from unlabeled.medical._confidentiality import METHODS
+from unlabeled.medical.images import UNLABELLED
 from unlabeled.medical.intake import _gate
 from unlabeled.medical.intake._film import Finding
 from unlabeled.medical.intake._labels import Labels, Translated
 from unlabeled.medical.intake._parts import Parts
 from unlabeled.medical.intake._tables import GATE, STUDIES, Table, write_names
-from unlabeled.medical.intake.reasons import REFUSED
+from unlabeled.medical.intake.reasons import EXACT, REFUSED
 from unlabeled.medical.intake.store import LABELS, PICTURES
 
 PREPROCESSING = (
@@ -32,10 +33,11 @@ PREPROCESSING = (
     "uniform bands along the edges cut off, at most 30 % of a side each",
     "area averages, aspect kept, padded with black to a square",
 )
+READ = "words that were read anywhere (tesseract) painted over"
 
 
 def finish(
-    parts: Parts, folder: Path, *, names: Path, site: str, labels: Labels | None, dicom: Path | None
+    parts: Parts, folder: Path, *, names: Path, site: str, labels: Labels | None, dicom: Path | None, ocr: bool
 ) -> dict[str, Any]:
     """Writes everything but the manifest into ``folder``, which is empty, and ``names`` beside the ledger.
 
@@ -62,14 +64,15 @@ def finish(
     counts = _write_tables(parts, verdicts, folder, site=site)
     write_names(names, _names(parts))
     if translated is not None:
-        _write_labels(parts, translated, folder / LABELS)
+        assert labels is not None
+        _write_labels(parts, translated, folder / LABELS, findings=labels.findings)
     if dicom is not None:
         _take_dicom(parts, kept, dicom, folder / "dicom")
     return {
         "found": len(parts.files),
         **counts,
         "pictures": {"rows": len(store), "size": parts.size, "fingerprint": fingerprint.of_array(store)},
-        "preprocessing": PREPROCESSING,
+        "preprocessing": [*PREPROCESSING[:4], *([READ] if ocr else []), *PREPROCESSING[4:]],
         "labels": None if translated is None else translated.counts,
     }
 
@@ -78,7 +81,8 @@ def _look_up(parts: Parts, verdicts: _gate.Verdicts, labels: Labels | None) -> T
     if labels is None:
         return None
     for number, finding in _findings(parts, verdicts):
-        labels.look_up(number, finding)
+        twin = verdicts.like.get(number) if finding.reason == EXACT else None
+        labels.look_up(number, finding, twin=twin)
     return labels.translated()
 
 
@@ -173,15 +177,18 @@ def _names(parts: Parts) -> Iterator[tuple[str, str, str]]:
             number += 1
 
 
-def _write_labels(parts: Parts, translated: Translated, path: Path) -> None:
+def _write_labels(parts: Parts, translated: Translated, path: Path, *, findings: tuple[str, ...]) -> None:
+    """A column ``label``, or one for each of several findings."""
     number = 0
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("image_id", "label", "split"))
+        writer.writerow(("image_id", *(findings if len(findings) > 1 else ("label",)), "split"))
         for part in parts:
             for finding in part.findings:
                 if number in translated.labels:
-                    writer.writerow((finding.facts["instance"], *translated.labels[number]))
+                    values, split = translated.labels[number]
+                    cells = ("" if value == UNLABELLED else value for value in values)
+                    writer.writerow((finding.facts["instance"], *cells, split))
                 number += 1
 
 

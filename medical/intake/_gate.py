@@ -11,7 +11,7 @@ from unlabeled.core.store import Store
 from unlabeled.medical.intake import duplicates
 from unlabeled.medical.intake._film import Finding
 from unlabeled.medical.intake._parts import Part, Parts
-from unlabeled.medical.intake.reasons import FLAGGED, REFUSED
+from unlabeled.medical.intake.reasons import EXACT, FLAGGED, REFUSED
 
 
 @dataclass
@@ -58,7 +58,7 @@ def judge(parts: Parts) -> Verdicts:
             elif finding.digest in by_pixels:
                 first, other = by_pixels[finding.digest]
                 verdicts.like[number] = first
-                verdicts.refused[number] = "exact duplicate", "" if other == patient else "under another patient id"
+                verdicts.refused[number] = EXACT, "" if other == patient else "under another patient id"
                 if other != patient and "another patient" not in verdicts.flags[first]:
                     verdicts.flags[first].append("another patient")
             elif instance in by_instance:

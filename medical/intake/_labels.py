@@ -5,12 +5,13 @@ file or person is kept or printed, lines are called by their numbers.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from unlabeled.core.errors import DataError
 from unlabeled.medical._pseudonyms import Pseudonyms
-from unlabeled.medical._tables import NAMES, find_labels
+from unlabeled.medical._tables import NAMES, Labelling, find_labels, labellings
 from unlabeled.medical.images import PNEUMONIA, UNLABELLED
 from unlabeled.medical.intake._film import Finding
 from unlabeled.medical.intake.reasons import REFUSED
@@ -38,7 +39,7 @@ _SPLITS = ("train", "val", "test")
 @dataclass
 class _Row:
     line: int
-    label: int
+    labels: tuple[int, ...]
     split: str
     keys: tuple[str, ...]
     # By key: numbers of the findings, and whether they are refused.
@@ -47,21 +48,25 @@ class _Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Translated:
-    """Labels by the number of a finding, and how many rows of the table came to what."""
+    """Labels (one for each of what is looked for) and split by the number of a file, and how many rows of the table
+    came to what."""
 
-    labels: dict[int, tuple[int, str]]
+    labels: dict[int, tuple[tuple[int, ...], str]]
     counts: dict[str, int]
 
 
 class Labels:
     """Reads the table at once, so that a wrong one is said before hours of work.
 
+    Args:
+        findings: what is translated of it; a table of several needs a column for each, or one that lists them.
+
     Raises:
         DataError: no CSV, no column that names pictures or none of labels, a label that is neither 0 nor 1, or another
             split than train, val and test.
     """
 
-    def __init__(self, path: Path, key: bytes, *, finding: str = PNEUMONIA) -> None:
+    def __init__(self, path: Path, key: bytes, *, findings: Sequence[str] = (PNEUMONIA,)) -> None:
         import pandas as pd
 
         try:
@@ -71,48 +76,50 @@ class Labels:
         except ValueError:  # its text may quote a row
             raise DataError(f"{path} is not a readable CSV of labels") from None
         stand_in = Pseudonyms(key)
-        lowered = {str(column).strip().lower(): str(column) for column in table.columns}
+        lowered = {"_".join(str(column).strip().lower().split()): str(column) for column in table.columns}
         column_of = {role: next((lowered[n] for n in names if n in lowered), None) for role, names in COLUMNS.items()}
         by = [(role, column) for role, column in column_of.items() if column]
-        labelling = find_labels(list(lowered.values()), finding)
+        finding, columns = findings[0], list(lowered.values())
+        labelling = find_labels(columns, finding)
         split = next((lowered[name] for name in NAMES["split"] if name in lowered), None)
         if not by or labelling is None:
             raise DataError(
                 f"{path}: expected a column '{finding}' or 'label' and one of file, sop_instance_uid, "
                 "accession_number, study_instance_uid or patient_id"
             )
+        asked = labellings(columns, findings, where=str(path)) if len(findings) > 1 else [labelling]
+        self.findings = tuple(findings)
         self.named_by = [role for role, _ in by]
-        self.digest = stand_in.digest(
-            "labels", table.to_csv() if finding == PNEUMONIA else f"{finding}\n{table.to_csv()}"
-        )
+        of = "" if self.findings == (PNEUMONIA,) else "\n".join([*findings, ""])
+        self.digest = stand_in.digest("labels", of + table.to_csv())
         self._rows: list[_Row] = []
         self._index: dict[tuple[str, str], list[int]] = defaultdict(list)
         for number, cells in enumerate(table.to_dict("records")):
             line = number + 2
             role, cell = next(((role, cells[c].strip()) for role, c in by if cells[c].strip()), ("file", ""))
-            try:
-                value = labelling.of(cells[labelling.column], where="")
-            except DataError:
-                raise DataError(
-                    f"{path}, line {line}: the label is none of 1/0, true/false, yes/no or {finding}/normal"
-                ) from None
+            values = tuple(_value(one, cells[one.column], where=f"{path}, line {line}") for one in asked)
             said = cells[split].strip().lower() if split else ""
             if said and said not in _SPLITS:  # what it says may name somebody
                 raise DataError(
                     f"{path}, line {line}: the column '{split}' says none of {', '.join(_SPLITS)}: correct it, or give "
                     "the column another name"
                 )
-            row = _Row(line, value, said, _KEYS[role] if cell else ())
+            row = _Row(line, values, said, _KEYS[role] if cell else ())
             for name in row.keys:
                 digest = stand_in.digest(_PURPOSES.get(name, f"label {name}"), cell)
                 self._index[name, digest].append(number)
             self._rows.append(row)
 
-    def look_up(self, number: int, finding: Finding) -> None:
-        """Notes which rows speak of a finding."""
+    def look_up(self, number: int, finding: Finding, *, twin: int | None = None) -> None:
+        """Notes which rows speak of a finding; where that is refused for having the very pixels of another file
+        (``twin``), they speak of that one. What is said of a whole patient stays with that patient's own files."""
+        elsewhere = twin is not None and bool(finding.detail)
         for name, digest in finding.keys.items():
             for row in self._index.get((name, digest), ()) if digest else ():
-                self._rows[row].found[name][number] = finding.state == REFUSED
+                if twin is None or (elsewhere and name == "patient"):
+                    self._rows[row].found[name][number] = finding.state == REFUSED
+                else:
+                    self._rows[row].found[name][twin] = False
 
     def translated(self) -> Translated:
         """After all findings were looked up.
@@ -120,14 +127,14 @@ class Labels:
         Raises:
             DataError: two rows give one picture different labels.
         """
-        labels: dict[int, tuple[int, str]] = {}
+        labels: dict[int, tuple[tuple[int, ...], str]] = {}
         line_of: dict[int, int] = {}
         counts = dict.fromkeys(("used", "without a label", "of refused files", "of several files", "of no file"), 0)
         for row in self._rows:
             name = next((name for name in row.keys if row.found[name]), None)
             found = row.found[name] if name else {}
             kept = [number for number, refused in found.items() if not refused]
-            if row.label == UNLABELLED:
+            if set(row.labels) == {UNLABELLED}:
                 counts["without a label"] += 1
             elif not found:
                 counts["of no file"] += 1
@@ -138,10 +145,20 @@ class Labels:
             else:
                 counts["used"] += 1
                 for number in kept:
-                    if labels.setdefault(number, (row.label, row.split)) != (row.label, row.split):
+                    if labels.setdefault(number, (row.labels, row.split)) != (row.labels, row.split):
                         raise DataError(
                             f"the labels of lines {line_of[number]} and {row.line} contradict each other: they name "
                             "the same picture; keep one and run the same command again"
                         )
                     line_of.setdefault(number, row.line)
         return Translated(labels=labels, counts=counts)
+
+
+def _value(labelling: Labelling, cell: str, *, where: str) -> int:
+    """As the labelling has it; an error says where, and not what the cell says."""
+    try:
+        return labelling.of(cell, where="")
+    except DataError:
+        raise DataError(
+            f"{where}: the label is none of 1/0, true/false, yes/no or {labelling.finding}/normal"
+        ) from None

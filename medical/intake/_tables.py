@@ -82,14 +82,27 @@ class Table:
 
 
 def write_names(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
-    """Which file stands behind which digest and instance: for its owner's eyes, as the ledger is."""
+    """Which file stands behind which digest and instance: for its owner's eyes, as the ledger is.
+
+    A list that is there already may be of another folder under the same name: its other rows stay, so that no way back
+    is lost.
+    """
+    before = _rows(path) if path.exists() else {}
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(("file", "instance", "path"))
-        writer.writerows((file, instance, safe_cell(name)) for file, instance, name in rows)
+        for file, instance, name in rows:
+            before.pop(file, None)
+            writer.writerow((file, instance, safe_cell(name)))
+        writer.writerows(before.values())
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(new, path)
+
+
+def _rows(path: Path) -> dict[str, list[str]]:
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        return {row[0]: row for row in list(csv.reader(stream))[1:] if row}

@@ -5,6 +5,8 @@ one of the standard's own terms, or a number of ours.
 """
 
 KEPT, FLAGGED, REFUSED = "kept", "flagged", "refused"
+# Of which the other one is kept, so that what is said of this one is said of that.
+EXACT = "exact duplicate"
 
 REFUSALS = {
     "unreadable": "the system does not let it be read, or it is no ordinary file",
@@ -36,7 +38,7 @@ REFUSALS = {
     "no instance UID": "without its SOPInstanceUID it cannot be told from others",
     "repeated instance UID": "another picture has its SOPInstanceUID",
     "two patients in a study": "its study is also under another patient id: one of them is wrong",
-    "exact duplicate": "its decoded pixels are those of a picture that is kept",
+    EXACT: "its decoded pixels are those of a picture that is kept",
     "error": "something that was not foreseen",
 }
 FLAGS = {

@@ -13,6 +13,8 @@ from unlabeled.core.checkpoints import MANIFEST, read_manifest
 from unlabeled.core.errors import DataError
 from unlabeled.core.store import Store
 from unlabeled.medical import _pictures, attributes
+from unlabeled.medical._people import of_files
+from unlabeled.medical._tables import find_labels
 from unlabeled.medical.images import PNEUMONIA, UNLABELLED, ImageSet, Skip
 from unlabeled.medical.intake.reasons import REFUSED
 
@@ -30,18 +32,25 @@ def is_store(folder: Path) -> bool:
     return isinstance(manifest, dict) and manifest.get("kind") == KIND
 
 
-def finding_of(folder: Path) -> str:
+def labels_of(folder: Path) -> Path | None:
+    """A store's table of labels, if it has one."""
+    path = folder / LABELS
+    return path if path.is_file() else None
+
+
+def findings_of(folder: Path) -> list[str]:
     """What a store's labels are about."""
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    return str(manifest.get("finding", PNEUMONIA))
+    return [str(name) for name in manifest.get("findings", [manifest.get("finding", PNEUMONIA)])]
 
 
-def read_store(folder: Path, *, size: int, leave_out_flagged: bool = False) -> ImageSet:
+def read_store(folder: Path, *, size: int, finding: str = PNEUMONIA, leave_out_flagged: bool = False) -> ImageSet:
     """Pictures (N, size, size), mapped from the file where they have that size already, averaged down where they are
     larger; patients, attributes, labels and splits as the store has them; files that the intake refused are skipped.
 
-    A picture without a patient counts with the others of its study. With ``leave_out_flagged``, pictures that the
-    intake flagged are skipped as well, under their own names.
+    Of labels of several findings those of ``finding`` are read, of one finding its own. A picture without a patient
+    counts with the others of its study. With ``leave_out_flagged``, pictures that the intake flagged are skipped as
+    well, under their own names.
 
     Raises:
         DataError: the store holds smaller pictures, or no picture.
@@ -60,12 +69,14 @@ def read_store(folder: Path, *, size: int, leave_out_flagged: bool = False) -> I
             "take the files in again at a larger --size"
         )
     columns = {name: table[name].astype(str).to_numpy(dtype=np.str_) for name in ("instance", "patient", "study")}
-    nobody = np.char.add("unknown-", np.where(columns["study"] == "", columns["instance"], columns["study"]))
+    patients = of_files(
+        [str(name) or None for name in columns["patient"]], columns["study"].tolist(), columns["instance"].tolist()
+    )
     known = {name: table[name].astype(str).to_numpy(dtype=np.str_) for name in attributes.ATTRIBUTES}
     images = ImageSet(
         images=_pixels(folder, store, size),
         ids=columns["instance"],
-        patients=np.where(columns["patient"] == "", nobody, columns["patient"]),
+        patients=np.array(patients, dtype=np.str_),
         attributes={name: values for name, values in known.items() if (values != "").any()},
         studies=columns["study"],
         framing="padded",
@@ -76,7 +87,7 @@ def read_store(folder: Path, *, size: int, leave_out_flagged: bool = False) -> I
             f"(studies.parquet), {manifest['refused']} refused (gate.parquet says why)",
         ),
     )
-    images = _labelled(images, folder / LABELS)
+    images = _labelled(images, folder / LABELS, finding)
     return _without_flagged(images, table["flags"].astype(str).tolist()) if leave_out_flagged else images
 
 
@@ -127,13 +138,17 @@ def _pixels(folder: Path, store: Store, size: int) -> NDArray[np.uint8]:
     return small
 
 
-def _labelled(images: ImageSet, path: Path) -> ImageSet:
+def _labelled(images: ImageSet, path: Path, finding: str) -> ImageSet:
     import pandas as pd
 
     if not path.is_file():
         return images
     table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("image_id")
     found = table.reindex(images.ids, fill_value="")
-    labels = np.array([int(value) if value else UNLABELLED for value in found["label"]], dtype=np.int64)
     splits = found["split"].to_numpy(dtype=np.str_)
-    return replace(images, labels=labels, splits=splits if (splits != "").any() else None)
+    images = replace(images, splits=splits if (splits != "").any() else None)
+    own = find_labels([str(column) for column in table.columns], finding)
+    if own is None:
+        return images
+    labels = [int(value) if value else UNLABELLED for value in found[own.column]]
+    return replace(images, labels=np.array(labels, dtype=np.int64))

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
 from unlabeled.core import calibration, evaluation
+from unlabeled.core.intervals import newcombe_area
 
 Y = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 S = np.array([0.1, 0.4, 0.35, 0.8, 0.3, 0.6, 0.9, 0.95])
@@ -59,6 +60,60 @@ def test_patients_are_drawn_whole() -> None:
     whole = evaluation.bootstrap(mean, copies, groups=patient, samples=2000)
     single = evaluation.bootstrap(mean, copies, samples=2000)
     assert (whole.high - whole.low) == pytest.approx(np.sqrt(10) * (single.high - single.low), rel=0.15)
+
+
+TEN = np.repeat([0, 1], 10)
+
+
+@pytest.mark.parametrize(
+    ("metric", "low"),
+    [
+        # Wilson's lower end of n of n is n / (n + z^2).
+        (evaluation.sensitivity, 10 / (10 + 1.959964**2)),
+        (evaluation.specificity, 10 / (10 + 1.959964**2)),
+        (evaluation.average_precision, 10 / (10 + 1.959964**2)),
+        (evaluation.accuracy, 20 / (20 + 1.959964**2)),
+        # Two independent rates of one half each: their distances to 1 squared and added.
+        (evaluation.balanced_accuracy, 1 - np.sqrt(2) / 2 * (1.959964**2 / (10 + 1.959964**2))),
+        # (1 - a)^2 100 = z^2 a (1 - a) (1 + 9 ((1 - a) / (2 - a) + a / (1 + a))): 3.992 on either side.
+        (evaluation.roc_auc, 0.8002),
+    ],
+)
+def test_all_right_on_ten_patients_of_either_kind_is_not_certain(metric: evaluation.Metric, low: float) -> None:
+    found = evaluation.bootstrap(metric, TEN, TEN, groups=np.arange(20), samples=200)
+    assert found == pytest.approx((1, low, 1), abs=1e-4)
+    # Pictures of the same twenty patients say no more.
+    many = evaluation.bootstrap(metric, *([np.repeat(TEN, 5)] * 2), groups=np.repeat(np.arange(20), 5), samples=200)
+    assert many == pytest.approx(found)
+
+
+def test_all_wrong_is_as_unsure_as_all_right() -> None:
+    right = evaluation.bootstrap(evaluation.roc_auc, TEN, TEN, samples=100)
+    wrong = evaluation.bootstrap(evaluation.roc_auc, TEN, 1 - TEN, samples=100)
+    assert wrong == pytest.approx((0, 1 - right.high, 1 - right.low), abs=1e-9)
+    nobody = evaluation.bootstrap(evaluation.share, np.zeros(50), groups=np.arange(50) // 2, samples=100)
+    assert nobody == pytest.approx((0, 0, 1.959964**2 / (25 + 1.959964**2)), abs=1e-6)
+
+
+def test_the_interval_of_an_area_is_that_of_its_equation() -> None:
+    # (a - 0.9)^2 = z^2 a (1 - a) (1 + k ((1 - a) / (2 - a) + a / (1 + a))) / (m n), with k = (m + n) / 2 - 1.
+    for a in newcombe_area(0.9, 30, 60, 0.95):
+        spread = a * (1 - a) * (1 + 44 * ((1 - a) / (2 - a) + a / (1 + a))) / (30 * 60)
+        assert abs(a - 0.9) == pytest.approx(1.959964 * np.sqrt(spread), rel=1e-5)
+
+
+def test_an_area_of_one_holds_the_true_one_as_often_as_promised() -> None:
+    """Draws from curves whose area is known, of which many are perfect: the interval then comes from the equation."""
+    from scipy.stats import norm
+
+    rng, kept, perfect = np.random.default_rng(0), 0, 0
+    for _ in range(150):
+        ill, well = rng.normal(np.sqrt(2) * norm.ppf(0.95), 1, 10), rng.normal(0, 1, 10)
+        found = evaluation.bootstrap(evaluation.roc_auc, TEN, np.concatenate([well, ill]), samples=100)
+        perfect += found.value == 1
+        kept += found.value < 1 or found.low <= 0.95 <= found.high
+    assert perfect > 10
+    assert kept == 150
 
 
 def test_an_interval_over_runs_is_student_s() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlabeled.core.audit.groups import METRICS, NOT_KNOWN, OTHERS, audit_groups, holm
+from unlabeled.core.audit.groups import METRICS, NOT_KNOWN, OTHERS, Rate, audit_groups, holm
 from unlabeled.core.errors import DataError
 from unlabeled.core.evaluation import expected_calibration_error, roc_auc
 
@@ -31,8 +31,12 @@ def test_numbers_by_hand() -> None:
     # 16 pairs: .9 and .8 beat all four, .3 beats .2 and .1, .2 ties with .2 and beats .1.
     assert value["AUROC"] == pytest.approx((4 + 4 + 2 + 1.5) / 16)
     assert value["calibration in the large"] == pytest.approx(p[:8].mean() - 0.5, abs=1e-6)
-    assert value["calibration error"] == pytest.approx(expected_calibration_error(y[:8], p[:8], bins=10), abs=1e-6)
+    assert value["calibration error"] == pytest.approx(expected_calibration_error(y[:8], p[:8]), abs=1e-6)
     assert b.estimates["AUROC"].value == 1
+    assert 0.5 < b.estimates["AUROC"].low < 0.8
+    assert b.estimates["AUROC"].high == 1
+    assert value["share ill"] == pytest.approx(0.5)
+    assert a.estimates["share ill"].low < 0.5 < a.estimates["share ill"].high
     # Nobody missed among four ill: Wilson's upper bound is z^2 / (n + z^2).
     assert b.estimates["underdiagnosis rate"].low == 0
     assert b.estimates["underdiagnosis rate"].high == pytest.approx(1.959964**2 / (4 + 1.959964**2), abs=1e-4)
@@ -142,3 +146,23 @@ def test_numbers_do_not_depend_on_the_order_of_rows() -> None:
     for a, b in zip(one.groups, other.groups, strict=True):
         for name in METRICS:
             assert a.estimates[name].value == pytest.approx(b.estimates[name].value, abs=1e-6)
+
+
+def test_further_rates_by_hand_and_compared_where_that_is_asked() -> None:
+    y, p, rng = cohort(400)
+    sex = rng.choice(["F", "M"], 400)
+    referred = (sex == "F") & (np.arange(400) % 3 > 0)
+    rates = {"referred": Rate(referred), "caught": Rate(p >= 0.2, y == 1, compared=True)}
+    found = audit_groups(y, p, p >= 0.5, {"sex": sex}, rates=rates, samples=100)
+    assert found.metrics == (*METRICS, "referred", "caught")
+    groups = {g.value: g.estimates for g in found.groups}
+    assert groups["F"]["referred"].value == pytest.approx(referred[sex == "F"].mean())
+    assert groups["F"]["referred"].low < groups["F"]["referred"].value < groups["F"]["referred"].high
+    # Nobody of 'M': Wilson's interval over its rows, each somebody.
+    assert groups["M"]["referred"] == pytest.approx((0, 0, 1.959964**2 / ((sex == "M").sum() + 1.959964**2)), abs=1e-6)
+    assert groups["M"]["caught"].value == pytest.approx((p >= 0.2)[(sex == "M") & (y == 1)].mean())
+    assert {g.metric for g in found.gaps} >= {"caught"}
+    assert "referred" not in {g.metric for g in found.gaps}
+    assert found.compared == 5
+    with pytest.raises(DataError, match="'short' has 2 and 400 values for 400 rows"):
+        audit_groups(y, p, p >= 0.5, {}, rates={"short": Rate([1, 0])})

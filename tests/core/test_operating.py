@@ -48,6 +48,15 @@ def test_patients_with_many_pictures_widen_the_interval() -> None:
     assert by_patient.high - by_patient.low > 1.5 * (by_picture.high - by_picture.low)
 
 
+def test_what_is_said_of_a_threshold_is_said_over_patients() -> None:
+    labels, scores = np.repeat([0, 1], 40), np.repeat([0.1, 0.9], 40)
+    point = operating_point(labels, scores, 0.9, groups=np.repeat(np.arange(20), 4), samples=50)
+    # Ten ill patients, all found on all of 40 pictures: Wilson's interval of ten of ten.
+    assert point.over_patients[0] == pytest.approx((1, 10 / (10 + 1.959964**2), 1), abs=1e-6)
+    assert "finds 1.000 [0.722, 1.000] and spares 1.000 [0.722, 1.000]" in point.says()
+    assert "72% is possible" in point.says()
+
+
 def test_an_assured_sensitivity_is_kept_nineteen_times_in_twenty() -> None:
     rng = np.random.default_rng(2)
     kept, plain, draws = 0, 0, 600

@@ -8,7 +8,7 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from unlabeled.medical import ImageSet, attach, read_images, read_labels, simulate
+from unlabeled.medical import ImageSet, attach, intake, read_images, read_labels, simulate
 
 
 @pytest.fixture
@@ -66,3 +66,18 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> simulate.Simulated:
 def phantoms(archive: simulate.Simulated) -> ImageSet:
     """The same, read back at 32 pixels with their labels."""
     return attach(read_images(archive.images, size=32), read_labels(archive.labels))
+
+
+@pytest.fixture
+def hospital(tmp_path: Path) -> Path:
+    (tmp_path / "hospital").mkdir()
+    return tmp_path / "hospital"
+
+
+@pytest.fixture
+def take(hospital: Path, tmp_path: Path) -> Callable[..., intake.Intake]:
+    def run(**given: object) -> intake.Intake:
+        places = {"store": tmp_path / "store", "key": tmp_path / "site.key", "ledger": tmp_path / "ledger.csv"}
+        return intake.take_in(hospital, **{"size": 48, "workers": 1, **places, **given})  # type: ignore[arg-type]
+
+    return run

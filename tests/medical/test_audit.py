@@ -155,12 +155,14 @@ def test_maps_of_a_model_that_looks_where_it_should(by_middle: PneumoniaModel) -
     assert asked.labels is not None
     boxes = {str(asked.ids[k]): [Box(0.35, 0.35, 0.3, 0.3)] for k in np.flatnonzero(asked.labels == 1)}
     found = check_maps(by_middle, asked, boxes=boxes, pictures=20)
-    assert found.pictures == 20
+    assert found.pictures == found.compared == 20
     assert found.faithful.insertion_gain.low > 0
     assert abs(found.randomised.value) < 0.5
     assert found.boxes is not None
     assert found.boxes.pointing.value > 0.9
-    assert found.boxes.mass.low > found.boxes.by_chance
+    assert found.boxes.mass_gain.low > 0
+    assert found.boxes.pointing_gain.low > 0
+    assert found.boxes.by_chance.value == pytest.approx(0.09, abs=0.03)
     # Both curves meet where everything is shown: at the first step of one and at the last of the other.
     assert found.faithful.deletion[0] == pytest.approx(found.faithful.insertion[-1], abs=1e-5)
     assert found.faithful.deletion[0] == pytest.approx(found.faithful.deletion_random[0], abs=1e-5)

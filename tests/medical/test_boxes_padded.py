@@ -54,7 +54,12 @@ def test_the_left_half_of_a_tall_film_is_where_it_lies_on_the_padded_picture() -
     # A film of 1000 x 500 stands on columns 2 to 5 of 8, its left half on columns 2 and 3.
     left = [Box(0, 0, 250, 1000, NONE)]
     there = agreed(columns(2, 3), left)
-    assert (there.pointing.value, there.mass.value, there.by_chance) == (1.0, 1.0, 0.5)
+    assert (there.pointing.value, there.mass.value, there.by_chance.value) == (1.0, 1.0, 0.5)
+    # Four patients' strongest patches all lie in a box: Wilson's interval of four of four, less what chance gives.
+    assert there.pointing.low == pytest.approx(4 / (4 + 1.959964**2), abs=1e-4)
+    assert 0 < there.by_chance.low < 0.5 < there.by_chance.high < 1
+    assert there.pointing_gain.value == 0.5
+    assert there.pointing_gain.low < 0 < there.pointing_gain.high
     padding = agreed(columns(0, 1), left)
     assert (padding.pointing.value, padding.mass.value) == (0.0, 0.0)
     beside = agreed(columns(4, 5), left)
@@ -63,7 +68,7 @@ def test_the_left_half_of_a_tall_film_is_where_it_lies_on_the_padded_picture() -
     assert agreed(columns(2, 3), [Box(0, 0, 0.5, 1, NONE)]).mass.value == 1.0
     # On a picture that was stretched it is columns 0 to 3.
     stretched = agreed(columns(0, 1, 2, 3), [Box(0, 0, 250, 1000)], framing="stretched")
-    assert (stretched.pointing.value, stretched.mass.value, stretched.by_chance) == (1.0, 1.0, 0.5)
+    assert (stretched.pointing.value, stretched.mass.value, stretched.by_chance.value) == (1.0, 1.0, 0.5)
 
 
 def test_what_was_cut_off_moves_a_box() -> None:

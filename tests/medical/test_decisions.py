@@ -10,7 +10,9 @@ import pytest
 from unlabeled.core import checkpoints
 from unlabeled.core.adaptation import location_scale
 from unlabeled.core.errors import DataError
+from unlabeled.core.evaluation import Estimate
 from unlabeled.medical import ImageSet, PneumoniaModel, simulate
+from unlabeled.medical._decision_figures import Referring
 from unlabeled.medical._decisions import (
     REFER,
     STRANGE,
@@ -21,7 +23,9 @@ from unlabeled.medical._decisions import (
     per_study,
 )
 from unlabeled.medical._finetuning import Labelled
+from unlabeled.medical._report_decisions import exceeded
 from unlabeled.medical.baselines import PixelRegression
+from unlabeled.medical.evaluation import over_patients
 from unlabeled.pipelines import medical as jobs
 from unlabeled.pipelines._medical_methods import BESIDE, kept_beside
 from unlabeled.pipelines._medical_output import OURS, PIXELS, SCRATCH
@@ -306,9 +310,29 @@ def test_a_heat_map_reddens_what_speaks_for_and_leaves_the_rest_grey() -> None:
     assert np.ptp(np.asarray(_overlay(np.full((32, 32), 100, np.uint8), np.zeros((2, 2))))) == 0
 
 
-def test_a_broken_promise_is_named_and_chance_is_not() -> None:
-    from unlabeled.medical._report_decisions import exceeded
+def wrong(count: int, of: int, *, pictures: int = 1) -> Estimate:
+    """The first ``count`` of ``of`` patients are wrong on all of their pictures."""
+    return over_patients(np.repeat(np.arange(of) < count, pictures), np.repeat(np.arange(of), pictures))
 
+
+def test_a_broken_promise_is_named_and_chance_is_not() -> None:
+    referred = wrong(3, 10)
     # 27 of 234 wrong at a stated 5 % (exact interval from 7.7 %); 24 of 390 may be chance (from 4.0 %).
-    rows = [(0.05, 24 / 390, 27 / 234, 0.3), (0.2, 0.1, 0.22, 0.0)]
-    assert exceeded(rows, sick=390, healthy=234) == ["11.5% of no pneumonia at a stated 5%"]
+    rows = [
+        Referring(0.05, wrong(24, 390), wrong(27, 234), referred),
+        Referring(0.2, wrong(39, 390), wrong(50, 234), referred),
+    ]
+    (said,) = exceeded(rows, sick=390, healthy=234)
+    assert said.startswith("11.5% [")
+    assert said.endswith("] of no pneumonia at a stated 5%")
+
+
+def test_one_patient_with_many_pictures_breaks_no_promise() -> None:
+    one, fine = wrong(1, 10, pictures=40), wrong(0, 10, pictures=40)
+    assert one.value == 0.1  # 40 of 400 pictures, which by pictures alone would be far above 5 %
+    assert one.low == 0
+    assert not exceeded([Referring(0.05, one, fine, fine)], sick=10, healthy=10)
+    # A single ill patient, all wrong, may be chance at 5 %.
+    assert not exceeded([Referring(0.05, wrong(1, 1, pictures=9), fine, fine)], sick=1, healthy=10)
+    six = wrong(6, 10, pictures=40)
+    assert len(exceeded([Referring(0.05, six, fine, fine)], sick=10, healthy=10)) == 1

@@ -21,7 +21,7 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
 from unlabeled.core.errors import DataError
-from unlabeled.medical import _confidentiality, dicom, simulate
+from unlabeled.medical import _confidentiality, attributes, dicom, simulate
 from unlabeled.medical._pseudonyms import Pseudonyms
 from unlabeled.medical.deidentify import Deidentifier, Link, StudyFacts
 
@@ -168,7 +168,7 @@ def test_what_was_done_is_written_in_the_standards_codes(make_dicom: Make) -> No
     assert codes == [(code, "DCM") for code in ("113100", "113107", "113108", "113109")]
     assert clean.PatientIdentityRemoved == "YES"
     assert clean.LongitudinalTemporalInformationModified == "MODIFIED"
-    assert (clean.PatientSex, clean.PatientAge, clean.Manufacturer) == ("F", "090Y", "Philips")
+    assert (clean.PatientSex, clean.PatientAge, clean.Manufacturer) == ("F", "080Y", "Philips")
     assert all(len(line) <= 64 for line in clean.DeidentificationMethod)
     bare = Deidentifier(KEY)(make_dicom(RAMP))
     assert [item.CodeValue for item in bare.DeidentificationMethodCodeSequence] == ["113100"]
@@ -229,7 +229,7 @@ def test_facts_link_and_file_tell_the_same(make_dicom: Make) -> None:
     clean, facts, link = deidentify(file), deidentify.facts(file), deidentify.link(file)
     assert facts == StudyFacts(
         patient=clean.PatientID,
-        age_band="60-69",
+        age_band="60 to 79",
         sex="F",
         view="PA",
         device=f"CR Philips {clean.ManufacturerModelName}",
@@ -292,27 +292,27 @@ def test_intervals_between_a_patients_studies_are_kept_and_the_days_are_not(
 
 
 @given(st.integers(0, 129))
-def test_ages_are_told_by_the_decade_and_pooled_above_89(years: int) -> None:
-    deidentify = Deidentifier(KEY)
-    band = deidentify.facts(header(PatientAge=f"{years:03d}Y")).age_band
+def test_ages_are_told_by_bands_as_without_an_intake_and_pooled_from_80_on(years: int) -> None:
+    written = f"{years:03d}Y"
+    band = Deidentifier(KEY).facts(header(PatientAge=written)).age_band
+    assert band == attributes.age_band(written)
     assert band is not None
-    if years > 89:
-        assert band == "90+"
+    if years >= 80:
+        assert band == "80 and more"
     else:
-        low, high = map(int, band.split("-"))
+        low, high = map(int, band.split(" to "))
         assert low <= years <= high
-        assert (low % 10, high - low) == (0, 9)
 
 
 @pytest.mark.parametrize(
     ("tags", "band"),
     [
-        ({"PatientAge": "011M"}, "0-9"),
-        ({"PatientAge": "130M"}, "10-19"),
-        ({"PatientAge": "002W"}, "0-9"),
-        ({"PatientBirthDate": "20000229", "StudyDate": "20300228"}, "20-29"),
-        ({"PatientBirthDate": "20000229", "StudyDate": "20300301"}, "30-39"),
-        ({"PatientBirthDate": "19200101", "StudyDate": "2015.01.01"}, "90+"),
+        ({"PatientAge": "011M"}, "00 to 01"),
+        ({"PatientAge": "130M"}, "06 to 17"),
+        ({"PatientAge": "002W"}, "00 to 01"),
+        ({"PatientBirthDate": "20000229", "StudyDate": "20300228"}, "18 to 39"),
+        ({"PatientBirthDate": "20000229", "StudyDate": "20400301"}, "40 to 59"),
+        ({"PatientBirthDate": "19200101", "StudyDate": "2015.01.01"}, "80 and more"),
         ({"PatientBirthDate": "20300101", "StudyDate": "20200101"}, None),
         ({"PatientBirthDate": "20301399"}, None),
         ({}, None),

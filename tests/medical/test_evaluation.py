@@ -8,7 +8,7 @@ from unlabeled.core.evaluation import roc_auc
 from unlabeled.core.report import Section
 from unlabeled.medical import _figures, report
 from unlabeled.medical._finetuning import Decision
-from unlabeled.medical.evaluation import METRICS, Scored, metrics, point_metrics
+from unlabeled.medical.evaluation import METRICS, Scored, auroc_gain, metrics, over_patients, point_metrics
 
 HALF = Decision(temperature=1.0, threshold=0.5, sensitive_threshold=0.3, prevalence=0.5, chosen_on=4)
 
@@ -43,6 +43,33 @@ def test_intervals_hold_the_value_and_widen_when_patients_have_many_pictures() -
     assert by_patient.high - by_patient.low > 1.5 * (by_picture.high - by_picture.low)
 
 
+def test_all_right_on_twenty_patients_is_not_certain() -> None:
+    labels = np.repeat([0, 1], 50)
+    patients = np.repeat(np.arange(20), 5).astype(str)
+    found = metrics(labels, Scored(0.1 + 0.8 * labels, HALF), patients=patients, samples=50)
+    for name in METRICS[:-1]:
+        assert found[name].value == found[name].high == pytest.approx(1), name
+        assert 0.7 < found[name].low < 0.9, name
+    assert found["sensitivity"].low == pytest.approx(10 / (10 + 1.959964**2), abs=1e-4)
+    assert found["AUROC"].low == pytest.approx(0.8002, abs=1e-4)
+
+
+def test_two_perfect_methods_are_not_surely_the_same() -> None:
+    labels, patients = np.repeat([0, 1], 10), np.arange(20).astype(str)
+    gain = auroc_gain(labels, labels.astype(float), labels.astype(float), patients=patients, samples=50)
+    assert gain.value == 0
+    assert (gain.low, gain.high) == pytest.approx((-0.1998, 0.1998), abs=1e-4)
+
+
+def test_shares_over_patients_by_hand() -> None:
+    hit, patients = np.array([1, 1, 0, 0]), np.array(list("aabb"))
+    both = over_patients(hit, patients)
+    assert both == pytest.approx((0.5, 0, 1))
+    assert np.isnan(over_patients(hit, patients, among=np.zeros(4, dtype=bool))).all()
+    one = over_patients(hit, patients, among=patients == "a")
+    assert one == pytest.approx((1, 1 / (1 + 1.959964**2), 1), abs=1e-4)
+
+
 @pytest.mark.parametrize("lowest", [0.0, 0.9])
 def test_a_specificity_of_nought_is_explained(lowest: float) -> None:
     calls_all = Decision(temperature=1.0, threshold=0.5, sensitive_threshold=lowest, prevalence=0.5, chosen_on=4)
@@ -58,7 +85,9 @@ def test_a_specificity_of_nought_is_explained(lowest: float) -> None:
 def test_the_legend_of_the_calibration_hides_no_point() -> None:
     labels, p = np.arange(20) % 2, np.linspace(0, 1, 20)
     names = ("ours", "same network from scratch", "PCA + logistic regression")
-    figure = _figures.calibration(labels, {name: Scored(p, HALF) for name in names}, "pneumonia")
+    figure = _figures.calibration(
+        labels, {name: Scored(p, HALF) for name in names}, "pneumonia", patients=np.arange(20).astype(str)
+    )
     figure.draw_without_rendering()
     legends = [*figure.legends, *(a.get_legend() for a in figure.axes if a.get_legend())]
     assert len(legends) == 1

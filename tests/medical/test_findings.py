@@ -148,8 +148,8 @@ def test_a_store_that_was_labelled_for_another_finding_is_not_taken_for_this_one
 ) -> None:
     given = {"key": in_tmp / "site.key", "ledger": in_tmp / "ledger.csv", "size": 32, "workers": 1}
     for store, labels, finding in (("p", archive.labels, PNEUMONIA), ("e", listed, FINDING)):
-        take_in(archive.images, store=in_tmp / store, labels=labels, finding=finding, **given)
-    assert json.loads((in_tmp / "e" / "manifest.json").read_text())["finding"] == FINDING
+        take_in(archive.images, store=in_tmp / store, labels=labels, findings=[finding], **given)
+    assert json.loads((in_tmp / "e" / "manifest.json").read_text())["findings"] == [FINDING]
     theirs, ours = (pd.read_csv(in_tmp / store / "labels.csv")["label"].tolist() for store in "pe")
     assert ours == theirs  # what is called pneumonia there is an effusion here
     base = PneumoniaModel(**SMALL, framing="padded", pretrain_epochs=1).pretrain(read_images(in_tmp / "p", size=32))

@@ -1,6 +1,5 @@
 """From a hospital's folder to a store: every file accounted for, and fit for the other commands."""
 
-import csv
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from films import attenuation, by_name, film, rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import config, dcmread, dcmwrite
@@ -30,58 +30,13 @@ from pydicom.uid import (
 from unlabeled.core import fingerprint
 from unlabeled.core.errors import DataError
 from unlabeled.core.store import Store
-from unlabeled.medical import PneumoniaModel, intake, read_images, simulate
+from unlabeled.medical import PneumoniaModel, intake, read_images
 from unlabeled.medical import _planning as planning
 from unlabeled.medical.intake.reasons import FLAGS, REFUSALS
 
 Make = Callable[..., FileDataset]
 Save = Callable[[FileDataset, Path], Path]
 TakeIn = Callable[..., intake.Intake]
-
-
-def attenuation(seed: int, size: int = 96) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return simulate.draw_radiograph(simulate.draw_anatomy(rng), pneumonia=bool(seed % 2), rng=rng, size=size)
-
-
-def film(seed: int, *, patient: str = "", inverted: bool = False, **tags: object) -> FileDataset:
-    """A phantom that names ``patient``, by default one of its own."""
-    file = simulate.to_dicom(
-        attenuation(seed), patient=patient or f"P{seed}", name="Muster^Erika", view="PA", inverted=inverted,
-        rescaled=False, windowed=False,
-    )  # fmt: skip
-    for name, value in tags.items():
-        if value is None:
-            delattr(file, name)
-        else:
-            setattr(file, name, value)
-    return file
-
-
-@pytest.fixture
-def hospital(tmp_path: Path) -> Path:
-    (tmp_path / "hospital").mkdir()
-    return tmp_path / "hospital"
-
-
-@pytest.fixture
-def take(hospital: Path, tmp_path: Path) -> TakeIn:
-    def run(**given: object) -> intake.Intake:
-        places = {"store": tmp_path / "store", "key": tmp_path / "site.key", "ledger": tmp_path / "ledger.csv"}
-        return intake.take_in(hospital, **{"size": 48, "workers": 1, **places, **given})  # type: ignore[arg-type]
-
-    return run
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        return list(csv.DictReader(stream))
-
-
-def by_name(done: intake.Intake) -> dict[str, dict[str, str]]:
-    """Rows of the gate by the path of the file, by way of the table beside the ledger."""
-    path_of = {row["file"]: row["path"] for row in rows(done.names)}
-    return {path_of[row["file"]]: row for row in rows(done.store / "gate.csv")}
 
 
 def check_sums(done: intake.Intake, found: int) -> None:
@@ -362,80 +317,6 @@ def test_de_identified_files_stand_beside_the_pictures_when_asked_for(hospital: 
     assert (clean.pixel_array == film(1).pixel_array).all()
 
 
-@pytest.fixture
-def asked(hospital: Path, tmp_path: Path, save: Save) -> Path:
-    """Six films of which each has a study and accession number; the last one is refused."""
-    for seed in range(6):
-        tags = {"StudyInstanceUID": f"1.5.{seed}", "AccessionNumber": f"A{seed}", "IssuerOfPatientID": "HOSP"}
-        file = film(seed, **tags, SOPInstanceUID=f"1.6.{seed}", ViewPosition="LL" if seed == 5 else "PA")
-        save(file, hospital / "all" / f"film{seed}.dcm")
-    save(film(8), hospital / "x" / "same.dcm")
-    save(film(9), hospital / "y" / "same.dcm")
-    return tmp_path / "labels.csv"
-
-
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        ("file", "all/film{}.dcm"), ("image_id", "film{}.dcm"), ("id", "film{}"), ("id", "1.6.{}"),
-        ("image_id", "A{}"), ("SOPInstanceUID", "1.6.{}"), ("StudyInstanceUID", "1.5.{}"), ("accession_number", "A{}"),
-        ("patient_id", "P{}"),
-    ],
-)  # fmt: skip
-def test_labels_follow_to_the_store_however_they_name_it(column: str, value: str, asked: Path, take: TakeIn) -> None:
-    lines = [f"{value.format(seed)},{seed % 2}" for seed in range(6)]
-    asked.write_text("\n".join([f"{column},label", *lines, f"{value.format(77)},1", f"{value.format(3)},"]) + "\n")
-    done = take(labels=asked)
-    counts = {"used": 5, "without a label": 1, "of refused files": 1, "of several files": 0, "of no file": 1}
-    assert done.manifest["labels"] == counts
-    gate = by_name(done)
-    expected = {gate[f"all/film{seed}.dcm"]["instance"]: str(seed % 2) for seed in range(5)}
-    assert {row["image_id"]: row["label"] for row in rows(done.store / "labels.csv")} == expected
-    images = read_images(done.store, size=32).labelled()
-    assert images.labels is not None
-    assert dict(zip(images.ids, map(str, images.labels.tolist()), strict=True)) == expected
-
-
-def test_labels_that_name_several_files_or_contradict_each_other(asked: Path, take: TakeIn) -> None:
-    asked.write_text("file,label,split\nsame.dcm,1,train\nx/same.dcm,0,train\nfilm1,yes,ward 3\n")
-    with pytest.raises(DataError, match="line 4: the column 'split' says none of train, val, test") as unknown:
-        take(labels=asked)
-    assert "ward" not in str(unknown.value)
-    asked.write_text("file,label,split\nsame.dcm,1,train\nx/same.dcm,0,train\nfilm1,yes,\n")
-    done = take(labels=asked)
-    assert done.manifest["labels"]["of several files"] == 1
-    assert sorted((row["label"], row["split"]) for row in rows(done.store / "labels.csv")) == [
-        ("0", "train"),
-        ("1", ""),
-    ]
-    shutil.rmtree(done.store)
-    asked.write_text("file,accession_number,label\n,A1,0\nfilm2,,1\nfilm1.dcm,,1\n")
-    with pytest.raises(DataError, match="lines 2 and 4 contradict each other") as caught:
-        take(labels=asked)
-    assert "film" not in str(caught.value)
-    # Mended, the same command goes on from what was read.
-    asked.write_text("file,accession_number,label\n,A1,0\nfilm2,,1\n")
-    assert take(labels=asked).manifest["labels"]["used"] == 2
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ("file,label\nMustermann,pneumonic\n", "line 2: the label is none of 1/0"),
-        ("file,diagnosis\nMustermann,1\n", "expected a column 'pneumonia' or 'label' and one of file"),
-        ('file,label\n"Mustermann,1\n', "no readable CSV|is not a readable CSV"),
-    ],
-)
-def test_labels_that_cannot_be_used_are_said_before_anything_is_read_and_name_nobody(
-    content: str, reason: str, asked: Path, take: TakeIn
-) -> None:
-    asked.write_text(content)
-    with pytest.raises(DataError, match=reason) as caught:
-        take(labels=asked)
-    assert "Muster" not in str(caught.value)
-    assert not (asked.parent / "ledger.csv").exists()
-
-
 def test_key_ledger_store_and_folder_lie_apart(hospital: Path, take: TakeIn, tmp_path: Path, save: Save) -> None:
     save(film(1), hospital / "a")
     for wrong, message in (
@@ -492,3 +373,30 @@ def test_a_folder_without_a_usable_picture_gives_a_store_that_says_so(hospital: 
     check_sums(done, 1)
     with pytest.raises(DataError, match="holds 0 pictures"):
         read_images(done.store, size=32)
+
+
+def test_two_stores_of_one_name_keep_one_list_of_files_in_which_nothing_is_lost(
+    hospital: Path, take: TakeIn, tmp_path: Path, save: Save
+) -> None:
+    save(film(1), hospital / "a")
+    first = take()
+    known = {row["file"]: row["path"] for row in rows(first.names)}
+    shutil.rmtree(hospital)
+    save(film(2), hospital / "b")
+    second = take(store=tmp_path / "elsewhere" / "store")
+    assert second.names == first.names
+    now = {row["file"]: row["path"] for row in rows(second.names)}
+    assert len(now) == 2
+    assert known.items() <= now.items()
+    assert second.names.stat().st_mode & 0o077 == 0
+
+
+def test_it_is_seen_whether_a_folder_is_as_it_was(hospital: Path, take: TakeIn, tmp_path: Path, save: Save) -> None:
+    save(film(1), hospital / "a")
+    done = take()
+    key = tmp_path / "site.key"
+    assert intake.is_as_it_was(hospital, store=done.store, key=key) is True
+    save(film(2), hospital / "b")
+    assert intake.is_as_it_was(hospital, store=done.store, key=key) is False
+    assert intake.is_as_it_was(hospital, store=done.store, key=tmp_path / "moved") is None
+    assert not (tmp_path / "moved").exists()

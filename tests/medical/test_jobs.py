@@ -188,12 +188,18 @@ def test_a_leaking_split_is_refused_with_the_given_patient_ids(
     archive: simulate.Simulated, pretrained: Path, in_tmp: Path
 ) -> None:
     rows = table(archive.labels)
+    folders = [int(row["file"].split("/")[0]) for row in rows]
+    leaking = next(number for number, folder in enumerate(folders) if folders.count(folder) > 1)
+    anna = folders[leaking]
     with (in_tmp / "l.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["file", "label", "patient_id", "split"])
         for number, row in enumerate(rows):
-            patient = "ward7-anna" if number in (0, 1) else f"ward7-{number}"
-            writer.writerow([row["file"], row["label"], patient, "train" if number % 2 else "test"])
+            patient = int(row["file"].split("/")[0])  # the archive has a folder for each
+            split = "train" if patient % 2 else "test"
+            if number == leaking:
+                split = "test" if split == "train" else "train"
+            writer.writerow([row["file"], row["label"], "ward7-anna" if patient == anna else f"ward7-{patient}", split])
     with pytest.raises(GateError, match=r"1 patient\(s\) are in both train and test: ward7-anna"):
         jobs.finetune(archive.images, model=pretrained, out=in_tmp / "m", labels=in_tmp / "l.csv")
     assert not (in_tmp / "m").exists()

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from unlabeled.core.errors import DataError
 from unlabeled.core.evaluation import over_runs
 from unlabeled.medical import ImageSet, PneumoniaModel, simulate
+from unlabeled.medical.label_need import read_label_need
+from unlabeled.pipelines import _medical_audit as auditing
 from unlabeled.pipelines import _medical_label_need as job
 from unlabeled.pipelines._medical_input import divide
 from unlabeled.pipelines.cli import main
@@ -98,3 +101,40 @@ def test_from_files_to_advice(
         main([*arguments[:-6], "--counts", "a few", "--out", "no"])
     assert refused.value.code == 1
     assert "whole numbers with commas" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+def test_the_audit_s_page_shows_the_curve_of_this_model_and_of_no_other(
+    archive: simulate.Simulated, phantoms: ImageSet, in_tmp: Path
+) -> None:
+    base = PneumoniaModel(**SMALL).pretrain(phantoms)
+    base.save(in_tmp / "base")
+    other = PneumoniaModel(**SMALL, random_state=5).pretrain(phantoms)
+    other.save(in_tmp / "other")
+    parts = divide(phantoms, n_labels=None, seed=0)
+    for name, model in (("base", base), ("other", other)):
+        need = job.labels_needed_on(
+            model, parts, folder=in_tmp / name, out=in_tmp / f"need-{name}", counts=[12, 20, 32], seeds=3, price=7.0
+        )
+        assert read_label_need(in_tmp / f"need-{name}").to_json() == need.details
+    assert parts.train.labels is not None
+    base.finetune(parts.train, parts.train.labels, groups=parts.train.patients, unlabelled=parts.unlabelled)
+    base.remember(list(parts.train.patients))
+    base.save(in_tmp / "model")
+    given: dict[str, Any] = {"model": in_tmp / "model", "labels": archive.labels, "least": 2}
+    unseen = in_tmp / "unseen.csv"
+    table = pd.read_csv(archive.labels)
+    table[table["file"].isin(parts.test.ids)].to_csv(unseen, index=False)
+    given["labels"] = unseen
+    for need_of, said in ((None, "Not measured: "), (in_tmp / "need-base", "EUR 7 a label")):
+        done = auditing.audit(archive.images, out=in_tmp / "a", label_need=need_of, **given)
+        page = done.files["report"].read_text(encoding="utf-8")
+        assert "How many labels are needed?" in page
+        assert said in page
+    with pytest.raises(DataError, match=r"which is not what .* began with"):
+        auditing.audit(archive.images, out=in_tmp / "b", label_need=in_tmp / "need-other", **given)
+    with pytest.raises(DataError, match="run 'unlabeled medical labels-needed' first"):
+        auditing.audit(archive.images, out=in_tmp / "b", label_need=in_tmp, **given)
+    (in_tmp / "need-base" / "labels-needed.json").write_text('{"kind": "else"}')
+    with pytest.raises(DataError, match="labels-needed' again"):
+        auditing.audit(archive.images, out=in_tmp / "b", label_need=in_tmp / "need-base", **given)
