@@ -20,6 +20,7 @@ from unlabeled.sensors.alarms import DANGER_FROM
 from unlabeled.sensors.bearings import Bearing
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.severity import Severity, Unit, severities
+from unlabeled.sensors.stream import UNJUDGED
 
 
 class Moment(NamedTuple):
@@ -59,7 +60,9 @@ def explain(
     """
     if moment.unit is not None and moment.machine_class is None:
         raise DataError("a unit is for a severity: say --class too")
-    recordings = pre.told(read(*inputs, fs=fs, every=every, signal=signal, assets=assets))
+    recordings = pre.told(
+        read(*inputs, fs=fs, every=every, signal=signal, operating=files.operating_of(model), assets=assets)
+    )
     machines, left_out, parent = [], [], None
     used: dict[str, Path] = {}
     for recording in recordings:
@@ -138,7 +141,7 @@ def _severity(
 ) -> tuple[Severity, ...]:
     """Over the last snapshots that can be judged, as everything else that is explained."""
     assert moment.machine_class is not None
-    sound = np.flatnonzero(table["state"].to_numpy() != "cannot judge")[-moment.last :]
+    sound = np.flatnonzero(~table["state"].isin(UNJUDGED).to_numpy())[-moment.last :]
     return severities(
         recording.values[sound], axes=recording.names, fs=recording.fs, unit=moment.unit,
         machine_class=moment.machine_class, shaft_hz=shaft_hz,

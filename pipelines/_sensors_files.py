@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlabeled.core.checkpoints import MANIFEST, put_back, write_atomically
+from unlabeled.core.checkpoints import MANIFEST, put_back, read_manifest, write_atomically
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines.jobs import plain_folder
 from unlabeled.sensors.backtest import Result
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.report import Machine, alarm_episodes
+from unlabeled.sensors.stream import UNJUDGED
 
 ENCODER = "encoder"
 
@@ -83,7 +84,7 @@ def unjudged(
     rows: list[dict[str, Any]] = [{"asset": asset, "row": "", "time": "", "reason": why} for asset, why in left_out]
     for recording, table in zip(recordings, tables, strict=True):
         rows += [{"asset": recording.asset, **skip._asdict()} for skip in recording.skipped]
-        for i in np.flatnonzero((table["state"] == "cannot judge").to_numpy()):
+        for i in np.flatnonzero(table["state"].isin(UNJUDGED).to_numpy()):
             reason = table["reason"].iloc[i]
             rows.append(
                 {
@@ -106,6 +107,26 @@ def results(found: Sequence[Result], out: Path) -> dict[str, Path]:
 def plain_result(result: Result) -> dict[str, Any]:
     """For JSON, which has no nan."""
     return {k: None if isinstance(v, float) and v != v else v for k, v in dataclasses.asdict(result).items()}
+
+
+def operating_of(model: Path) -> list[str]:
+    """The operating conditions that the models of a folder (or the folder's own) were fitted with.
+
+    Raises:
+        DataError: they were fitted with different ones.
+    """
+    folders = [model] if (model / MANIFEST).is_file() else sorted(p.parent for p in model.glob(f"*/{MANIFEST}"))
+    found = {
+        tuple(read_manifest(folder).get("fitted", {}).get("conditions", ()))
+        for folder in folders
+        if not folder.name.startswith((ENCODER, "."))
+    }
+    if len(found) > 1:
+        said = "; ".join(", ".join(names) or "none" for names in sorted(found))
+        raise DataError(
+            f"the models in {model} were fitted with different operating conditions ({said}): name one of them"
+        )
+    return list(next(iter(found), ()))
 
 
 def model_of(asset: str, model: Path) -> Path:

@@ -7,13 +7,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from unlabeled.core.errors import DataError
 from unlabeled.sensors.alarms import AlarmRule
+from unlabeled.sensors.stream import NewRegime
 
 _Kind = TypeVar("_Kind")
 
@@ -29,6 +30,7 @@ class Folder:
         asset: the machine that all files are of (default: as each file says).
         fs: sampling rate in Hz, where the files do not say.
         signal: arrays or channels that are the vibration, where no usual name tells.
+        operating: columns or arrays that say how the machine is run, as for ``sensors fit --operating``.
         settled_seconds: a file that has not changed for so long is whole; 0 where files are renamed into the folder.
     """
 
@@ -36,6 +38,7 @@ class Folder:
     asset: str | None = None
     fs: float | None = None
     signal: tuple[str, ...] = ()
+    operating: tuple[str, ...] = ()
     settled_seconds: float = 2.0
 
 
@@ -175,6 +178,8 @@ class Job:
         webhook: to which events are posted.
         alarms: where alarms are to follow other settings than the models'.
         maintenance: times that are not judged.
+        new_regime: ``report``: a machine that is run as its model never saw is neither in alarm nor all clear;
+            ``alarm``: such readings count as far from normal.
         logbook: SQLite file that remembers all of it.
         lines: file to which each event is written as a line of JSON.
         every_seconds: how often the folders are looked at.
@@ -192,6 +197,7 @@ class Job:
     webhook: Webhook | None = None
     alarms: Alarms = Alarms()
     maintenance: tuple[Maintenance, ...] = ()
+    new_regime: str = "report"
     every_seconds: float = 5.0
     silent_hours: float | None = None
     ahead_minutes: float = 60.0
@@ -240,6 +246,8 @@ def read(path: Path) -> Job:
             raise DataError(f"{path}: a maintenance ends at {window.until}, before it begins")
     job = dataclasses.replace(job, folders=watched, maintenance=windows, **made)
     job.alarms.rule(AlarmRule())
+    if job.new_regime not in get_args(NewRegime):
+        raise DataError(f"{path}: new_regime is {' or '.join(get_args(NewRegime))}, got {job.new_regime!r}")
     if job.alarms.threshold_factor <= 0:
         raise DataError(f"{path}: alarms.threshold_factor is above 0")
     return job

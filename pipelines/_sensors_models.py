@@ -1,14 +1,14 @@
 """Who judges which machine in a monitoring job: read when it is needed, and again when its folder has changed."""
 
 import hashlib
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from unlabeled.core.checkpoints import MANIFEST, put_back
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines import _sensors_files as files
 from unlabeled.pipelines._sensors_job_file import Job
 from unlabeled.sensors import MachineMonitor
-from unlabeled.sensors.stream import Stream
+from unlabeled.sensors.stream import NewRegime, Stream
 
 
 class Judge(NamedTuple):
@@ -24,7 +24,9 @@ class Judge(NamedTuple):
             DataError: together they make a rule by which no alarm could start or end.
         """
         model, alarms = self.model, job.alarms
-        return Stream(model, rule=alarms.rule(model.rule), threshold=alarms.threshold_factor * model.threshold_)
+        threshold = alarms.threshold_factor * model.threshold_
+        regime = cast(NewRegime, job.new_regime)
+        return Stream(model, rule=alarms.rule(model.rule), threshold=threshold, new_regime=regime)
 
 
 class Models:

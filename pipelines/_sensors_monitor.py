@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError, UnlabeledError
 from unlabeled.core.interrupts import interruptible
@@ -29,7 +30,8 @@ from unlabeled.sensors.alarms import HOURS_PER_MONTH, level
 from unlabeled.sensors.logbook import CLEARED, Case, Logbook
 from unlabeled.sensors.readers import SUFFIXES
 from unlabeled.sensors.recording import Recording
-from unlabeled.sensors.stream import Stream
+from unlabeled.sensors.regimes import NEW_REGIME
+from unlabeled.sensors.stream import UNJUDGED, Stream
 
 MOMENT = 0.25  # seconds after which a job that waits for a broker looks whether it should end
 _UNFINISHED = (".part", ".tmp", ".crdownload")
@@ -284,11 +286,12 @@ class _Work:
 
     def _one(self, stream: Stream, recording: Recording, row: int, at: np.datetime64, name: str) -> None:
         asset = recording.asset
-        flaw = str(recording.flaws[row])
-        if any(one.covers(asset, at) for one in self.job.maintenance):
-            flaw = MAINTENANCE
-        judged = stream.push(recording.values[row], flaw=flaw, running=bool(recording.running[row]))
+        worked_on = any(one.covers(asset, at) for one in self.job.maintenance)
+        judged = stream.push_row(recording, row, flaw=MAINTENANCE if worked_on else "")
         self.judged += 1
+        if judged["reason"].startswith(NEW_REGIME) and not self.book.last_reason(asset).startswith(NEW_REGIME):
+            self.book.tell(asset, at, NEW_REGIME, {"reason": judged["reason"]})
+            say(f"{asset}: {judged['reason']}, at {recording.when(row)}")
         self.book.reading(asset, at, judged, file=name)
         case = self.book.case_of(asset)
         if judged["alarm"] and case is None:
@@ -297,7 +300,7 @@ class _Work:
             self.book.tell(asset, at, "alarm", {"case": number, **evidence})
             say(f"{asset}: alarm at {recording.when(row)}, case {number}")
             self._danger(asset, number, stream, at, judged)
-        elif case is not None and judged["state"] != "cannot judge":
+        elif case is not None and judged["state"] not in UNJUDGED:
             self.book.rise(case.id, judged["smoothed"])
             self._danger(asset, case.id, stream, at, judged)
             if not judged["alarm"]:
@@ -388,7 +391,7 @@ def _waiting(folder: Folder, book: Logbook, *, retry: float) -> list[tuple[Path,
 
 
 def _read(folder: Folder, path: Path) -> list[Recording]:
-    recordings = read_recordings(path, fs=folder.fs, signal=folder.signal)
+    recordings = read_recordings(path, fs=folder.fs, signal=folder.signal, operating=folder.operating)
     if folder.asset is None:
         return recordings
     if len(recordings) > 1:
@@ -400,18 +403,31 @@ def _evidence(stream: Stream, recording: Recording, row: int, judged: dict[str, 
     """Why a case was opened, as far as one reading tells."""
     parts = {name: judged[name] for name in stream.monitor.part_names}
     evidence = {"smoothed": judged["smoothed"], "threshold": stream.threshold, "parts": parts}
-    if recording.kind == "waveform":
+    if judged["reason"]:
+        evidence["words"] = [judged["reason"]]
+    elif recording.kind == "waveform":
         told = stream.monitor.explain(recording.rows(slice(row, row + 1)), last=1)
         evidence["words"] = list(told.words)
     return evidence
 
 
 def _in_order(recording: Recording, model: MachineMonitor) -> Recording:
-    """Indicators in the order that the model knows: objects of JSON have none."""
+    """Indicators and operating conditions in the order that the model knows: objects of JSON have none. Conditions
+    that it knows nothing of are left out; those that are not told are not known."""
+    wanted = () if model.conditional_ is None else model.conditional_.regimes.names
+    if recording.condition_names != wanted:
+        told = dict(zip(recording.condition_names, _columns(recording.conditions), strict=True))
+        nothing = np.full(len(recording), np.nan)
+        conditions = np.stack([told.get(name, nothing) for name in wanted], axis=1) if wanted else None
+        recording = replace(recording, conditions=conditions, condition_names=wanted)
     if recording.kind != "trend" or set(recording.names) != set(model.names_) or recording.names == model.names_:
         return recording
     columns = [recording.names.index(name) for name in model.names_]
     return replace(recording, values=recording.values[:, columns], names=model.names_)
+
+
+def _columns(conditions: NDArray[np.float64] | None) -> list[NDArray[np.float64]]:
+    return [] if conditions is None else list(conditions.T)
 
 
 def _why(error: Exception) -> str:

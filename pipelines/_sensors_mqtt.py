@@ -127,7 +127,8 @@ def _taken(sent: Any) -> bool:
 
 def recording_of(payload: bytes) -> Recording:
     """One reading as JSON: ``asset``, ``time`` (ISO 8601; without a zone: UTC), and either ``fs`` (Hz) and ``values``
-    (a list for each axis; ``axes`` names them) or ``indicators`` (numbers by name).
+    (a list for each axis; ``axes`` names them) or ``indicators`` (numbers by name); ``operating`` says by name how the
+    machine is run.
 
     Raises:
         DataError: what is missing or of another kind.
@@ -160,8 +161,13 @@ def recording_of(payload: bytes) -> Recording:
         if len(names) != len(signal):
             raise DataError(f"{len(names)} names in 'axes' for {len(signal)} lists in 'values'")
         values = np.stack([_numbers(axis, "values") for axis in signal], axis=1)[None]
+    conditions = said.get("operating") or {}
+    if not isinstance(conditions, dict):
+        raise DataError("'operating' is no object of numbers by name")
     return Recording(
         asset=asset,
+        conditions=_numbers(list(conditions.values()), "operating").astype(np.float64)[None] if conditions else None,
+        condition_names=tuple(conditions),
         values=values,
         names=names,
         hours=np.zeros(1),

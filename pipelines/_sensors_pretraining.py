@@ -152,11 +152,12 @@ def fleet_of(
     fs: float | None,
     every: float | None,
     signal: Sequence[str],
+    operating: Sequence[str],
     skipped: list[tuple[str, str]],
 ) -> list[Recording]:
     """What the encoder is to learn from; files that cannot be read join ``skipped``."""
     unread: list[tuple[str, str]] = []
-    fleet = told(read(*inputs, fs=fs, every=every, signal=signal, left_out=unread), unread)
+    fleet = told(read(*inputs, fs=fs, every=every, signal=signal, operating=operating, left_out=unread), unread)
     skipped += unread
     return fleet
 

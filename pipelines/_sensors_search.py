@@ -38,6 +38,7 @@ def search(
     fs: float | None = None,
     every: float | None = None,
     signal: Sequence[str] = (),
+    operating: Sequence[str] = (),
     assets: Sequence[str] = (),
     template: MachineMonitor | None = None,
     dry_run: bool = False,
@@ -60,7 +61,9 @@ def search(
         raise DataError(f"the task '{template.task}' has no mask ratio, temperature or augmentation to search")
     known = read_states(labels)
     skipped: list[tuple[str, str]] = []
-    fleet = pre.told(read(*inputs, fs=fs, every=every, signal=signal, assets=assets, left_out=skipped), skipped)
+    fleet = pre.told(
+        read(*inputs, fs=fs, every=every, signal=signal, operating=operating, assets=assets, left_out=skipped), skipped
+    )
     check_bearing(template.masking, waveform=fleet[0].kind == "waveform")
     taught = [
         template.teaching_rows(
@@ -83,6 +86,7 @@ def search(
     again = [shlex.quote(str(path)) for path in inputs]
     again += [f"{option} {shlex.quote(str(value))}" for option, value in given.items() if value is not None]
     again += [f"--signal {shlex.quote(name)}" for name in signal]
+    again += [f"--operating {shlex.quote(name)}" for name in operating]
     again += [f"--asset {shlex.quote(asset)}" for asset in assets]
     again += [] if normal_share == NORMAL_SHARE or normal_until is not None else [f"--normal-share {normal_share:g}"]
     question = shared.Question(

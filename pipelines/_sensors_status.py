@@ -24,10 +24,10 @@ from unlabeled.pipelines._sensors_job_file import LOOPBACK, Job, Status, secret_
 from unlabeled.sensors.alarms import HOURS_PER_MONTH, LEVELS
 from unlabeled.sensors.alarms import level as level_of
 from unlabeled.sensors.logbook import CLEARED, Case, Logbook
+from unlabeled.sensors.stream import UNJUDGED
 
 SHOWN = 300  # readings in a trend
 WIDTH, HEIGHT = 240.0, 44.0  # of a trend, in pixels
-UNKNOWN = "cannot judge"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Machine:
     """One line of the page.
 
     Attributes:
-        level: ``acceptable``, ``monitor`` (near or above the threshold), ``alarm``, ``danger`` or ``cannot judge``.
+        level: ``acceptable``, ``monitor`` (near or above the threshold), ``alarm``, ``danger``, ``cannot judge`` or
+            ``new regime``.
         trend, limit: of the smoothed score and the threshold, as an SVG's points and height.
     """
 
@@ -52,7 +53,7 @@ class Machine:
 
 def machines(book: Logbook) -> list[Machine]:
     """Every machine that was ever judged, those in alarm first."""
-    order = ("danger", "alarm", UNKNOWN, "monitor", "acceptable")
+    order = ("danger", "alarm", *UNJUDGED, "monitor", "acceptable")
     found = [_machine(book, asset, threshold) for asset, threshold in book.thresholds().items()]
     return sorted(found, key=lambda machine: (order.index(machine.level), machine.asset))
 
@@ -63,8 +64,8 @@ def _machine(book: Logbook, asset: str, threshold: float) -> Machine:
     smoothed = [one["smoothed"] for one in readings if one["smoothed"] is not None]
     # An alarm that is on stays a level while the machine cannot be judged.
     level = level_of(smoothed[-1] if smoothed else None, threshold, alarm=bool(last["alarm"]))
-    if last["state"] == UNKNOWN and not last["alarm"]:
-        level = UNKNOWN
+    if last["state"] in UNJUDGED and not last["alarm"]:
+        level = str(last["state"])
     trend, limit = _trend([one["smoothed"] for one in readings], threshold)
     return Machine(
         asset=asset, level=level, last=str(last["time"])[:19], smoothed=smoothed[-1] if smoothed else None,
@@ -117,7 +118,7 @@ def metrics(book: Logbook) -> bytes:
                 "alarm": ("1 while the alarm is on", lambda m: float(m.level in ("alarm", "danger"))),
                 "level": (
                     f"{', '.join(f'{n}: {name}' for n, name in enumerate(LEVELS))}; none where it cannot be judged",
-                    lambda m: None if m.level == UNKNOWN else float(LEVELS.index(m.level)),
+                    lambda m: None if m.level in UNJUDGED else float(LEVELS.index(m.level)),
                 ),
                 "cannot_judge": ("1 where the last reading cannot be judged", lambda m: float(bool(m.reason))),
                 "last_reading_timestamp_seconds": (

@@ -12,6 +12,7 @@ from unlabeled.sensors.alarms import HOURS_PER_MONTH
 from unlabeled.sensors.backtest import Replay, Result
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.savings import Costs, Savings, savings
+from unlabeled.sensors.stream import UNJUDGED
 
 
 def hours_of(text: str | None, recording: Recording) -> float | None:
@@ -153,7 +154,7 @@ def facts(replays: Sequence[Replay]) -> dict[str, Any]:
         "machines": len(ours),
         "failures announced": f"{sum(r.lead_h > 0 for r in failing)} of {len(failing)}",
         "false alarms": sum(r.false_alarms for r in ours),
-        "cannot judge": sum(int((r.table["state"] == "cannot judge").sum()) for r in replays),
+        "cannot judge": sum(int(r.table["state"].isin(UNJUDGED).sum()) for r in replays),
     }
 
 
@@ -167,7 +168,7 @@ def score_facts(machines: Sequence[pages.Machine]) -> dict[str, Any]:
     return {
         "machines": len(machines),
         "snapshots": sum(len(m.table) for m in machines),
-        "cannot judge": sum(int((m.table["state"] == "cannot judge").sum()) for m in machines),
+        "cannot judge": sum(int(m.table["state"].isin(UNJUDGED).sum()) for m in machines),
         "alarms": sum(len(pages.alarm_episodes(m.table)) for m in machines),
         "in alarm by a plain rule": sum(any(on[-1] for on in pages.plain_alarms(m).values()) for m in machines),
     }

@@ -37,6 +37,15 @@ Signal = Annotated[
         "an axis).",
     ),
 ]
+Operating = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--operating",
+        metavar="NAME",
+        help="Column (or array with a value a snapshot) that says how the machine is run, such as its speed, load or "
+        "temperature: what is normal depends on it, and it is no indicator (may be repeated).",
+    ),
+]
 Share = Annotated[
     float, typer.Option(help="Share of each record, from its start, that is declared normal.", min=0.01, max=1.0)
 ]
@@ -118,6 +127,7 @@ def fit(
     fs: Rate = None,
     every: Every = None,
     signal: Signal = None,
+    operating: Operating = None,
     asset: Assets = None,
     pretrain_on: Fleet = None,
     encoder: Annotated[
@@ -153,7 +163,8 @@ def fit(
 
     return jobs.fit(
         inputs, out=out, normal_share=normal_share, normal_until=normal_until, since=since, fs=fs, every=every,
-        signal=signal or (), assets=asset or (), pretrain_on=pretrain_on or (), encoder=encoder,
+        signal=signal or (), operating=operating or (), assets=asset or (), pretrain_on=pretrain_on or (),
+        encoder=encoder,
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
             augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,
@@ -177,6 +188,7 @@ def search(
     fs: Rate = None,
     every: Every = None,
     signal: Signal = None,
+    operating: Operating = None,
     asset: Assets = None,
     steps: Steps = 200,
     task: PretextTask = "masked",
@@ -197,7 +209,7 @@ def search(
 
     return jobs.search(
         inputs, out=out, labels=labels, trials=trials, normal_share=normal_share, normal_until=normal_until, fs=fs,
-        every=every, signal=signal or (), assets=asset or (),
+        every=every, signal=signal or (), operating=operating or (), assets=asset or (),
         template=_template(
             steps=steps, task=task, masking=masking, shaft_hz=shaft_hz, lr=learning_rate, random_state=seed
         ),
@@ -235,6 +247,7 @@ def backtest(
     fs: Rate = None,
     every: Every = None,
     signal: Signal = None,
+    operating: Operating = None,
     asset: Assets = None,
     pretrain_on: Fleet = None,
     steps: Steps = 200,
@@ -272,7 +285,7 @@ def backtest(
     return jobs.replay(
         inputs, out=out, normal_share=normal_share, normal_until=normal_until, failure_at=failure_at,
         healthy=healthy or (), running_column=running_column, fs=fs, every=every, signal=signal or (),
-        assets=asset or (), pretrain_on=pretrain_on or (),
+        operating=operating or (), assets=asset or (), pretrain_on=pretrain_on or (),
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
             augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,

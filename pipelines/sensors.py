@@ -20,6 +20,7 @@ from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.readers import read
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
 from unlabeled.sensors.states import asked_of, read_states
+from unlabeled.sensors.stream import UNJUDGED
 from unlabeled.sensors.tasks import HIDING
 
 
@@ -33,6 +34,7 @@ def fit(
     fs: float | None = None,
     every: float | None = None,
     signal: Sequence[str] = (),
+    operating: Sequence[str] = (),
     assets: Sequence[str] = (),
     pretrain_on: Sequence[Path] = (),
     encoder: Path | None = None,
@@ -47,6 +49,7 @@ def fit(
     With ``dry_run``, only says what the pretraining would cost.
 
     Args:
+        operating: columns or arrays that say how the machine was run: what is normal depends on them.
         since: what came before it does not count, as after a repair.
         encoder: folder of an encoder that was pretrained before; nothing is pretrained then.
         template: a monitor with the settings that all are to have; the defaults without it.
@@ -67,10 +70,12 @@ def fit(
         ablation.check(template.masking, hides=template.task in HIDING)
     known_states = None if labels is None else read_states(labels)
     skipped: list[tuple[str, str]] = []
-    recordings = pre.told(read(*inputs, fs=fs, every=every, signal=signal, assets=assets, left_out=skipped), skipped)
+    recordings = pre.told(
+        read(*inputs, fs=fs, every=every, signal=signal, operating=operating, assets=assets, left_out=skipped), skipped
+    )
     recordings = recordings if since is None else _since(recordings, since, skipped)
     alone = len(recordings) == 1 and not skipped
-    fleet = pre.fleet_of(pretrain_on, fs, every, signal, skipped) if pretrain_on else recordings
+    fleet = pre.fleet_of(pretrain_on, fs, every, signal, operating, skipped) if pretrain_on else recordings
     taught = [r.normal_rows(share=normal_share, until=summary.hours_of(normal_until, r)) for r in fleet]
     if not pretrain_on:  # a machine's own calibration part is kept from the encoder too
         taught = [template.teaching_rows(r, normal_rows=n) for r, n in zip(fleet, taught, strict=True)]
@@ -174,7 +179,10 @@ def score(
 ) -> Outcome:
     """Scores snapshots with a fitted model; says for each machine whether it is in alarm, and why."""
     skipped: list[tuple[str, str]] = []
-    recordings = pre.told(read(*inputs, fs=fs, every=every, signal=signal, assets=assets, left_out=skipped), skipped)
+    operating = files.operating_of(model)
+    recordings = pre.told(
+        read(*inputs, fs=fs, every=every, signal=signal, operating=operating, assets=assets, left_out=skipped), skipped
+    )
     alone = len(recordings) == 1 and not skipped
     machines: list[pages.Machine] = []
     parent = None
@@ -203,7 +211,7 @@ def score(
     if not machines:
         raise DataError(f"no machine could be scored: {summary.whys(skipped)}")
     on = [m.recording.asset for m in machines if bool(m.table["alarm"].iloc[-1])]
-    judged = [m for m in machines if (m.table["state"] != "cannot judge").any()]
+    judged = [m for m in machines if (~m.table["state"].isin(UNJUDGED)).any()]
     headline = (
         f"{len(on)} of {len(machines)} machine(s) in alarm at the end of the data"
         + (f": {', '.join(on)}." if on else ".")

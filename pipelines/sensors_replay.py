@@ -35,6 +35,7 @@ def replay(
     fs: float | None = None,
     every: float | None = None,
     signal: Sequence[str] = (),
+    operating: Sequence[str] = (),
     assets: Sequence[str] = (),
     pretrain_on: Sequence[Path] = (),
     template: MachineMonitor | None = None,
@@ -52,7 +53,14 @@ def replay(
     skipped: list[tuple[str, str]] = []
     recordings = pre.told(
         read(
-            *inputs, fs=fs, every=every, signal=signal, running_column=running_column, assets=assets, left_out=skipped
+            *inputs,
+            fs=fs,
+            every=every,
+            signal=signal,
+            operating=operating,
+            running_column=running_column,
+            assets=assets,
+            left_out=skipped,
         ),
         skipped,
     )
@@ -61,7 +69,7 @@ def replay(
     unknown = sorted(set(healthy) - {r.asset for r in recordings})
     if unknown:
         raise DataError(f"no machine {', '.join(unknown)} to be counted as healthy")
-    extra = pre.fleet_of(pretrain_on, fs, every, signal, skipped) if pretrain_on else []
+    extra = pre.fleet_of(pretrain_on, fs, every, signal, operating, skipped) if pretrain_on else []
     if dry_run:
         budgets = []
         for recording in recordings:

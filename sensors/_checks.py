@@ -53,6 +53,12 @@ def fits(monitor: "MachineMonitor", recording: Recording) -> None:
             f"fitted on {monitor.kind_} data ({', '.join(monitor.names_)}), {recording.asset} is {recording.kind} data "
             f"({', '.join(recording.names)}): score the machine that was fitted, or fit anew"
         )
+    wanted = () if monitor.conditional_ is None else monitor.conditional_.regimes.names
+    if recording.condition_names != wanted:
+        raise DataError(
+            f"fitted with {', '.join(wanted) or 'no'} operating conditions, {recording.asset} comes with "
+            f"{', '.join(recording.condition_names) or 'none'}: name the same with --operating, or fit anew"
+        )
     if recording.fs is not None and monitor.fs_ is not None and abs(recording.fs / monitor.fs_ - 1) > 1e-3:
         raise DataError(
             f"fitted at {monitor.fs_:g} Hz, {recording.asset} is sampled at {recording.fs:g} Hz: resample or fit anew"

@@ -1,16 +1,20 @@
 """A monitor on disk: weights, constants and the normal period's embeddings; distances are fitted anew on loading."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unlabeled.core import checkpoints
 from unlabeled.core.checkpoints import under
 from unlabeled.core.errors import CheckpointError
 from unlabeled.core.training import History
+from unlabeled.sensors.regimes import Conditional, Regimes
 
 if TYPE_CHECKING:
     from unlabeled.sensors.monitor import MachineMonitor
@@ -44,15 +48,37 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
     if hasattr(monitor, "threshold_"):
         tensors |= {f"reference.{k}": v for k, v in monitor.reference_.items()}
         tensors |= {f"scaling.{k}": torch.from_numpy(getattr(monitor.scaling_, k)) for k in _SCALING}
+        if monitor.conditional_ is not None:
+            tensors |= {
+                f"conditional.{k}": torch.from_numpy(v) for k, v in _of_conditions(monitor.conditional_).items()
+            }
         manifest["fitted"] = {name: getattr(monitor, name) for name in _FITTED}
         manifest["fitted"] |= {
             "names_": list(monitor.names_),
             "period_": asdict(monitor.period_),
             "plain_rules_": [asdict(rule) for rule in monitor.plain_rules_],
+            "conditions": [] if monitor.conditional_ is None else list(monitor.conditional_.regimes.names),
             "level_": None if monitor.level_ is None else asdict(monitor.level_),
             "tail_": None if monitor.tail_ is None else asdict(monitor.tail_),
         }
     return checkpoints.save(folder, kind=KIND, tensors=tensors, manifest=manifest)
+
+
+def _of_conditions(normal: Conditional) -> dict[str, NDArray[Any]]:
+    every = {
+        "known": normal.regimes.known, "indicators": normal.indicators, "pictures": normal.pictures,
+        "overall": normal.overall,
+    }  # fmt: skip
+    return {name: np.ascontiguousarray(values) for name, values in every.items() if values is not None}
+
+
+def _conditional(stored: Mapping[str, Tensor], names: Sequence[str]) -> Conditional | None:
+    if not names:
+        return None
+    known = {name: values.numpy() for name, values in stored.items()}
+    return Conditional(
+        Regimes.of(known["known"], names), known["indicators"], known.get("pictures"), known.get("overall")
+    )
 
 
 def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
@@ -87,6 +113,7 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
         told, level = fitted.get("tail_"), fitted.get("level_")
         monitor.tail_ = None if told is None else Tail(**told)
         monitor.level_ = None if level is None else Level(**level)
+        monitor.conditional_ = _conditional(under("conditional.", tensors), fitted.get("conditions", []))
         monitor.plain_rules_ = [Rule(**rule) for rule in fitted["plain_rules_"]]
         monitor.scaling_ = Scaling(*(tensors[f"scaling.{k}"].numpy() for k in _SCALING))
         reference = {k: v.numpy() for k, v in under("reference.", tensors).items()}

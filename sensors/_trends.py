@@ -1,10 +1,12 @@
 """Condition-indicator trends (RMS, kurtosis, temperature...) from Parquet and CSV tables."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
 from unlabeled.sensors import _clock
@@ -22,7 +24,9 @@ def asset_column(table: pd.DataFrame) -> str | None:
     return next((lower[name] for name in ASSET_NAMES if name in lower), None)
 
 
-def read_table(table: pd.DataFrame, path: Path, *, running_column: str) -> list[Recording]:
+def read_table(
+    table: pd.DataFrame, path: Path, *, running_column: str, operating: Sequence[str] = ()
+) -> list[Recording]:
     """One recording a machine.
 
     Machines are told apart by an asset column, or by prefixes: columns ``B1_rms, B1_kurt, B2_rms, B2_kurt`` are
@@ -31,7 +35,8 @@ def read_table(table: pd.DataFrame, path: Path, *, running_column: str) -> list[
     source = str(path)
     time = _clock.find([str(c) for c in table.columns], source=source)
     asset = asset_column(table)
-    aside = {time, asset, running_column, *(c for c in table.columns if str(c).lower() in NOT_INDICATORS)}
+    check_operating(operating, [str(c) for c in table.columns], source)
+    aside = {time, asset, running_column, *operating, *(c for c in table.columns if str(c).lower() in NOT_INDICATORS)}
     table, notes = _numbers(table, [c for c in table.columns if c not in aside])
     numeric = [str(c) for c in table.columns if c not in aside and pd.api.types.is_numeric_dtype(table[c])]
     numeric = [c for c in numeric if not pd.api.types.is_bool_dtype(table[c])]
@@ -43,7 +48,7 @@ def read_table(table: pd.DataFrame, path: Path, *, running_column: str) -> list[
     if asset is not None:
         notes.append(f"machines told apart by column {asset!r}")
         return [
-            _recording(str(name), group, numeric, numeric, time, source, running_column, notes)
+            _recording(str(name), group, numeric, numeric, time, source, running_column, operating, notes)
             for name, group in table.groupby(asset, sort=False)
         ]
     wide = _prefixes(numeric)
@@ -51,10 +56,25 @@ def read_table(table: pd.DataFrame, path: Path, *, running_column: str) -> list[
         notes.append(f"machines told apart by the prefixes {', '.join(wide)}")
         return [
             _recording(prefix, table, columns, [c[len(prefix) + 1 :] for c in columns], time, source, running_column,
-                       notes)
+                       operating, notes)
             for prefix, columns in wide.items()
         ]  # fmt: skip
-    return [_recording(path.stem, table, numeric, numeric, time, source, running_column, notes)]
+    return [_recording(path.stem, table, numeric, numeric, time, source, running_column, operating, notes)]
+
+
+def check_operating(operating: Sequence[str], there: Sequence[str], source: str) -> None:
+    """Raises a DataError where operating conditions that were named are not among the columns or arrays."""
+    missing = [name for name in operating if name not in there]
+    if missing:
+        raise DataError(f"{source}: no {', '.join(missing)} for --operating (has {', '.join(there)})")
+
+
+def conditions_of(table: pd.DataFrame, operating: Sequence[str], rows: NDArray) -> NDArray[np.float64] | None:
+    """(n, conditions) of the rows in their order, NaN where a cell is no number; ``None`` where none are named."""
+    if not operating:
+        return None
+    cells = [pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)[rows] for name in operating]
+    return np.stack(cells, axis=1)
 
 
 def _numbers(table: pd.DataFrame, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -106,6 +126,7 @@ def _recording(
     time: str,
     source: str,
     running_column: str,
+    operating: Sequence[str],
     notes: list[str],
 ) -> Recording:
     ordered = _clock.order(table[time].to_numpy(), source=source)
@@ -120,6 +141,8 @@ def _recording(
         names=tuple(names),
         hours=ordered.hours,
         clock=ordered.clock,
+        conditions=conditions_of(table, operating, rows),
+        condition_names=tuple(operating),
         running=running,
         flaws=np.full(len(rows), "", dtype="<U120"),
         skipped=ordered.skipped,

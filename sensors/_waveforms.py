@@ -20,7 +20,13 @@ LEAST = 512  # samples a snapshot that make a spectrum
 
 
 def read_arrays(
-    path: Path, content: dict[str, NDArray], *, fs: float | None, every: float | None, signal: Sequence[str] = ()
+    path: Path,
+    content: dict[str, NDArray],
+    *,
+    fs: float | None,
+    every: float | None,
+    signal: Sequence[str] = (),
+    operating: Sequence[str] = (),
 ) -> list[Recording]:
     """One machine from the arrays of a file (:func:`~unlabeled.sensors._formats.arrays`)."""
     values, names = _signal(content, path, signal)
@@ -54,25 +60,34 @@ def read_arrays(
             source=str(path),
             running=content.get("running"),
             failure_s=None if failure is None else float(failure),
+            conditions=_conditions(content, operating, len(values), path),
+            operating=operating,
             notes=notes,
         )
     ]
 
 
 def read_table(
-    table: pd.DataFrame, path: Path, *, fs: float | None, every: float | None, signal: Sequence[str] = ()
+    table: pd.DataFrame,
+    path: Path,
+    *,
+    fs: float | None,
+    every: float | None,
+    signal: Sequence[str] = (),
+    operating: Sequence[str] = (),
 ) -> list[Recording]:
     """Machines from a table: a list a snapshot in one or more columns (those of ``signal``, or all), or one sample a
     row (columns ``snapshot`` and ``sample``)."""
-    from unlabeled.sensors._trends import asset_column
+    from unlabeled.sensors._trends import asset_column, check_operating, conditions_of
 
+    check_operating(operating, [str(c) for c in table.columns], str(path))
     lists = list_columns(table)
     asset = asset_column(table)
     recordings = []
     groups = [(path.stem, table)] if asset is None else [(str(k), g) for k, g in table.groupby(asset, sort=False)]
     for name, group in groups:
         if not lists:
-            group = _gather(group, path, skip=asset)
+            group = _gather(group, path, skip=asset, operating=operating)
         columns = list_columns(group)
         missing = sorted(set(signal) - set(columns))
         if missing:
@@ -90,7 +105,7 @@ def read_table(
         recordings.append(
             _recording(
                 name, values, rates, times, names=columns, source=str(path), running=running, failure_s=None, notes=(),
-                flaws=flaws,
+                flaws=flaws, conditions=conditions_of(group, operating, np.arange(len(group))), operating=operating,
             )
         )  # fmt: skip
     return recordings
@@ -218,6 +233,24 @@ def _times(content: dict[str, NDArray], count: int, every: float | None, path: P
     return np.arange(count) * every
 
 
+def _conditions(
+    content: dict[str, NDArray], operating: Sequence[str], count: int, path: Path
+) -> NDArray[np.float64] | None:
+    """(n, conditions) from arrays with a value a snapshot."""
+    from unlabeled.sensors._trends import check_operating
+
+    if not operating:
+        return None
+    check_operating(operating, list(content), str(path))
+    for name in operating:
+        if content[name].shape != (count,) or content[name].dtype.kind not in "fiu":
+            raise DataError(
+                f"{path}: {name} has shape {content[name].shape}, and an operating condition is one number for each of "
+                f"the {count} snapshots"
+            )
+    return np.stack([content[name].astype(np.float64) for name in operating], axis=1)
+
+
 def _cut(signal: NDArray[np.float32], fs: float) -> tuple[NDArray[np.float32], NDArray]:
     """A continuous record (samples[, axes]) -> snapshots (n, samples, axes) one after another, and their times in
     seconds; of slow records they are longer, so that a spectrum can be had."""
@@ -228,10 +261,10 @@ def _cut(signal: NDArray[np.float32], fs: float) -> tuple[NDArray[np.float32], N
     return pieces.astype(np.float32), np.arange(count) * (samples / fs)
 
 
-def _gather(table: pd.DataFrame, path: Path, *, skip: str | None) -> pd.DataFrame:
+def _gather(table: pd.DataFrame, path: Path, *, skip: str | None, operating: Sequence[str] = ()) -> pd.DataFrame:
     """Long format -> one row a snapshot with lists."""
     time = _clock.find([str(c) for c in table.columns], source=str(path))
-    fixed = [c for c in (time, "fs", "running", skip) if c in table.columns]
+    fixed = [c for c in (time, "fs", "running", skip, *operating) if c in table.columns]
     signal = [str(c) for c in table.select_dtypes("number").columns if c not in {"snapshot", "sample", *fixed}]
     if not signal:
         raise DataError(f"{path}: no signal column beside {[*fixed, 'snapshot', 'sample']}; add one for each axis")
@@ -270,6 +303,8 @@ def _recording(
     failure_s: float | None,
     notes: tuple[str, ...],
     flaws: NDArray[np.str_] | None = None,
+    conditions: NDArray[np.float64] | None = None,
+    operating: Sequence[str] = (),
 ) -> Recording:
     if signal.shape[1] < LEAST:
         raise DataError(
@@ -290,6 +325,8 @@ def _recording(
         hours=ordered.hours,
         fs=usual,
         clock=ordered.clock,
+        conditions=None if conditions is None else conditions[rows],
+        condition_names=tuple(operating),
         running=np.ones(len(rows), dtype=bool) if running is None else np.asarray(running, dtype=bool)[rows],
         flaws=flaws[rows],
         skipped=ordered.skipped,

@@ -59,12 +59,15 @@ def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Ex
     Raises:
         DataError: none of its snapshots can be judged.
     """
-    view = View(monitor.kind_, monitor.names_, monitor.fs_, monitor.window)
+    view = View(monitor.kind_, monitor.names_, monitor.fs_, monitor.window, monitor.conditional_)
     start = max(0, len(recording) - last - (0 if monitor.kind_ == "waveform" else monitor.window + 50))
     seen: list[Seen] = []
     rows: list[int] = []
     for i in range(start, len(recording)):
-        one = view.push(recording.values[i], flaw=str(recording.flaws[i]), running=bool(recording.running[i]))
+        one = view.push(
+            recording.values[i], flaw=str(recording.flaws[i]), running=bool(recording.running[i]),
+            conditions=None if recording.conditions is None else recording.conditions[i],
+        )  # fmt: skip
         if isinstance(one, Seen):
             seen.append(one)
             rows.append(i)

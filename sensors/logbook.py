@@ -176,6 +176,13 @@ class Logbook:
         )
         return [dict(zip(names, row, strict=True)) for row in rows][::-1]
 
+    def last_reason(self, asset: str) -> str:
+        """Why a machine's last reading was not judged; empty where it was, or there is none."""
+        rows = self._db.execute(
+            "SELECT reason FROM readings WHERE asset = ? AND state != 'late' ORDER BY time DESC LIMIT 1", (asset,)
+        )
+        return next((str(reason) for (reason,) in rows), "")
+
     def counts(self) -> list[tuple[str, str, int]]:
         """How many readings of each machine were said to be in each state."""
         return list(self._db.execute("SELECT asset, state, readings FROM counts"))

@@ -33,10 +33,11 @@ from unlabeled.sensors.false_alarms import Tail, tail
 from unlabeled.sensors.level import LEVEL, Level
 from unlabeled.sensors.outliers import named, part_name
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
+from unlabeled.sensors.regimes import Conditional
 from unlabeled.sensors.states import Asked
 from unlabeled.sensors.stream import Stream, fused
 from unlabeled.sensors.tasks import Masking, bearing_prior, build_task, foretelling_error, foretells, time_steps
-from unlabeled.sensors.views import MIN_REFERENCE, Scaling, departure, look, normal_pictures
+from unlabeled.sensors.views import MIN_REFERENCE, Scaling, departure, look, look_under_conditions, normal_pictures
 
 KIND = "sensors.MachineMonitor"
 PARTS = ("mahalanobis", "nearest", "reconstruction", "indicators")
@@ -89,6 +90,8 @@ class MachineMonitor(BaseEstimator):
         backbone_: the encoder with its tokenizer.
         threshold_: of the smoothed score.
         level_: what is normal of the overall level; ``None`` for a trend without one, and under ``false_alarms``.
+        conditional_: what is normal under which conditions (:mod:`~unlabeled.sensors.regimes`); ``None`` where the
+            normal period says nothing of conditions.
         tail_: what a well machine's scores do beyond the usual, where the threshold meets a budget; else ``None``.
         period_: the rows that were declared normal.
         plain_rules_: mean + 3 sigma of the plain indicators over those rows, to be compared with.
@@ -98,6 +101,7 @@ class MachineMonitor(BaseEstimator):
 
     tail_: Tail | None
     level_: Level | None
+    conditional_: Conditional | None
 
     def __init__(
         self,
@@ -216,8 +220,9 @@ class MachineMonitor(BaseEstimator):
         if self.detector is not None:
             named(self.detector, seed=0)  # there is such a one, or it is said before anything is learnt
         stop = recording.normal_rows(share=normal_share, until=normal_until)
-        seen = look(recording, rows=stop, window=self.window)
-        cut = int(len(seen.rows) * (1 - CALIBRATION_SHARE))
+        seen, self.conditional_, cut = look_under_conditions(
+            recording, rows=stop, window=self.window, share=1 - CALIBRATION_SHARE
+        )
         if cut < MIN_REFERENCE or len(seen.rows) - cut < MIN_CALIBRATION:
             raise DataError(
                 f"{recording.asset}: {len(seen.rows)} snapshots of the normal period can be judged, at least "
@@ -273,9 +278,7 @@ class MachineMonitor(BaseEstimator):
         rows = []
         with progress.bar(f"scoring {recording.asset}", len(recording), shown=len(recording) > 500) as bar:
             for i in range(len(recording)):
-                rows.append(
-                    stream.push(recording.values[i], flaw=str(recording.flaws[i]), running=bool(recording.running[i]))
-                )
+                rows.append(stream.push_row(recording, i))
                 if i % 50 == 49 or i == len(recording) - 1:
                     bar.advance(to=i + 1)
         table = pd.DataFrame(rows)

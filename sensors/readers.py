@@ -18,6 +18,7 @@ def read(
     every: float | None = None,
     running_column: str = "running",
     signal: Sequence[str] = (),
+    operating: Sequence[str] = (),
     assets: Sequence[str] = (),
     left_out: list[tuple[str, str]] | None = None,
 ) -> list[Recording]:
@@ -35,6 +36,8 @@ def read(
         fs: sampling rate in Hz where the file does not say; it is never guessed.
         every: seconds between snapshots where the file has no times.
         signal: names of the arrays or channels that are the vibration, one an axis, where the usual names do not tell.
+        operating: names of columns (or of arrays with a value a snapshot) that say how the machine was run: its speed,
+            load or temperature. They are no indicators; what is normal depends on them.
         running_column: column that is false while the machine stands still.
         assets: only these machines.
         left_out: takes the name of each file that cannot be read, and why, while the others are read all the same;
@@ -47,7 +50,7 @@ def read(
     recordings: list[Recording] = []
     for path in _files(inputs):
         try:
-            recordings += _one(path, fs, every, running_column, signal)
+            recordings += _one(path, fs, every, running_column, signal, operating)
         except DataError as error:
             if left_out is None:
                 raise
@@ -89,10 +92,17 @@ def _files(inputs: Sequence[str | Path]) -> list[Path]:
 
 
 def _one(
-    path: Path, fs: float | None, every: float | None, running_column: str, signal: Sequence[str]
+    path: Path,
+    fs: float | None,
+    every: float | None,
+    running_column: str,
+    signal: Sequence[str],
+    operating: Sequence[str],
 ) -> list[Recording]:
     if path.suffix.lower() in _formats.SUFFIXES:
-        return _waveforms.read_arrays(path, _formats.arrays(path, signal), fs=fs, every=every, signal=signal)
+        return _waveforms.read_arrays(
+            path, _formats.arrays(path, signal), fs=fs, every=every, signal=signal, operating=operating
+        )
     try:
         if path.suffix.lower() == _sql.SUFFIX:
             table = _sql.query(path)
@@ -105,7 +115,7 @@ def _one(
     if table.empty:
         raise DataError(f"{path} holds no rows")
     if _waveforms.is_long(table) or _waveforms.list_columns(table):
-        return _waveforms.read_table(table, path, fs=fs, every=every, signal=signal)
+        return _waveforms.read_table(table, path, fs=fs, every=every, signal=signal, operating=operating)
     if signal:
         raise DataError(f"{path} is a table of indicators, of which each is judged: leave --signal out")
-    return _trends.read_table(table, path, running_column=running_column)
+    return _trends.read_table(table, path, running_column=running_column, operating=operating)

@@ -33,6 +33,9 @@ class Recording:
         hours: (n,) since the first snapshot, strictly increasing.
         fs: sampling rate in Hz; ``None`` for a trend.
         clock: (n,) date and time of each snapshot where the file has them.
+        conditions: (n, conditions) how the machine was run at each snapshot (speed, load...), NaN where that is not
+            known; ``None`` where nothing is said of it.
+        condition_names: of them.
         running: (n,) whether the machine ran.
         flaws: (n,) what the reader found wrong with a snapshot; empty when nothing.
         skipped: rows left out altogether.
@@ -47,6 +50,8 @@ class Recording:
     hours: NDArray[np.float64]
     fs: float | None = None
     clock: NDArray[np.datetime64] | None = None
+    conditions: NDArray[np.float64] | None = None
+    condition_names: tuple[str, ...] = ()
     running: NDArray[np.bool_]
     flaws: NDArray[np.str_]
     skipped: tuple[Skip, ...] = ()
@@ -69,8 +74,9 @@ class Recording:
     def rows(self, which: slice | NDArray) -> "Recording":
         """The snapshots ``which``, in order; times still count from the first snapshot of the whole."""
         clock = None if self.clock is None else self.clock[which]
+        conditions = None if self.conditions is None else self.conditions[which]
         parts = {name: getattr(self, name)[which] for name in ("values", "hours", "running", "flaws", "index")}
-        return replace(self, clock=clock, **parts)
+        return replace(self, clock=clock, conditions=conditions, **parts)
 
     def since(self, moment: str) -> "Recording":
         """What came from a date (or so many hours after the first snapshot) on; times count from there, so that it has
@@ -136,6 +142,8 @@ def make(
     names: Sequence[str],
     fs: float | None = None,
     failure_h: float | None = None,
+    conditions: NDArray | None = None,
+    condition_names: Sequence[str] = (),
 ) -> Recording:
     """A recording from arrays that are known to be in order (simulations, tests, one's own code)."""
     n = len(values)
@@ -145,6 +153,8 @@ def make(
         names=tuple(names),
         hours=np.asarray(hours, dtype=float),
         fs=fs,
+        conditions=None if conditions is None else np.asarray(conditions, dtype=float).reshape(n, -1),
+        condition_names=tuple(condition_names),
         running=np.ones(n, dtype=bool),
         flaws=np.full(n, "", dtype="<U120"),
         failure_h=failure_h,

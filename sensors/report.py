@@ -29,7 +29,9 @@ from unlabeled.sensors.explain import Explanation
 from unlabeled.sensors.level import LEVEL
 from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.recording import Recording
+from unlabeled.sensors.regimes import NEW_REGIME
 from unlabeled.sensors.savings import Costs, Savings
+from unlabeled.sensors.stream import UNJUDGED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -324,11 +326,11 @@ def _unjudged(section: Section, machines: Sequence[Machine], skipped: Sequence[t
         for skip in machine.recording.skipped:
             rows.append([asset, skip.row, skip.time, skip.reason])
             counts[asset, skip.reason] = counts.get((asset, skip.reason), 0) + 1
-        bad = np.flatnonzero((machine.table["state"] == "cannot judge").to_numpy())
+        bad = np.flatnonzero(machine.table["state"].isin(UNJUDGED).to_numpy())
         for i in bad:
             reason = str(machine.table["reason"].iloc[i])
             rows.append([asset, int(machine.recording.index[i]), machine.recording.when(int(i)), reason])
-            kind = reason.split(" (")[0]
+            kind = NEW_REGIME if reason.startswith(NEW_REGIME) else reason.split(" (")[0]
             counts[asset, kind] = counts.get((asset, kind), 0) + 1
     if skipped:
         section.table(["left out as a whole", "reason"], [[name, reason] for name, reason in skipped])

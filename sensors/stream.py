@@ -1,16 +1,26 @@
 """A fitted monitor at work, snapshot by snapshot."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
 from unlabeled.sensors.alarms import AlarmRule, AlarmState
 from unlabeled.sensors.level import LEVEL, Level
+from unlabeled.sensors.recording import Recording
+from unlabeled.sensors.regimes import NEW_REGIME, Unfamiliar
 from unlabeled.sensors.views import View, departure
 
 if TYPE_CHECKING:
     from unlabeled.sensors.monitor import MachineMonitor
+
+
+NewRegime = Literal["report", "alarm"]
+CANNOT_JUDGE = "cannot judge"
+# States of a snapshot of which no score says anything.
+UNJUDGED = (CANNOT_JUDGE, NEW_REGIME)
+# What a new regime counts as, in thresholds, where it is to count: an alarm, and no danger.
+_AS_FAR = 1.5
 
 
 class Stream:
@@ -19,14 +29,20 @@ class Stream:
     Args:
         monitor: who judges.
         rule, threshold: of the alarm, where they are to be others than the monitor's.
+        new_regime: whether a snapshot of a new regime is only reported, or counts as one far from normal.
     """
 
     def __init__(
-        self, monitor: "MachineMonitor", *, rule: AlarmRule | None = None, threshold: float | None = None
+        self,
+        monitor: "MachineMonitor",
+        *,
+        rule: AlarmRule | None = None,
+        threshold: float | None = None,
+        new_regime: NewRegime = "report",
     ) -> None:
-        self.monitor = monitor
+        self.monitor, self.new_regime = monitor, new_regime
         self.threshold = monitor.threshold_ if threshold is None else threshold
-        self._view = View(monitor.kind_, monitor.names_, monitor.fs_, monitor.window)
+        self._view = View(monitor.kind_, monitor.names_, monitor.fs_, monitor.window, monitor.conditional_)
         self._alarm = AlarmState(rule or monitor.rule, self.threshold)
 
     @property
@@ -49,13 +65,22 @@ class Stream:
         self._alarm.recall(memory["alarm"])
         return self
 
-    def push(self, values: NDArray, *, flaw: str = "", running: bool = True) -> dict[str, Any]:
-        """Judges the next snapshot (samples, axes) or row (indicators,)."""
+    def push_row(self, recording: Recording, row: int, *, flaw: str = "") -> dict[str, Any]:
+        """Judges a row of a recording, with a further ``flaw`` if there is one."""
+        conditions = None if recording.conditions is None else recording.conditions[row]
+        return self.push(
+            recording.values[row], flaw=flaw or str(recording.flaws[row]), running=bool(recording.running[row]),
+            conditions=conditions,
+        )  # fmt: skip
+
+    def push(
+        self, values: NDArray, *, flaw: str = "", running: bool = True, conditions: NDArray | None = None
+    ) -> dict[str, Any]:
+        """Judges the next snapshot (samples, axes) or row (indicators,), taken under ``conditions`` (conditions,)."""
         monitor = self.monitor
-        seen = self._view.push(values, flaw=flaw, running=running)
+        seen = self._view.push(values, flaw=flaw, running=running, conditions=conditions)
         if isinstance(seen, str):
-            nothing = dict.fromkeys(("score", "smoothed", *monitor.part_names), float("nan"))
-            return {"state": "cannot judge", "alarm": self._alarm.on, **nothing, "reason": seen}
+            return self._unjudged(seen)
         embedding, error = monitor.see(monitor.scaling_.picture(seen.picture))
         outside = float(departure(monitor.scaling_.indicators(seen.indicators), monitor.kind_))
         parts = monitor.parts(embedding, error, outside, seen.overall)
@@ -63,6 +88,15 @@ class Stream:
         smoothed, on = self._alarm.push(score)
         state = "alarm" if on else "normal"
         return {"state": state, "alarm": on, "score": score, "smoothed": smoothed, **parts, "reason": ""}
+
+    def _unjudged(self, why: str) -> dict[str, Any]:
+        nothing = dict.fromkeys(("score", "smoothed", *self.monitor.part_names), float("nan"))
+        if not isinstance(why, Unfamiliar):
+            return {"state": CANNOT_JUDGE, "alarm": self._alarm.on, **nothing, "reason": why}
+        if self.new_regime == "alarm":
+            nothing["smoothed"], _ = self._alarm.push(_AS_FAR * self.threshold)
+        return {"state": "alarm" if self._alarm.on else NEW_REGIME, "alarm": self._alarm.on, **nothing,
+                "reason": str(why)}  # fmt: skip
 
 
 def fused(parts: Mapping[str, float], level: Level | None) -> float:

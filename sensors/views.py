@@ -16,6 +16,7 @@ from unlabeled.sensors import _checks, features
 from unlabeled.sensors.health import TrendHealth, waveform_flaw
 from unlabeled.sensors.level import level_column, overall_rms
 from unlabeled.sensors.recording import Kind, Recording
+from unlabeled.sensors.regimes import Conditional, Regimes
 
 Floats = NDArray[np.float64]
 
@@ -51,10 +52,13 @@ class View:
         names: axes or indicators.
         fs: sampling rate of waveforms.
         window: rows in the picture of a trend.
+        normal: what is normal under which conditions, where that is known: it is taken out of what is seen.
     """
 
-    def __init__(self, kind: Kind, names: tuple[str, ...], fs: float | None, window: int) -> None:
-        self.kind, self.names, self.window = kind, names, window
+    def __init__(
+        self, kind: Kind, names: tuple[str, ...], fs: float | None, window: int, normal: Conditional | None = None
+    ) -> None:
+        self.kind, self.names, self.window, self.normal = kind, names, window, normal
         self._health = TrendHealth(names)
         self._rows: deque[NDArray] = deque(maxlen=window)
         self._column = level_column(names)
@@ -69,27 +73,57 @@ class View:
         self._rows = deque([np.array(row, dtype=np.float64) for row in memory["rows"]], maxlen=self.window)
         self._health.recall(memory["health"])
 
-    def push(self, values: NDArray, *, flaw: str = "", running: bool = True) -> Seen | str:
-        """The snapshot as it is seen, or the reason why it cannot be judged."""
+    def push(
+        self,
+        values: NDArray,
+        *,
+        flaw: str = "",
+        running: bool = True,
+        conditions: Floats | None = None,
+        without: int | None = None,
+    ) -> Seen | str:
+        """The snapshot as it is seen, or the reason why it cannot be judged (an
+        :class:`~unlabeled.sensors.regimes.Unfamiliar` one in a new regime).
+
+        Args:
+            values: (samples, axes) or (indicators,).
+            flaw: what is wrong with it already.
+            running: whether the machine ran.
+            conditions: (conditions,) under which it was taken.
+            without: number among the known snapshots that this one is itself.
+        """
         if flaw:
             return flaw
         if not running:
             return "the machine was not running"
         if self.kind == "waveform":
-            wrong = waveform_flaw(values)
+            wrong = waveform_flaw(values) or self._strange(conditions)
             if wrong:
                 return wrong
-            shape, level = features.shape_and_level(features.picture(values))
-            return Seen(shape, features.indicators(values, shape), overall_rms(values), level)
+            return self._usual(waveform(values), conditions, without)
         row = values.astype(np.float64)
-        wrong = self._health.flaw(row)
+        wrong = self._health.flaw(row) or self._strange(conditions)
         if wrong:
             return wrong
+        if self.normal is not None:
+            row = self.normal.row(row, conditions, without=without)
         self._rows.append(row)
         if len(self._rows) < self.window:
             return f"too early: a trend is judged from its {self.window}th row on"
         overall = None if self._column is None else float(row[self._column])
         return Seen(np.stack(self._rows, axis=1)[None], row, overall)
+
+    def _strange(self, conditions: Floats | None) -> str | None:
+        return None if self.normal is None else self.normal.strange(conditions)
+
+    def _usual(self, seen: Seen, conditions: Floats | None, without: int | None) -> Seen:
+        return seen if self.normal is None else self.normal.snapshot(seen, conditions, without=without)
+
+
+def waveform(values_sa: NDArray) -> Seen:
+    """A sound waveform as it is seen."""
+    shape, level = features.shape_and_level(features.picture(values_sa))
+    return Seen(shape, features.indicators(values_sa, shape), overall_rms(values_sa), level)
 
 
 class Look(NamedTuple):
@@ -108,13 +142,25 @@ class Look(NamedTuple):
     rows: NDArray[np.int64]
 
 
-def look(recording: Recording, *, rows: int, window: int) -> Look:
-    """Sees the first ``rows`` rows of a recording."""
-    view = View(recording.kind, recording.names, recording.fs, window)
+def look(
+    recording: Recording,
+    *,
+    rows: int,
+    window: int,
+    normal: Conditional | None = None,
+    known: NDArray[np.int64] | None = None,
+) -> Look:
+    """Sees the first ``rows`` rows of a recording; where ``normal`` was made of some of them, ``known`` are these, in
+    order, and none is compared with itself."""
+    view = View(recording.kind, recording.names, recording.fs, window, normal)
+    number_of = {} if known is None else {int(row): number for number, row in enumerate(known)}
     seen: list[Seen] = []
     at = []
     for i in range(rows):
-        one = view.push(recording.values[i], flaw=str(recording.flaws[i]), running=bool(recording.running[i]))
+        one = view.push(
+            recording.values[i], flaw=str(recording.flaws[i]), running=bool(recording.running[i]),
+            conditions=None if recording.conditions is None else recording.conditions[i], without=number_of.get(i),
+        )  # fmt: skip
         if isinstance(one, Seen):
             seen.append(one)
             at.append(i)
@@ -123,6 +169,48 @@ def look(recording: Recording, *, rows: int, window: int) -> Look:
     levels = [s.overall for s in seen if s.overall is not None]
     overall = np.array(levels) if levels else None
     return Look(np.stack([s.picture for s in seen]), np.stack([s.indicators for s in seen]), overall, np.array(at))
+
+
+def conditional(recording: Recording, raw: Look, *, until: int) -> tuple[Conditional, NDArray[np.int64]] | None:
+    """What is normal under which conditions by those rows of a look before row ``until`` of which these are known, and
+    the rows; ``None`` where the recording says nothing of conditions.
+
+    Raises:
+        DataError: too few such rows.
+    """
+    if recording.conditions is None:
+        return None
+    chosen = (raw.rows < until) & np.isfinite(recording.conditions[raw.rows]).all(axis=1)
+    rows = raw.rows[chosen]
+    regimes = Regimes.of(recording.conditions[rows], recording.condition_names)
+    waveforms = recording.kind == "waveform"
+    assert raw.overall is not None or not waveforms
+    return Conditional(
+        regimes,
+        indicators=raw.indicators[chosen],
+        pictures=raw.pictures[chosen].mean(axis=-1) if waveforms else None,
+        overall=raw.overall[chosen] if waveforms and raw.overall is not None else None,
+    ), rows
+
+
+def look_under_conditions(
+    recording: Recording, *, rows: int, window: int, share: float = 1.0
+) -> tuple[Look, Conditional | None, int]:
+    """As :func:`look`, with what conditions do taken out where a recording tells of them.
+
+    Returns:
+        What is seen; what is normal under which conditions, by the first ``share`` of the rows that can be judged; and
+        how many of what is seen belong to that share.
+    """
+    raw = look(recording, rows=rows, window=window)
+    cut = int(len(raw.rows) * share)
+    until = int(raw.rows[cut]) if cut < len(raw.rows) else rows
+    found = conditional(recording, raw, until=until)
+    if found is None:
+        return raw, None, cut
+    normal, known = found
+    seen = look(recording, rows=rows, window=window, normal=normal, known=known)
+    return seen, normal, int((seen.rows < until).sum())
 
 
 class Scaling:
@@ -176,7 +264,7 @@ def normal_pictures(
     pictures, used = [], []
     for recording, rows in zip(fleet, normal, strict=True):
         _checks.alike(recording, fleet[0])
-        seen = look(recording, rows=rows, window=window)
+        seen, _, _ = look_under_conditions(recording, rows=rows, window=window)
         if len(seen.rows) < MIN_REFERENCE:
             progress.say(f"{recording.asset} is left out of the pretraining: {len(seen.rows)} snapshots to learn from")
             continue

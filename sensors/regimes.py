@@ -1,0 +1,155 @@
+"""What is normal depends on how a machine is run: speed, load, temperature, whatever is measured beside its vibration.
+
+A snapshot is compared with the snapshots of the normal period that were taken under the most similar conditions: what
+they look like on average is taken out, and what all of them look like is put back, so that everything downstream
+(scales, encoder, distances) sees one regime. Nearest neighbours rather than a model of how vibration grows with speed:
+resonances make it anything but smooth, and nothing is foretold where nothing was seen (on taking out what conditions
+do: Sohn, "Effects of environmental and operational variability on structural health monitoring", Philosophical
+Transactions of the Royal Society A 365, 2007).
+
+Conditions that are farther from all known ones than these are from each other are a new regime. There nothing can be
+said of the machine: it is neither an alarm nor an all-clear, until somebody says which, or lets the monitor learn it.
+
+Shape suffixes: n snapshot, m known snapshot, k condition, i indicator.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlabeled.core.errors import DataError
+
+if TYPE_CHECKING:
+    from unlabeled.sensors.views import Seen
+
+Floats = NDArray[np.float64]
+
+NEW_REGIME = "new regime"
+# Snapshots under similar conditions that are averaged: a share of those known, at least so many.
+_SHARE, _LEAST = 0.05, 5
+# Beyond the gap that this share of the known snapshots have to their nearest neighbour, by this factor, a regime is
+# new; and never nearer than so many spreads of the conditions.
+_GAPS, _BEYOND, _NEAREST = 0.98, 1.5, 0.25
+# A condition that hardly varied has no scale of its own: this share of its mean is one.
+_STEADY = 0.02
+
+
+class Unfamiliar(str):
+    """The reason why a snapshot of a new regime is not judged, in words."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Regimes:
+    """The conditions that a normal period knows.
+
+    Attributes:
+        names: of the conditions.
+        known: (m, k) of each known snapshot, in their own units.
+        mean, scale: (k,) by which they are compared.
+        limit: how far from its nearest known neighbour a snapshot may be, in spreads.
+    """
+
+    names: tuple[str, ...]
+    known: Floats
+    mean: Floats
+    scale: Floats
+    limit: float
+
+    @classmethod
+    def of(cls, known_mk: Floats, names: Sequence[str]) -> "Regimes":
+        """From the conditions of a normal period's snapshots.
+
+        Raises:
+            DataError: fewer than six snapshots, or conditions that are not finite.
+        """
+        if len(known_mk) <= _LEAST or not np.isfinite(known_mk).all():
+            raise DataError(
+                f"{' and '.join(names)} must be known of {_LEAST + 1} normal snapshots or more, and is of "
+                f"{len(known_mk)}"
+            )
+        mean = known_mk.mean(axis=0)
+        scale = np.maximum(known_mk.std(axis=0), np.maximum(_STEADY * np.abs(mean), 1e-12))
+        z = (known_mk - mean) / scale
+        gaps = np.array([np.sort(_distances(one, z))[1] for one in z])
+        return cls(tuple(names), known_mk, mean, scale, max(_BEYOND * float(np.quantile(gaps, _GAPS)), _NEAREST))
+
+    @property
+    def similar(self) -> int:
+        """How many known snapshots a new one is compared with."""
+        return max(_LEAST, round(_SHARE * len(self.known)))
+
+    def nearest(self, conditions_k: Floats, *, without: int | None = None) -> NDArray[np.int64]:
+        """Numbers of the known snapshots under the most similar conditions, itself (``without``) left out."""
+        distance = self._from(conditions_k)
+        if without is not None:
+            distance[without] = np.inf
+        # Ties go to the earlier one, so that the answer does not depend on how a sort is made.
+        return np.argsort(distance, kind="stable")[: self.similar]
+
+    def unfamiliar(self, conditions_k: Floats) -> Unfamiliar | None:
+        """Why nothing can be said under these conditions, or ``None`` where they are known."""
+        distance = self._from(conditions_k)
+        if distance.min() <= self.limit:
+            return None
+        low, high = self.known.min(axis=0), self.known.max(axis=0)
+        said = (
+            f"{name} {value:.4g} (the normal period had {a:.4g} to {b:.4g})"
+            for name, value, a, b in zip(self.names, conditions_k, low, high, strict=True)
+        )
+        return Unfamiliar(f"{NEW_REGIME}: {', '.join(said)}")
+
+    def _from(self, conditions_k: Floats) -> Floats:
+        return _distances((conditions_k - self.mean) / self.scale, (self.known - self.mean) / self.scale)
+
+
+@dataclass(frozen=True, eq=False)
+class Conditional:
+    """What normal snapshots look like under each of the known conditions; what conditions do is taken out by it.
+
+    Attributes:
+        regimes: the known conditions.
+        indicators: (m, I) of each known snapshot.
+        pictures: (m, C, H) of each waveform's picture, mean over its time; ``None`` for a trend.
+        overall: (m,) level of each waveform; ``None`` for a trend.
+    """
+
+    regimes: Regimes
+    indicators: Floats
+    pictures: Floats | None = None
+    overall: Floats | None = None
+
+    def strange(self, conditions_k: Floats | None) -> str | None:
+        """Why nothing can be said under these conditions: they are not known, or new."""
+        if conditions_k is None or not np.isfinite(conditions_k).all():
+            return f"{' and '.join(self.regimes.names)} not known"
+        return self.regimes.unfamiliar(conditions_k)
+
+    def row(self, row_i: Floats, conditions_k: Floats | None, *, without: int | None = None) -> Floats:
+        """A trend's indicators, as they would be if the machine were run as it is on average."""
+        assert conditions_k is not None
+        similar = self.regimes.nearest(conditions_k, without=without)
+        return np.asarray(row_i - self.indicators[similar].mean(axis=0) + self.indicators.mean(axis=0))
+
+    def snapshot(self, seen: "Seen", conditions_k: Floats | None, *, without: int | None = None) -> "Seen":
+        """A waveform's picture, indicators and level, in the same way; a level grows by a factor."""
+        assert conditions_k is not None
+        assert self.pictures is not None
+        assert self.overall is not None
+        assert seen.overall is not None
+        similar = self.regimes.nearest(conditions_k, without=without)
+        usual = self.pictures[similar].mean(axis=0) - self.pictures.mean(axis=0)
+        return seen._replace(
+            picture=seen.picture - usual[..., None],
+            indicators=self.row(seen.indicators, conditions_k, without=without),
+            overall=float(seen.overall / self.overall[similar].mean() * self.overall.mean()),
+        )
+
+
+def _distances(one_k: Floats, known_mk: Floats) -> Floats:
+    """Euclidean, over the conditions' number, so that one more of them does not make everything farther."""
+    return np.sqrt(np.square(known_mk - one_k).mean(axis=-1))
