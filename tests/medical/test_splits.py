@@ -120,6 +120,11 @@ def test_one_patient_under_two_names_is_pointed_out_and_look_alikes_are_not() ->
     (said,) = alike_across(parts)
     assert said.startswith("1 pairs of pictures of train and test look nearly the same: film 3 and film 25.")
     assert alike_across({"train": images.take(range(20)), "test": images.take(range(26, 30))}) == ()
+    # Of two parts that both teach nobody needs to know; a third one that judges is compared with both.
+    assert alike_across(parts, teaching=list(parts)) == ()
+    third = {"train": images.take(range(3)), "test": parts["test"], "others": images.take(range(3, 20))}
+    (said,) = alike_across(third, teaching=("train", "others"))
+    assert said.startswith("1 pairs of pictures of test and others look nearly the same: film 25 and film 3.")
 
 
 def test_folds_by_site_hold_one_site_each_and_nobody_twice() -> None:
