@@ -103,10 +103,10 @@ def read_label_need(folder: str | Path) -> LabelNeed:
     return need
 
 
-def add_label_need(report: Report, need: LabelNeed, *, heading: str = "The curve") -> None:
+def add_label_need(report: Report, need: LabelNeed) -> None:
     """Three sections: the curve, what more labels would bring, and how well its own upper half was foretold."""
     law, seeds = fit(need.ours), need.ours.errors.shape[1]
-    section = report.section(heading)
+    section = report.section("The curve")
     section.figure(
         _figure(need.curves),
         "Balanced error by number of labels, mean over draws with 95 % interval; the band is where our curve leads",

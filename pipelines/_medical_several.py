@@ -134,7 +134,8 @@ def gather(
         )
     check_columns(labels, names)
     images = read(source, labels, size=size, framing=framing, finding=names[0], leave_out_flagged=leave_out_flagged)
-    told = {name: attach(images, read_labels(labels, finding=name)).labels for name in names}
+    told = {names[0]: images.labels}
+    told |= {name: attach(images, read_labels(labels, finding=name)).labels for name in names[1:]}
     table = {name: values for name, values in told.items() if values is not None}
     images = replace(images, labels=_any(np.stack(list(table.values()), axis=1)))
     parts = divide(images, n_labels=n_labels, seed=seed)

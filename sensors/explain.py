@@ -66,7 +66,7 @@ def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Ex
     for i in range(start, len(recording)):
         one = view.push(
             recording.values[i], flaw=str(recording.flaws[i]), running=bool(recording.running[i]),
-            conditions=None if recording.conditions is None else recording.conditions[i],
+            conditions=recording.conditions_at(i),
         )  # fmt: skip
         if isinstance(one, Seen):
             seen.append(one)

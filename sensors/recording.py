@@ -71,6 +71,10 @@ class Recording:
     def __len__(self) -> int:
         return len(self.values)
 
+    def conditions_at(self, row: int) -> NDArray[np.float64] | None:
+        """(conditions,) of one snapshot, if anything is said of them."""
+        return None if self.conditions is None else self.conditions[row]
+
     def rows(self, which: slice | NDArray) -> "Recording":
         """The snapshots ``which``, in order; times still count from the first snapshot of the whole."""
         clock = None if self.clock is None else self.clock[which]

@@ -15,6 +15,7 @@ Shape suffixes: n snapshot, m known snapshot, k condition, i indicator.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,6 +79,10 @@ class Regimes:
         gaps = np.array([np.sort(_distances(one, z))[1] for one in z])
         return cls(tuple(names), known_mk, mean, scale, max(_BEYOND * float(np.quantile(gaps, _GAPS)), _NEAREST))
 
+    @cached_property
+    def _z(self) -> Floats:
+        return (self.known - self.mean) / self.scale
+
     @property
     def similar(self) -> int:
         """How many known snapshots a new one is compared with."""
@@ -104,7 +109,7 @@ class Regimes:
         return Unfamiliar(f"{NEW_REGIME}: {', '.join(said)}")
 
     def _from(self, conditions_k: Floats) -> Floats:
-        return _distances((conditions_k - self.mean) / self.scale, (self.known - self.mean) / self.scale)
+        return _distances((conditions_k - self.mean) / self.scale, self._z)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +137,7 @@ class Conditional:
     def row(self, row_i: Floats, conditions_k: Floats | None, *, without: int | None = None) -> Floats:
         """A trend's indicators, as they would be if the machine were run as it is on average."""
         assert conditions_k is not None
-        similar = self.regimes.nearest(conditions_k, without=without)
-        return np.asarray(row_i - self.indicators[similar].mean(axis=0) + self.indicators.mean(axis=0))
+        return self._row(row_i, self.regimes.nearest(conditions_k, without=without))
 
     def snapshot(self, seen: "Seen", conditions_k: Floats | None, *, without: int | None = None) -> "Seen":
         """A waveform's picture, indicators and level, in the same way; a level grows by a factor."""
@@ -142,12 +146,21 @@ class Conditional:
         assert self.overall is not None
         assert seen.overall is not None
         similar = self.regimes.nearest(conditions_k, without=without)
-        usual = self.pictures[similar].mean(axis=0) - self.pictures.mean(axis=0)
+        usual = self.pictures[similar].mean(axis=0) - self._means[1]
         return seen._replace(
             picture=seen.picture - usual[..., None],
-            indicators=self.row(seen.indicators, conditions_k, without=without),
-            overall=float(seen.overall / self.overall[similar].mean() * self.overall.mean()),
+            indicators=self._row(seen.indicators, similar),
+            overall=float(seen.overall / self.overall[similar].mean() * self._means[2]),
         )
+
+    def _row(self, row_i: Floats, similar: NDArray[np.int64]) -> Floats:
+        return np.asarray(row_i - self.indicators[similar].mean(axis=0) + self._means[0])
+
+    @cached_property
+    def _means(self) -> tuple[Floats, Floats, Floats]:
+        """Over all known snapshots: indicators, pictures and level."""
+        every = (self.indicators, self.pictures, self.overall)
+        return tuple(np.empty(0) if one is None else np.asarray(one.mean(axis=0)) for one in every)  # type: ignore[return-value]
 
 
 def _distances(one_k: Floats, known_mk: Floats) -> Floats:

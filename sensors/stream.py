@@ -67,10 +67,9 @@ class Stream:
 
     def push_row(self, recording: Recording, row: int, *, flaw: str = "") -> dict[str, Any]:
         """Judges a row of a recording, with a further ``flaw`` if there is one."""
-        conditions = None if recording.conditions is None else recording.conditions[row]
         return self.push(
             recording.values[row], flaw=flaw or str(recording.flaws[row]), running=bool(recording.running[row]),
-            conditions=conditions,
+            conditions=recording.conditions_at(row),
         )  # fmt: skip
 
     def push(

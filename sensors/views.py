@@ -159,7 +159,7 @@ def look(
     for i in range(rows):
         one = view.push(
             recording.values[i], flaw=str(recording.flaws[i]), running=bool(recording.running[i]),
-            conditions=None if recording.conditions is None else recording.conditions[i], without=number_of.get(i),
+            conditions=recording.conditions_at(i), without=number_of.get(i),
         )  # fmt: skip
         if isinstance(one, Seen):
             seen.append(one)
