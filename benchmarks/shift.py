@@ -7,7 +7,7 @@ on the first 50 and 250 of the table's label order at 64 px, judged on its valid
 test part is not looked at. The validation pictures are judged as they are and changed: stretched by 1.23 one way or
 the other (all of them; by a coin; or those without pneumonia one way and those with it the other, against what the
 collection does), cropped to the middle, darker, brighter, with equalised grey values, blurred, sharpened, noisy,
-lit from a side, with black borders.
+lit from a side, with black borders, squeezed and padded to a square with black.
 
 Ours as it is, and with each of its two measures against a shift undone: stronger stretches, turns and contrasts in
 fine-tuning, and a probe that does not use the two directions along which a stretch moves the features. These measures
@@ -134,6 +134,7 @@ def changes(images: NDArray[np.uint8], labels: NDArray[np.int64], size: int = SI
         "noisy": plain + 6 * torch.randn(plain.shape, generator=torch.Generator().manual_seed(0)),
         "lit from a side": plain + torch.linspace(-40, 40, size),
         "black borders": borders,
+        "padded to a square": padded(x, size),
     }
     return {name: x[:, 0].clamp(0, 255).round().to(torch.uint8).numpy() for name, x in changed.items()}
 
@@ -148,6 +149,13 @@ def middle(x_bchw: Tensor, rows: float, columns: float) -> Tensor:
     r, c = round(height * rows), round(width * columns)
     top, left = (height - r) // 2, (width - c) // 2
     return x_bchw[..., top : top + r, left : left + c]
+
+
+def padded(x_bchw: Tensor, size: int) -> Tensor:
+    """As a film that was higher than wide looks when its aspect is kept."""
+    within = F.interpolate(x_bchw, size=(size, round(0.81 * size)), mode="area")
+    left = (size - within.shape[-1]) // 2
+    return F.pad(within, (left, size - within.shape[-1] - left))
 
 
 def blurred(x_bchw: Tensor) -> Tensor:
