@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unlabeled.core.intervals import newcombe_area, square_and_add, wilson
+from unlabeled.core.intervals import above_zero, newcombe_area, square_and_add, wilson
 
 Metric = Callable[..., float]
 # Of a calibration error, wherever one is given.
@@ -41,7 +41,9 @@ def bootstrap(
     number of groups then takes their place: Wilson's for :func:`share`, :func:`accuracy`, :func:`sensitivity`,
     :func:`specificity` and, over the groups with a positive as Boyd, Eng and Page (2013) do, for
     :func:`average_precision`; Newcombe's for :func:`roc_auc`; Zou and Donner's for :func:`balanced_accuracy`
-    (:mod:`unlabeled.core.intervals`). Other metrics keep an interval without width.
+    (:mod:`unlabeled.core.intervals`). Other metrics keep an interval without width. Of
+    :func:`expected_calibration_error` the interval is always :func:`~unlabeled.core.intervals.above_zero`: its draws
+    are further from 0 than itself.
 
     Args:
         metric: ``metric(*arrays) -> float``.
@@ -63,10 +65,12 @@ def bootstrap(
             continue
         if np.isfinite(value):
             values.append(value)
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if values else (np.nan, np.nan)
     value = float(metric(*columns))
+    who = np.arange(n) if groups is None else np.asarray(groups)
+    if metric is expected_calibration_error:
+        return Estimate(value, *above_zero(value, values, len(np.unique(who)), level))
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if values else (np.nan, np.nan)
     if not high > low and np.isfinite(value):
-        who = np.arange(n) if groups is None else np.asarray(groups)
         low, high = _unmoved(metric, columns, who, level) or (low, high)
     return Estimate(value, float(low), float(high))
 

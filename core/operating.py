@@ -28,13 +28,15 @@ class OperatingPoint:
     Attributes:
         target: the stated sensitivity.
         threshold: score at or above which a case is called positive.
-        sensitivity, specificity: on the cases it was chosen on, with exact binomial 95 % intervals. The lower bound
-            of the sensitivity allows for the threshold having been chosen on the same positives: the share of new
-            positives above the m-th lowest of n is Beta(n - m + 1, m), whose quantile that bound is.
+        sensitivity, specificity: on the cases it was chosen on, with exact binomial 95 % intervals as of so many
+            patients, not pictures. Where each has one, the lower bound of the sensitivity allows for the threshold
+            having been chosen on the same positives: the share of new positives above the m-th lowest of n is
+            Beta(n - m + 1, m), whose quantile that bound is.
         over_patients: the same two with bootstrap intervals over patients (threshold kept).
         positives, negatives: cases it was chosen on.
         patients: with a positive case among them.
-        assured: whether the threshold was lowered until the one-sided 95 % bound reached the target.
+        assured: whether the threshold was lowered until the one-sided 95 % bound reached the target, for patients:
+            one counts as found where all of their positives are.
         reached: whether it did; without ``assured``, whether the held-out share is at the target.
     """
 
@@ -59,7 +61,7 @@ class OperatingPoint:
         )
         if not self.reached:
             text += (
-                f" With so few positives, no threshold is 95 % sure to find {self.target:.0%}: "
+                f" With positives of so few patients, no threshold is 95 % sure to find {self.target:.0%}: "
                 f"{positives_needed(self.target)} would be needed. The lowest score of a positive is taken."
             )
         elif (low := min(found.low, self.sensitivity.low)) < self.target:
@@ -68,7 +70,8 @@ class OperatingPoint:
 
 
 def positives_needed(sensitivity: float, *, confidence: float = 0.95) -> int:
-    """Positives from which on the lowest of their scores is, so sure, below ``sensitivity`` of all (Wilks, 1941)."""
+    """Patients with a positive from which on the lowest of their scores is, so sure, below ``sensitivity`` of all
+    (Wilks, 1941)."""
     return int(np.ceil(np.log(1 - confidence) / np.log(sensitivity) - 1e-9))
 
 
@@ -85,11 +88,15 @@ def operating_point(
 
     It lies halfway to the next lower held-out score, where calls of held-out cases do not change.
 
+    What is assured is assured of patients: pictures of one are no independent trials, so each ill patient is a trial,
+    whose outcome is their lowest score. Whoever is found by it is found on all of their pictures, and a share of
+    patients who are is no more than the mean share of their pictures.
+
     Args:
         labels: (M,) 1 positive, 0 negative, held out.
         scores: (M,) of the same.
         sensitivity: above 0, at most 1.
-        groups: (M,) who belongs together (patients), for the bootstrap.
+        groups: (M,) who belongs together (patients); each case by itself without it.
         assured: ask that the lower one-sided 95 % bound, not the share itself, is at the target; the threshold is
             the lowest positive score where no threshold reaches that.
 
@@ -104,7 +111,8 @@ def operating_point(
         raise ValueError(f"a sensitivity must be above 0 and at most 1, got {sensitivity:g}")
     if truth.all() or not truth.any():
         raise ValueError("an operating point needs held-out cases of both classes")
-    positive = np.sort(s[truth])
+    # What has to be found: positives, or ill patients by the lowest of theirs.
+    positive = np.sort(_lowest(s[truth], of[truth]) if assured else s[truth])
     n = len(positive)
     found = np.arange(n, 0, -1)  # at the lowest positive score, at the next...
     good = beta.ppf(0.05, found, n - found + 1) >= sensitivity if assured else found >= sensitivity * n - 1e-9
@@ -119,15 +127,30 @@ def operating_point(
     return OperatingPoint(
         target=sensitivity,
         threshold=threshold,
-        sensitivity=clopper_pearson(int(called[truth].sum()), n),
-        specificity=clopper_pearson(int((~called[~truth]).sum()), int((~truth).sum())),
+        sensitivity=_of_patients(called[truth], of[truth]),
+        specificity=_of_patients(~called[~truth], of[~truth]),
         over_patients=(measured(core.sensitivity), measured(core.specificity)),
-        positives=n,
+        positives=int(truth.sum()),
         negatives=int((~truth).sum()),
         patients=len(np.unique(of[truth])),
         assured=assured,
         reached=reached,
     )
+
+
+def _lowest(scores: NDArray[np.float64], groups: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Of each group."""
+    number = np.unique(groups, return_inverse=True)[1]
+    lowest = np.full(int(number.max()) + 1, np.inf)
+    np.minimum.at(lowest, number, scores)
+    return lowest
+
+
+def _of_patients(hit: NDArray[np.bool_], groups: NDArray[np.generic]) -> Estimate:
+    """Share of rows, with the exact interval of the same share of as many groups, rounded away from it."""
+    share, n = float(hit.mean()), len(np.unique(groups))
+    below, above = int(np.floor(share * n + 1e-9)), int(np.ceil(share * n - 1e-9))
+    return Estimate(share, clopper_pearson(below, n).low, clopper_pearson(above, n).high)
 
 
 def _below(scores: NDArray[np.float64], score: float) -> float:

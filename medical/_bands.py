@@ -69,8 +69,13 @@ def net_benefit(
 
 
 def fifths(y: NDArray[np.int64], p: Floats, patients: NDArray[np.str_]) -> list[tuple[float, Estimate]]:
-    """Stated probability, and frequency with its interval over patients, of five equal groups by probability."""
-    parts = [rows for rows in np.array_split(np.argsort(p, kind="stable"), 5) if len(rows)]
+    """Stated probability, and frequency with its interval over patients, of five groups by probability, as equal as
+    pictures of one probability allow: those stay together, and where they are many there are fewer groups."""
+    order = np.argsort(p, kind="stable")
+    free = np.concatenate([[0], np.flatnonzero(np.diff(p[order])) + 1, [len(p)]])
+    wanted = np.cumsum([len(part) for part in np.array_split(order, 5)])[:-1]
+    nearest = free[np.abs(free[None, :] - wanted[:, None]).argmin(axis=1)]
+    parts = [rows for rows in np.split(order, np.unique(nearest)) if len(rows)]
     return [
         (float(p[rows].mean()), bootstrap(share, y[rows], groups=patients[rows], samples=SAMPLES)) for rows in parts
     ]

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from unlabeled.medical._finetuning import SENSITIVITY
+
 if TYPE_CHECKING:
     from unlabeled.medical.model import PneumoniaModel
 
@@ -60,17 +62,26 @@ def onnx(model: "PneumoniaModel", *, names: Sequence[str]) -> str:
         text += " before labels changed it." if model.decision_ is not None else "."
         lines += [_session("encoder"), 'features = encoder.run(["features"], {"batch": standardised(pictures)})[0]']
     if model.decision_ is not None:
+        # Imported here: it imports models, which import this.
+        from unlabeled.medical._operating import decision_of
+
+        decision = decision_of(model)
         text += (
             f" `classifier.onnx` gives `probability` (N,) of {model.finding} where it is as frequent as among the "
-            f"labels. At or above {model.decision_.threshold:.6f} a picture is called {model.finding}; at or above "
-            f"{model.decision_.sensitive_threshold:.6f}, 95 % of {model.finding} was found on held-out pictures. "
-            "Thresholds do not carry over to another hospital."
+            f"labels. At or above {_exact(decision.threshold)} a picture is called {model.finding}; at or above "
+            f"{_exact(decision.sensitive_threshold)}, {100 * SENSITIVITY:.0f} % of {model.finding} was found on "
+            "held-out pictures. Thresholds do not carry over to another hospital."
         )
         lines += [
             _session("classifier"),
             'probability = classifier.run(["probability"], {"batch": standardised(pictures)})[0]',
         ]
     return _card(model, text, ("import onnxruntime",), "\n".join(lines) + "\n")
+
+
+def _exact(threshold: float) -> str:
+    """As many digits as it takes that no call changes: a threshold may lie between two scores that are very close."""
+    return f"{threshold:.12g}"
 
 
 def _session(name: str) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unlabeled.medical import _luts
 from unlabeled.medical._pseudonyms import Pseudonyms, text, value_of, years_of
 from unlabeled.medical.attributes import band_start
 from unlabeled.medical.dicom import CHEST, FRONTAL, LATERAL, RADIOGRAPHY, Refused
@@ -121,7 +122,7 @@ TECHNICAL: dict[str, Callable[[Any], Any]] = {
     "LossyImageCompressionMethod": one_of(*_COMPRESSIONS),
     "PatientSex": one_of("M", "F", "O"),
 }
-TABLES = ("ModalityLUTSequence", "VOILUTSequence")
+TABLES = (_luts.MODALITY, _luts.VOI)
 MAKER = ("Manufacturer", "ManufacturerModelName")
 # What the first of them may say, in one spelling, and how else files write it, but for `_FIRM`. A maker who is none of
 # these is OTHER: whatever else stands in the tag may be anybody's free text.
@@ -246,8 +247,9 @@ def technical(file: "Dataset", stand_in: Pseudonyms) -> "Dataset":
         if value:
             setattr(kept, keyword, value)
     for keyword in TABLES:
-        if value_of(file, keyword):
-            setattr(kept, keyword, [_table(item) for item in value_of(file, keyword)])
+        curves = _curves(file, keyword)
+        if curves:
+            setattr(kept, keyword, curves)
     return kept
 
 
@@ -356,27 +358,27 @@ def _cleaned(value: Any, clean: Callable[[Any], Any]) -> Any:
         return None
 
 
-def _table(item: "Dataset") -> "Dataset":
-    """Descriptor and data of a look-up table, nothing else; anything but a rising or falling curve is refused."""
+def _curves(file: "Dataset", keyword: str) -> list["Dataset"]:
+    """Descriptor and data of look-up tables, nothing else; anything but rising and falling curves is refused."""
     from pydicom.dataset import Dataset
 
     try:
-        entries, first, bits = (int(part) for part in item.LUTDescriptor)
-        entries = entries or 65536
-        packed = isinstance(item.LUTData, bytes)
-        wide = not packed or len(item.LUTData) >= 2 * entries
-        raw = np.frombuffer(item.LUTData, dtype="<u2" if wide else "u1") if packed else list(item.LUTData)
-        values = np.asarray(raw, dtype=np.int64)[:entries]
-        steps = np.diff(values)
-        usable = len(values) == entries and values.min() >= 0 and values.max() < 1 << 16
-    except Exception:  # tables come as people wrote them
-        usable = False
-    if not usable or not ((steps >= 0).all() or (steps <= 0).all()):
-        raise Refused("unusable look-up table: it does not fit its descriptor, or its curve turns back")
-    table = Dataset()
-    table.add_new(0x00283002, "SS" if first < 0 else "US", [entries % 65536, first, bits])
-    table.add_new(0x00283006, "OW", values.astype("<u2").tobytes())
-    return table
+        tables = _luts.tables(file, keyword)
+    except _luts.Unusable as unusable:
+        raise Refused(f"unusable look-up table: {unusable}") from None
+    curves = []
+    for first, bits, entries in tables:
+        steps = np.diff(entries)
+        if not ((steps >= 0).all() or (steps <= 0).all()):
+            raise Refused("unusable look-up table: its curve turns back")
+        signed, count = first < 0, len(entries) % 65536
+        curve = Dataset()
+        # Of a descriptor in SS the count is unsigned still: the same bits, spelt as SS spells them.
+        described = [count - 65536 if signed and count > 32767 else count, first, bits]
+        curve.add_new(0x00283002, "SS" if signed else "US", described)
+        curve.add_new(0x00283006, "OW", entries.astype("<u2").tobytes())
+        curves.append(curve)
+    return curves
 
 
 def _several(value: Any) -> Sequence[Any]:

@@ -17,6 +17,7 @@ from unlabeled.core.conformal import Abstention, needed, venn_abers
 from unlabeled.core.errors import DataError
 from unlabeled.core.operating import OperatingPoint, operating_point
 from unlabeled.core.prevalence import Prevalence
+from unlabeled.medical._finetuning import DECIMALS
 from unlabeled.medical._novelty import CANNOT, Outlying
 from unlabeled.medical.images import PNEUMONIA, ImageSet
 from unlabeled.medical.model import PneumoniaModel
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 REFER = "refer"
 UNCERTAIN, STRANGE = "uncertain", "out of distribution"
-# Log odds are compared to so many decimals: the last bits depend on what else is scored at once.
-DECIMALS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class Stated:
         error_rate: share of wrong calls among the pictures of a class, above which the rest is referred.
         prevalence: share with the finding where the pictures come from; ``estimate`` finds it from their scores,
             ``None``: as among the labels.
-        assured: lower the threshold until even the lower bound of the sensitivity is at the target.
+        assured: lower the threshold until even the lower bound of the sensitivity, over patients, is at the target.
         adapt: bring the scores of pictures of another source back to where held-out ones were
             (:mod:`unlabeled.core.adaptation`), by all of them together.
     """
@@ -140,7 +139,8 @@ def decide(model: PneumoniaModel, images: ImageSet, stated: Stated | None = None
     stated, or the estimated one is not to be believed).
 
     Raises:
-        DataError: not fine-tuned, a stated number out of its range, or too few pictures to adapt to.
+        DataError: not fine-tuned, a stated number out of its range, or too few pictures to adapt to, or patients to
+            estimate a prevalence from.
     """
     import pandas as pd
 
@@ -272,13 +272,17 @@ def _estimated(
     assert model.decision_ is not None
     if stated.prevalence != "estimate":
         return None
-    return shares.estimate(
-        probability,
-        held_labels=held.labels,
-        held_probability=model.decision_.probability(held.logits),
-        groups=images.patients,
-        seed=model.random_state,
-    )
+    try:
+        return shares.estimate(
+            probability,
+            held_labels=held.labels,
+            held_probability=model.decision_.probability(held.logits),
+            groups=images.patients,
+            held_groups=held.patients,
+            seed=model.random_state,
+        )
+    except ValueError as error:
+        raise DataError(f"{error}: state it (--prevalence 0.1, say), or leave --prevalence out") from None
 
 
 def _prevalence_now(stated: Stated, estimated: Prevalence | None) -> float | None:

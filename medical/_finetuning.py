@@ -11,13 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from unlabeled.core import fingerprint
 from unlabeled.core.batches import Batches
-from unlabeled.core.calibration import temperature, threshold_at_sensitivity, threshold_for_balanced_accuracy
+from unlabeled.core.calibration import temperature, threshold_for_balanced_accuracy
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.errors import DataError
 from unlabeled.core.evaluation import roc_auc
 from unlabeled.core.finetuning import Tuning, merge
 from unlabeled.core.finetuning import prepare as open_weights
 from unlabeled.core.heads import Classifier
+from unlabeled.core.operating import operating_point
 from unlabeled.core.seeds import derive
 from unlabeled.core.store import Store
 from unlabeled.core.training import History, TrainingSettings, fit
@@ -27,6 +28,8 @@ from unlabeled.medical.splits import patient_folds
 from unlabeled.medical.transforms import LOOK, Augment, stretched
 
 SENSITIVITY = 0.95
+# Log odds are compared to so many decimals: the last bits depend on what else is scored at once.
+DECIMALS = 4
 # Inverse strength of the probe's penalty.
 PROBE_C = 0.1
 # Fine-tuning stretches pictures more than pretraining does: a label may go with the aspect ratio of the films (those of
@@ -72,7 +75,8 @@ class Decision:
     Attributes:
         temperature: divisor of the log odds.
         threshold: probability at or above which a picture is called pneumonia (best balanced accuracy).
-        sensitive_threshold: the same, for 95 % sensitivity.
+        sensitive_threshold: the same, for 95 % sensitivity; halfway below the lowest score that is found. Models of
+            an earlier version hold that score itself (:func:`~unlabeled.medical._operating.decision_of` moves it).
         prevalence: share of pneumonia among the pictures it was chosen on.
         chosen_on: their number.
     """
@@ -98,10 +102,11 @@ def decide(labels: NDArray[np.int64], logits: NDArray[np.float64]) -> Decision:
         chosen_on=len(labels),
     )
     probability = raw.probability(logits)
+    rounded = raw.probability(np.round(logits, DECIMALS))
     return Decision(
         temperature=scale,
         threshold=threshold_for_balanced_accuracy(labels, probability),
-        sensitive_threshold=threshold_at_sensitivity(labels, probability, SENSITIVITY),
+        sensitive_threshold=operating_point(labels, rounded, SENSITIVITY, samples=0).threshold,
         prevalence=raw.prevalence,
         chosen_on=raw.chosen_on,
     )

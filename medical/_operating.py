@@ -10,7 +10,7 @@ from unlabeled.medical.model import PneumoniaModel
 
 def at_operating_point(decision: Decision, held: HeldOut) -> Decision:
     """The decision with the threshold of :func:`~unlabeled.core.operating.operating_point`, as predictions are made
-    at: halfway below the lowest score that is found, where a model saves that score itself."""
+    at: halfway below the lowest score that is found. Models save it so; those of an earlier version, that score."""
     scores = decision.probability(held.logits)
     point = operating_point(held.labels, scores, SENSITIVITY, groups=held.patients, samples=0)
     return replace(decision, sensitive_threshold=point.threshold)

@@ -1,16 +1,27 @@
 """Who counts as one person where files, studies and tables name people each in their own way.
 
 What is one person's must never lie on both sides of a split, so that in doubt two names are taken for one person's.
+
+Pseudonyms are made file by file, of the patient's id and its issuer where the file names one, so that they are the same
+in every run. That a file lacks the issuer is no conflict: it is then the person's whom others name with that id
+(:func:`across_issuers`). So a person may get another name when the files that are read at once change: somebody whose
+id had no issuer, when a file comes that names one (the name is that file's from then on, as it would have been alone);
+and two whose id has different issuers, when a file comes with the id alone (they count as one, by the id's name).
 """
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 # How the names of those begin of whom nothing says who they are; studies, or pixels, tell them apart.
 UNKNOWN = "unknown-"
+# Between a pseudonym of issuer and id, and the one of the id alone, where a reader hands both on as one text.
+ALONE = "~"
+# What a store's manifest counts people as.
+IN_SOME_FILES, IN_DOUBT = "with an issuer in some files only", "in doubt"
 # More names than this for one id are no slips of a pen: the id is a placeholder.
 MOST_NAMES = 3
 
@@ -33,17 +44,68 @@ class _Groups:
         self._above.update(dict.fromkeys((other for other in others if other != first), first))
 
 
+class Issuers(NamedTuple):
+    """Who is called otherwise than by their own files, by pseudonym; of how many people some files lack the issuer, and
+    how many ids count as one person though they have several."""
+
+    called: dict[str, str]
+    joined: int
+    doubtful: int
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of it."""
+        notes = []
+        if self.joined:
+            notes.append(
+                f"{self.joined} patients are named with the issuer of their id by some files only, and are one"
+            )
+        if self.doubtful:
+            notes.append(
+                f"{self.doubtful} patient ids have several issuers, and files that name none: whose those are is not "
+                "known, so that all pictures of such an id count as one person's"
+            )
+        return tuple(notes)
+
+
+def across_issuers(named: Iterable[tuple[str, str]]) -> Issuers:
+    """Who is one person though only some files name the issuer of the id.
+
+    Files without an issuer are the person's whom others name with the id and the one issuer that occurs. Where several
+    occur, each is a person; but if there are files without an issuer too, those may be anybody's of them, and all are
+    taken for one.
+
+    Args:
+        named: of each file the pseudonym of issuer and id, and that of the id alone; the same twice where it names no
+            issuer.
+    """
+    with_issuer: dict[str, set[str]] = defaultdict(set)
+    without = set()
+    for own, alone in named:
+        if own == alone:
+            without.add(alone)
+        else:
+            with_issuer[alone].add(own)
+    both = {alone: names for alone, names in with_issuer.items() if alone in without}
+    called = {alone: next(iter(names)) for alone, names in both.items() if len(names) == 1}
+    joined = len(called)
+    called |= {own: alone for alone, names in both.items() if len(names) > 1 for own in names}
+    return Issuers(called, joined, len(both) - joined)
+
+
 def of_files(patients: Sequence[str | None], studies: Sequence[str], digests: Sequence[str]) -> list[str]:
     """A name for the person on each of N pictures.
 
-    A picture whose file names nobody is the patient's whom other files of its study name, if that is one. Else those of
-    one study, and those with the same pixels, are one person's of unknown name.
+    Whoever is named with an issuer by some files only is one person (:func:`across_issuers`). A picture whose file
+    names nobody is the patient's whom other files of its study name, if that is one. Else those of one study, and those
+    with the same pixels, are one person's of unknown name.
 
     Args:
-        patients: a pseudonym, or ``None`` where the file names nobody.
+        patients: a pseudonym, or ``None`` where the file names nobody; followed by :data:`ALONE` and that of the id
+            alone where it was made of an issuer too.
         studies: a stand-in; empty where there is none.
         digests: of the pixels, where the file names nobody.
     """
+    patients = _by_issuer(patients)
     of_study: dict[str, set[str]] = defaultdict(set)
     for patient, study in zip(patients, studies, strict=True):
         if patient and study:
@@ -62,6 +124,18 @@ def of_files(patients: Sequence[str | None], studies: Sequence[str], digests: Se
         root = groups.root(("pixels", digests[row]))
         names[row] = called.setdefault(root, f"{UNKNOWN}{studies[row] or digests[row]}")
     return [str(name) for name in names]
+
+
+def issuers_of(patients: Iterable[str | None]) -> Issuers:
+    """:func:`across_issuers` of what :func:`of_files` is given."""
+    both = [patient.partition(ALONE) for patient in patients if patient]
+    return across_issuers((own, alone or own) for own, _, alone in both)
+
+
+def _by_issuer(patients: Sequence[str | None]) -> list[str | None]:
+    called = issuers_of(patients).called
+    own = [None if patient is None else patient.partition(ALONE)[0] for patient in patients]
+    return [None if name is None else called.get(name, name) for name in own]
 
 
 def without_placeholders(

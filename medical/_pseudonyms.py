@@ -77,7 +77,11 @@ def value_of(file: "Dataset | Mapping[str, object]", keyword: str) -> Any:
 
 
 def identity(file: "Dataset") -> str | None:
-    """Issuer and patient id as one text; ``None`` where the file names nobody."""
+    """Issuer and patient id as one text; ``None`` where the file names nobody.
+
+    The same in every run, whatever else lies beside the file. Whether a file without an issuer is of the person whom
+    others name with one can be told only beside those: :func:`unlabeled.medical._people.across_issuers`.
+    """
     patient, issuer = text(file, "PatientID"), text(file, "IssuerOfPatientID")
     if not patient:
         return None

@@ -1,8 +1,18 @@
-"""A :class:`~unlabeled.medical.model.PneumoniaModel` on disk."""
+"""A :class:`~unlabeled.medical.model.PneumoniaModel` on disk.
 
+Whom it learnt from (salted digests, :func:`unlabeled.medical.splits.digests`) stands in a file of its own,
+``patients.json``, which only its owner may read and the manifest does not list: a tracked run, a registered model, a
+package and an export go without it. With it the model refuses to be judged on patients that it learnt from; without it,
+it says that it does not know. Whoever hands the folder itself on leaves the file out: who holds it can find out whose
+patient numbers, tried one by one, were there.
+"""
+
+import json
+import os
+import secrets
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -14,12 +24,16 @@ from unlabeled.core.novelty import Novelty
 from unlabeled.medical._finetuning import Decision
 from unlabeled.medical._network import Architecture, Member, Probe
 from unlabeled.medical._start import Start
+from unlabeled.medical.splits import EARLIER
 from unlabeled.medical.transforms import LOOK
 
 if TYPE_CHECKING:
     from unlabeled.medical.model import PneumoniaModel
 
 KIND = "medical.PneumoniaModel"
+PATIENTS = "patients.json"
+# Where manifests of earlier versions kept the same.
+_BEFORE = ("salt", "patients")
 _SQUARE = {
     "stretched": "area-averaged to a square",
     "padded": "text near the borders painted over, collimated borders cut off, area-averaged, padded to a square",
@@ -46,7 +60,7 @@ def write(model: "PneumoniaModel", folder: str | Path) -> Path:
             tensors |= {f"probe{number}.{name}": value for name, value in probe.state_dict().items()}
     if model.novelty_ is not None:
         tensors |= {f"novelty.{name}": value for name, value in model.novelty_.tensors().items()}
-    return checkpoints.save(
+    written = checkpoints.save(
         folder,
         kind=KIND,
         tensors=tensors,
@@ -65,10 +79,58 @@ def write(model: "PneumoniaModel", folder: str | Path) -> Path:
             "pretraining": model.pretraining_,
             "finetuning": model.finetuning_,
             "provenance": model.provenance_,
-            "salt": model.salt_,
-            "patients": model.digests_,
         },
     )
+    # After the rest: what a power cut leaves in between does not know whom it learnt from, and says so.
+    if model.digests_:
+        _write_private(written / PATIENTS, {"salt": model.salt_, "patients": model.digests_})
+    return written
+
+
+def names_patients(manifest: dict[str, Any]) -> bool:
+    """Whether a manifest is an earlier version's, and holds digests of patients: it must not be handed on."""
+    return bool(manifest.get("patients"))
+
+
+def without_patients(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What may be handed on of a manifest of any version."""
+    return {name: value for name, value in manifest.items() if name not in _BEFORE}
+
+
+def _write_private(path: Path, content: dict[str, Any]) -> None:
+    new = path.with_name(f".{path.name}.new-{os.getpid()}")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(json.dumps(content) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+
+
+def _read_patients(folder: Path, manifest: dict[str, Any]) -> tuple[str, list[str]]:
+    """Salt and digests; a new salt where nobody is known, or the file is another user's.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path, kept = folder / PATIENTS, manifest
+    if names_patients(manifest):
+        kept = {**manifest, "salt": f"{EARLIER}{manifest['salt']}"}
+    else:
+        try:
+            kept = json.loads(path.read_text(encoding="ascii"))
+        except (FileNotFoundError, PermissionError):
+            return secrets.token_hex(16), []
+        except ValueError:
+            kept = {}
+    try:
+        salt, digests = str(kept["salt"]), [str(digest) for digest in kept["patients"]]
+        bytes.fromhex(salt.removeprefix(EARLIER))
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(
+            f"{path} is damaged: restore it, or remove it (the model then does not know whom it learnt from)"
+        ) from None
+    return salt, digests
 
 
 def read(kind: "type[PneumoniaModel]", folder: str | Path, *, encoder_only: bool = False) -> "PneumoniaModel":
@@ -111,7 +173,7 @@ def read(kind: "type[PneumoniaModel]", folder: str | Path, *, encoder_only: bool
         untouched = model.module_.backbone.state_dict() if model.pretraining_ is None else None
         model.start_ = Start.of_facts(manifest.get("start"), untouched)
         model.provenance_ = manifest["provenance"]
-        model.salt_, model.digests_ = manifest["salt"], manifest["patients"]
+        model.salt_, model.digests_ = _read_patients(Path(folder), manifest)
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{folder} was written by another version ({error}): train again") from None
     return model

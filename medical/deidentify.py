@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unlabeled.medical import _burned_in, _confidentiality, _pseudonyms, attributes
+from unlabeled.medical import _burned_in, _confidentiality, _luts, _pseudonyms, attributes
 from unlabeled.medical._ledger import Ledger, Link, site_key
 from unlabeled.medical._pseudonyms import Pseudonyms, parse_date, shifted, text
 from unlabeled.medical.dicom import CHEST, Refused, decode, to_picture
@@ -256,6 +256,9 @@ def _copy_pixels(file: "Dataset", kept: "Dataset", also: NDArray[np.bool_] | Non
         stored = np.where(covered, np.rint(painted), stored).astype(stored.dtype)
         if "ImageType" in kept:
             kept.ImageType = ["DERIVED", kept.ImageType[1]]
+    padding = _luts.padding_range(file)
+    if padding is not None:  # only now, so that no text of its grey was overlooked above
+        kept.PixelPaddingValue, kept.PixelPaddingRangeLimit = padding
     if getattr(getattr(file, "file_meta", None), "TransferSyntaxUID", None) in _lossy():
         kept.LossyImageCompression = "01"
     kept.Rows, kept.Columns = stored.shape

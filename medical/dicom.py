@@ -1,10 +1,12 @@
 """One DICOM file to one picture, in the order that the standard prescribes, or a reason why not.
 
 Order (DICOM PS3.4 N.2): modality LUT or rescale, then VOI LUT or window, then the inversion of MONOCHROME1.
-Inverting first, or windowing stored values, gives another picture.
+Inverting first, or windowing stored values, gives another picture. Stored values that only pad a film to a rectangle
+(PS3.3 C.7.5.1.1.2) have no say in its range and are black in the end.
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,14 +15,18 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unlabeled.medical import attributes
+from unlabeled.medical import _codestream, _luts, attributes
 from unlabeled.medical._headerless import declare_syntax, is_dicom
+from unlabeled.medical._people import ALONE
 from unlabeled.medical._pseudonyms import identity, text, value_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["Radiograph", "Refused", "check_tags", "decode", "is_dicom", "pseudonym", "read", "to_picture"]
+__all__ = [
+    "Radiograph", "Refused", "check_depth", "check_size", "check_tags", "decode", "is_dicom", "pseudonym", "read",
+    "to_picture",
+]  # fmt: skip
 
 RADIOGRAPHY = ("CR", "DX", "RG")
 CHEST = ("CHEST", "THORAX", "LUNG")
@@ -41,7 +47,8 @@ class Refused(Exception):
 
 
 class Radiograph(NamedTuple):
-    """``pixels`` (H, W) from 0 to 1, bone bright; ``patient`` a pseudonym, or ``None`` when the file names nobody;
+    """``pixels`` (H, W) from 0 to 1, bone bright; ``patient`` a pseudonym, or ``None`` when the file names nobody,
+    and where it names an issuer, followed by that of the id alone (:func:`~unlabeled.medical._people.of_files`);
     ``attributes`` as :func:`~unlabeled.medical.attributes.of_dicom` reads them; ``study`` a stand-in, empty where the
     file names none."""
 
@@ -51,15 +58,18 @@ class Radiograph(NamedTuple):
     study: str = ""
 
 
-# Larger files are refused without being read: a chest film has tens of megabytes.
-LARGEST = 2 << 30
+# Bytes; larger files are refused without being read. Reading one takes about eight times as much memory; the largest
+# film that is likely, 10,000 x 10,000 of 16 bits and not compressed, has 200 million.
+LARGEST = 256 << 20
+# A compressed file may be small and its picture not.
+MOST_PIXELS = LARGEST // 2
 
 
 def pseudonym(patient_id: str) -> str:
     """A stable stand-in for a patient's id, so that splits can be made and repeated without it.
 
     A keyed hash hides the id from a reader, not from somebody who can guess ids and try them: it is kept in
-    memory and in messages, and is written nowhere.
+    memory and in messages, and a model keeps a slow digest of it in its own private file (`splits.digests`).
     """
     return f"P-{_digest(patient_id.strip())}"
 
@@ -72,19 +82,45 @@ def read(path: Path | BinaryIO) -> Radiograph:
     """Reads, checks and converts one file. What a tag holds that breaks its type counts as not said.
 
     Raises:
-        Refused: it is damaged, no frontal chest radiograph by its tags, not decodable here, or empty of contrast. The
-            reason has nothing of the file's but terms of the standard and numbers.
+        Refused: it is too large, damaged, no frontal chest radiograph by its tags, not decodable here, or empty of
+            contrast. The reason has nothing of the file's but terms of the standard and numbers.
     """
     import pydicom
 
     try:
+        check_size(path)
         file = pydicom.dcmread(path, force=True)
         check_tags(file)
+        check_depth(file)
         return Radiograph(to_picture(file, decode(file)), _patient(file), attributes.of_dicom(file), _study(file))
     except Refused:
         raise
     except Exception as error:  # pydicom raises most builtin errors on damaged files, with what they hold
         raise Refused(f"damaged DICOM: {type(error).__name__}") from None
+
+
+def check_size(path: Path | BinaryIO) -> None:
+    """Raises Refused where a file, or what a stream holds, has more bytes than :data:`LARGEST`."""
+    if isinstance(path, str | os.PathLike):
+        size = os.stat(path).st_size
+    else:
+        here = path.tell()
+        size = path.seek(0, os.SEEK_END)
+        path.seek(here)
+    if size > LARGEST:
+        raise Refused(f"too large: {size} bytes, expected at most {LARGEST}")
+
+
+def check_depth(file: "Dataset") -> None:
+    """Raises Refused where the tags speak of another depth than 8 to 16 bits, or contradict each other."""
+    said = [value_of(file, name) for name in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")]
+    try:
+        allocated, stored, high, signed = (int(value) for value in said)
+    except (TypeError, ValueError):
+        raise Refused("bit depth: a tag is missing or no number") from None
+    # HighBit other than the topmost stored one is of the retired kind that no decoder here shifts.
+    if allocated not in (8, 16) or not 8 <= stored <= allocated or high != stored - 1 or signed not in (0, 1):
+        raise Refused(f"bit depth: {allocated} bits allocated, {stored} stored, high bit {high}")
 
 
 def check_tags(file: "Dataset") -> None:
@@ -147,8 +183,10 @@ def decode(file: "Dataset") -> NDArray[np.generic]:
     """Stored values (H, W). A file that has no transfer syntax is given the one that it was read in.
 
     Raises:
-        Refused: truncated, damaged, or compressed in a way that nothing installed can decode.
+        Refused: truncated, damaged, larger than :data:`MOST_PIXELS`, or compressed in a way that nothing installed can
+            decode.
     """
+    _check_pixels(file)
     try:
         declare_syntax(file)
         stored = file.pixel_array
@@ -170,69 +208,91 @@ def decode(file: "Dataset") -> NDArray[np.generic]:
     return stored
 
 
+def _check_pixels(file: "Dataset") -> None:
+    """Before anything is decoded, by the tags and by what a compressed picture says of itself; what neither says in
+    numbers is the decoder's business."""
+    try:
+        rows, columns, samples = (int(value_of(file, name) or 1) for name in ("Rows", "Columns", "SamplesPerPixel"))
+    except (TypeError, ValueError):
+        return
+    if rows * columns * samples > MOST_PIXELS:
+        raise Refused(f"too large: {rows} rows, {columns} columns, expected at most {MOST_PIXELS} pixels")
+    if _packed(str(getattr(getattr(file, "file_meta", None), "TransferSyntaxUID", ""))):
+        found = _codestream.samples(_codestream.beginning(file))
+        if found > MOST_PIXELS:
+            raise Refused(f"too large: its code stream has {found} pixels, expected at most {MOST_PIXELS}")
+
+
 def to_picture(file: "Dataset", stored: NDArray[np.generic]) -> NDArray[np.float32]:
     """Stored values to 0..1: modality LUT or rescale, VOI LUT or first window, scaling, inversion of MONOCHROME1.
 
     With a window (or VOI LUT) of its own, the windowed picture is scaled from its lowest to its highest value;
-    without one, from its 0.5th to its 99.5th percentile, so that burnt-in markers do not squeeze the lungs.
+    without one, from its 0.5th to its 99.5th percentile, so that burnt-in markers do not squeeze the lungs. Padding
+    counts in neither, and is 0.
 
     Raises:
         Refused: nothing but one grey is left.
     """
     if stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2:
         return _by_table(file, stored)
-    values = _windowed(file, stored)
-    low, high = (values.min(), values.max()) if _has_window(file) else np.percentile(values, [TAIL, 100 - TAIL])
-    if not np.isfinite([low, high]).all() or high <= low:
-        low, high = values.min(), values.max()
-    return _scaled(file, values, low=float(low), high=float(high))
+    values, outside = _shown(file, stored), _luts.padding(file, stored)
+    inside = values[~outside]
+    low, high = _range(file, inside, np.ones(inside.shape, dtype=np.int64))
+    return _scaled(file, values, outside, low=low, high=high)
 
 
 def _by_table(file: "Dataset", stored: NDArray[np.generic]) -> NDArray[np.float32]:
     """The same where there are at most 65,536 stored values: what becomes of each is worked out once, and looked up."""
     stored = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("="))
     first, last = int(stored.min()), int(stored.max())
-    values = _windowed(file, np.arange(first, last + 1).astype(stored.dtype))
+    codes = np.arange(first, last + 1)
+    values, outside = _shown(file, codes), _luts.padding(file, codes)
     steps = np.diff(values)
     monotone = bool((steps >= 0).all() or (steps <= 0).all())
-    if _has_window(file) and monotone:  # the ends of the range, which are there, have the lowest and highest value
+    if monotone and not outside.any() and _luts.has_window(file):
+        # The ends of the range, which are there, have the lowest and the highest value.
         low, high = sorted((float(values[0]), float(values[-1])))
     else:
         counts = np.bincount((stored.ravel().astype(np.int32) - first), minlength=len(values))
-        there = values[counts > 0]
-        low, high = float(there.min()), float(there.max())
-        if not _has_window(file):
-            inner = _percentiles(there, counts[counts > 0], (TAIL, 100 - TAIL))
-            low, high = inner if np.isfinite(inner).all() and inner[1] > inner[0] else (low, high)
+        there = (counts > 0) & ~outside
+        low, high = _range(file, values[there], counts[there])
     table = np.zeros(1 << 8 * stored.dtype.itemsize, dtype=np.float32)
-    table[np.arange(first, last + 1)] = _scaled(file, values, low=low, high=high)  # negative ones count from the end
+    table[codes] = _scaled(file, values, outside, low=low, high=high)  # negative ones count from the end
     return table.take(stored.view(f"u{stored.dtype.itemsize}"), mode="wrap")
 
 
-def _windowed(file: "Dataset", stored: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Modality LUT or rescale, then VOI LUT or first window."""
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
-
+def _shown(file: "Dataset", stored: NDArray[np.generic]) -> NDArray[np.float64]:
     try:
-        values = apply_modality_lut(stored, file)
-        if "VOILUTSequence" in file:  # a table is looked up by whole numbers
-            values = np.rint(values).astype(np.int64)
-        return np.asarray(apply_voi_lut(values, file), dtype=np.float64)
+        return _luts.shown(file, stored)
+    except _luts.Unusable as unusable:
+        raise Refused(f"unusable window or LUT: {unusable}") from None
     except Exception as error:  # LUTs and windows come as people wrote them
         raise Refused(f"unusable window or LUT: {type(error).__name__}") from None
 
 
-def _has_window(file: "Dataset") -> bool:
-    return "VOILUTSequence" in file or ("WindowCenter" in file and "WindowWidth" in file)
+def _range(file: "Dataset", values: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple[float, float]:
+    """What becomes black and what white, of values that are there so many times each."""
+    if not values.size:
+        raise Refused("constant image: every pixel is padding")
+    low, high = float(values.min()), float(values.max())
+    if _luts.has_window(file):
+        return low, high
+    inner = _percentiles(values, counts, (TAIL, 100 - TAIL))
+    return inner if np.isfinite(inner).all() and inner[1] > inner[0] else (low, high)
 
 
-def _scaled(file: "Dataset", values: NDArray[np.float64], *, low: float, high: float) -> NDArray[np.float32]:
+def _scaled(
+    file: "Dataset", values: NDArray[np.float64], outside: NDArray[np.bool_], *, low: float, high: float
+) -> NDArray[np.float32]:
     if not high > low:
         raise Refused(
-            "constant image: every pixel has the same value" + (" after its window" if _has_window(file) else "")
+            "constant image: every pixel has the same value" + (" after its window" if _luts.has_window(file) else "")
         )
     picture = np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
-    return 1 - picture if _text(file, "PhotometricInterpretation") == "MONOCHROME1" else picture
+    if _text(file, "PhotometricInterpretation") == "MONOCHROME1":
+        picture = 1 - picture
+    picture[outside] = 0
+    return picture
 
 
 def _percentiles(
@@ -254,8 +314,10 @@ def _study(file: "Dataset") -> str:
 
 
 def _patient(file: "Dataset") -> str | None:
-    named = identity(file)
-    return None if named is None else pseudonym(named)
+    named, alone = identity(file), text(file, "PatientID")
+    if named is None or named == alone:
+        return None if named is None else pseudonym(named)
+    return f"{pseudonym(named)}{ALONE}{pseudonym(alone)}"
 
 
 def _text(file: "Dataset | Mapping[str, object]", tag: str) -> str:

@@ -196,7 +196,9 @@ _SQUARE = {
 
 
 def _describe(folder: Path, model: "PneumoniaModel", text: str, **facts: Any) -> None:
-    decision = model.decision_
+    from unlabeled.medical._operating import decision_of  # it imports models, which import this
+
+    decision = None if model.decision_ is None else decision_of(model)
     content = {
         "written_by": f"unlabeled {__version__}",
         "pictures": {"rows": model.image_size, "columns": model.image_size, "channels": 1, "values": "8-bit, 0 to 255"},

@@ -329,7 +329,8 @@ class PneumoniaModel(BaseEstimator):
         return self
 
     def remember(self, patients: Sequence[str] | NDArray[np.str_]) -> None:
-        """Keeps salted digests of patients whose labels were used, so that :meth:`seen` can tell a leak later."""
+        """Keeps salted digests of patients whose labels were used, so that :meth:`seen` can tell a leak later
+        (:func:`~unlabeled.medical.splits.digests` says what they give away)."""
         self.digests_ = sorted({*self.digests_, *digests(patients, salt=self.salt_)})
 
     def seen(self, patients: Sequence[str] | NDArray[np.str_]) -> NDArray[np.bool_]:
@@ -379,7 +380,8 @@ class PneumoniaModel(BaseEstimator):
         return network.reconstruct(self.module_, self._pixels(images))
 
     def save(self, folder: str | Path) -> Path:
-        """Writes weights, thresholds and provenance; no pictures, no patient ids."""
+        """Writes weights, thresholds and provenance; no pictures, no patient ids. Digests of patients whose labels were
+        used lie in a private file beside (``patients.json``), which is not to be handed on."""
         if not hasattr(self, "module_"):
             raise DataError("there is nothing to save yet: call pretrain or finetune first")
         return storage.write(self, folder)

@@ -135,7 +135,7 @@ def _collect(results: Iterable[tuple[str, Picture | Refused]]) -> ImageSet:
         sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
         studies=np.array(studies, dtype=np.str_) if any(studies) else None,
         skipped=tuple(skipped),
-        notes=(note,) if nameless else (),
+        notes=(*((note,) if nameless else ()), *_people.issuers_of(patients).notes()),
     )
 
 

@@ -22,6 +22,7 @@ from unlabeled.core.evaluation import Estimate
 from unlabeled.core.progress import say
 from unlabeled.core.tokens import GridPatches
 from unlabeled.medical import _network as network
+from unlabeled.medical.evaluation import auroc_gain
 from unlabeled.medical.images import ImageSet
 from unlabeled.medical.model import PneumoniaModel
 
@@ -155,7 +156,7 @@ def occlusions(model: PneumoniaModel, images: ImageSet, *, samples: int = 300) -
         kept = torch.from_numpy(np.flatnonzero(~hidden))
         less = log_odds(model, neutral(images.pixels, hidden), kept)
         auroc = core.bootstrap(core.roc_auc, images.labels, less, groups=images.patients, samples=samples)
-        loss = core.bootstrap(_loss, images.labels, whole, less, groups=images.patients, samples=samples)
+        loss = auroc_gain(images.labels, whole, less, patients=images.patients, samples=samples)
         result.append(Occluded(name, int(hidden.sum()), auroc, loss))
     return result
 
@@ -241,7 +242,3 @@ def _sizes(images: ImageSet) -> Floats | str:
         return f"every picture came in one size ({columns} x {rows} pixels)"
     logs = np.log(images.sizes.astype(float))
     return np.concatenate([logs, logs[:, 1:] - logs[:, :1]], axis=1)
-
-
-def _loss(y: NDArray[np.int64], whole: Floats, less: Floats) -> float:
-    return core.roc_auc(y, whole) - core.roc_auc(y, less)

@@ -1,7 +1,10 @@
 """Parts that share no patient, and the check that refuses parts that do."""
 
 import hashlib
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +17,12 @@ from unlabeled.medical.images import ImageSet
 
 AT_ONCE = 256
 SHOWN = 8
+# How the salt of digests begins that an earlier version made.
+EARLIER = "blake2b:"
+# Of scrypt, with blocks of 8: half a MB and 2 to 4 ms a patient, so that 5,000 take seconds on some cores.
+_COST = 1 << 9
+# What a picture is remembered by (unlabeled.pipelines._medical_judges).
+_PIXELS = re.compile(r"picture [0-9a-f]{16}")
 
 
 def patient_folds(patients: ArrayLike, labels: ArrayLike, *, folds: int, seed: int) -> NDArray[np.int64]:
@@ -168,8 +177,33 @@ def _one_by_one(parts: Iterable[ImageSet]) -> Iterator[NDArray[np.float32]]:
 
 
 def digests(patients: Sequence[str] | NDArray[np.str_], *, salt: str) -> list[str]:
-    """One salted digest a patient, in order: enough to tell later whether somebody was there, not who."""
-    return [hashlib.blake2b(f"{p}".encode(), digest_size=8, key=bytes.fromhex(salt)).hexdigest() for p in patients]
+    """One salted digest a patient, in order: enough to tell later whether somebody was there.
+
+    Who holds digests and salt can try names: those of a hospital's numbers that were there are found at the price of
+    scrypt (RFC 7914), some milliseconds of one core a try, so that a million numbers take an hour or more instead of a
+    second. That slows somebody down and stops nobody: the two are kept private (:mod:`unlabeled.medical._storage`). A
+    fingerprint of pixels, which nobody guesses without the picture, costs next to nothing.
+
+    Args:
+        salt: hexadecimal; after :data:`EARLIER`, digests are those of earlier versions, which cost next to nothing.
+    """
+    secret = bytes.fromhex(salt.removeprefix(EARLIER))
+    if salt.startswith(EARLIER):
+        return [_quick(str(name), secret) for name in patients]
+    once = list(dict.fromkeys(map(str, patients)))
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # scrypt releases the interpreter's lock
+        digest_of = dict(zip(once, pool.map(lambda name: _digest(name, secret), once), strict=True))
+    return [digest_of[str(name)] for name in patients]
+
+
+def _digest(name: str, secret: bytes) -> str:
+    if _PIXELS.fullmatch(name):
+        return _quick(name, secret)
+    return hashlib.scrypt(name.encode(errors="surrogatepass"), salt=secret, n=_COST, r=8, p=1, dklen=8).hex()
+
+
+def _quick(name: str, secret: bytes) -> str:
+    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8, key=secret).hexdigest()
 
 
 def _example(patient: str, one: ImageSet, other: ImageSet) -> str:

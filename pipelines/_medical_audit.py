@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from unlabeled.medical.shortcuts import Shortcut
 from unlabeled.pipelines._medical_exchange import settings_of
 from unlabeled.pipelines._medical_input import framing_of, read
 from unlabeled.pipelines._medical_judges import by_pixels, judges_found, judges_given
-from unlabeled.pipelines._medical_output import write_csv, write_skips
+from unlabeled.pipelines._medical_output import names_in, track, track_model, write_csv, write_skips
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Outcome, percentiles
 
@@ -107,14 +108,17 @@ def audit_on(
     """
     read = unseen if read is None else read
     skipped, flow = read.skipped, flow_of(model, read, unseen)
-    with tracking.run(
-        EXPERIMENT,
-        f"audit {out.name}",
-        params={**settings_of(model), "model": folder.name, "images": len(unseen), "least": least},
-        tags={"data.fingerprint": unseen.fingerprint()},
-        parent=model.provenance_.get("pretraining_run"),
-        model=model.provenance_.get("finetuning_run"),
-    ) as run:
+    with (
+        TemporaryDirectory() as place,
+        tracking.run(
+            EXPERIMENT,
+            f"audit {out.name}",
+            params={**settings_of(model), "model": folder.name, "images": len(unseen), "least": least},
+            tags={"data.fingerprint": unseen.fingerprint()},
+            parent=model.provenance_.get("pretraining_run"),
+            model=model.provenance_.get("finetuning_run"),
+        ) as run,
+    ):
         found = measure(model, unseen, boxes=boxes, least=least, seed=seed)
         items = page.checked(known(model, found, skipped, flow))
         report = page.audit_report(
@@ -138,9 +142,9 @@ def audit_on(
         files["report"] = report.write(out / "report.html")
         run.metrics(_numbers(found))
         run.curve("probability_percentiles", percentiles(found.scored.probability))
-        for name, path in files.items():
-            run.artifact(path, None if name == "report" else "audit")
-        run.model(folder)
+        names = names_in(read, skipped=skipped)
+        track(run, files, report, place=Path(place), nameless=False, names=names, within="audit")
+        track_model(run, folder)
     counts = {name: checklists.count(one) for name, one in items.items()}
     return Outcome(
         headline=report.verdict.text,

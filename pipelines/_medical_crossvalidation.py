@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +29,16 @@ from unlabeled.pipelines._medical_crossvalidation_page import Judged, measured, 
 from unlabeled.pipelines._medical_exchange import pretrained, settings_of
 from unlabeled.pipelines._medical_input import adjusted, framing_of, read
 from unlabeled.pipelines._medical_methods import decision_of_pixels
-from unlabeled.pipelines._medical_output import METHODS, key, write_csv, write_skips
+from unlabeled.pipelines._medical_output import (
+    METHODS,
+    is_nameless,
+    key,
+    names_in,
+    track,
+    track_model,
+    write_csv,
+    write_skips,
+)
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Comparison, Outcome
 
@@ -80,6 +90,7 @@ def crossvalidate(
     assert judged.labels is not None
     if by == "site":
         fold, names = site_folds(judged)
+        notes = (*notes, *_without_a_site(images, judged))
     else:
         fold = patient_folds(judged.patients, judged.labels, folds=folds, seed=seed)
         names = [f"fold {number}" for number in range(1, folds + 1)]
@@ -101,20 +112,23 @@ def crossvalidate(
         notes = (*notes, f"{len(images.skipped)} inputs were left out; skipped.csv says which and why.")
     settings = {**settings_of(base), "by": by, "folds": len(names), "labelled": len(judged), "model": model.name}
     settings |= {"labels a fold": f"{min(map(len, taught))} to {max(map(len, taught))}"}
-    with tracking.run(
-        EXPERIMENT,
-        f"crossvalidate {out.name}",
-        params=settings,
-        tags={"data.fingerprint": judged.fingerprint(), "split.fingerprint": fingerprint.of_names(fold)},
-        parent=base.provenance_.get("pretraining_run"),
-    ) as run:
+    with (
+        TemporaryDirectory() as place,
+        tracking.run(
+            EXPERIMENT,
+            f"crossvalidate {out.name}",
+            params=settings,
+            tags={"data.fingerprint": judged.fingerprint(), "split.fingerprint": fingerprint.of_names(fold)},
+            parent=base.provenance_.get("pretraining_run"),
+        ) as run,
+    ):
         kept = _Kept(out / KEPT, made_of=_made_of(base, images, judged, fold, settings))
         found = []
         for number, (name, part) in enumerate(zip(names, taught, strict=True)):
             answers = kept.get(number)
             if answers is None:
                 say(f"{name}: ours, the same network from scratch, PCA + logistic regression")
-                answers = _fold(base, part, images, judged.take(fold == number))
+                answers = _fold(base, part, images, judged.take(fold == number), by=by)
                 kept.put(number, answers)
             else:
                 say(f"{name} was done before and is kept")
@@ -130,10 +144,10 @@ def crossvalidate(
         for number, values in enumerate(each):
             run.metrics({f"fold.{key}": value for key, value in values["ours"].items() if value == value}, number)
         run.metrics({key(name): value.value for name, value in table["ours"].items()})
-        for path in files.values():
-            run.artifact(path, "crossvalidation")
-        run.artifact(files["report"])
-        run.model(model)
+        nameless = is_nameless(source, labels)
+        private = frozenset() if nameless else names_in(images, skipped=images.skipped)
+        track(run, files, report, place=Path(place), nameless=nameless, names=private, within="crossvalidation")
+        track_model(run, model)
     return Outcome(
         headline=report.verdict.text,
         comparisons=[
@@ -148,7 +162,7 @@ def crossvalidate(
 
 def _without_judges(images: ImageSet) -> tuple[ImageSet, tuple[str, ...]]:
     """What a table keeps for the last judgement (:func:`~unlabeled.pipelines._medical_input.divide`) stays out of
-    this one; and what to say about it.
+    this one, with all other films of the same patients; and what to say about it.
 
     Raises:
         DataError: nothing else is labelled.
@@ -157,12 +171,37 @@ def _without_judges(images: ImageSet) -> tuple[ImageSet, tuple[str, ...]]:
     last = "test" if "test" in known else "val" if {"train", "val"} <= known else None
     if last is None or images.splits is None:
         return images, ()
-    rest = images.select(images.splits != last)
+    reserved = images.splits == last
+    theirs = np.isin(images.patients, images.patients[reserved])
+    rest = images.select(~theirs)
     if rest.labels is None or not (rest.labels != UNLABELLED).any():
-        raise DataError(f"all labels are in split '{last}', which stays out of a cross-validation: label others too")
-    note = f"The {len(images) - len(rest):,} pictures of split '{last}' are neither learnt from nor judged here."
+        raise DataError(
+            f"all labels are of patients with pictures in split '{last}', who stay out of a cross-validation: label "
+            "others too"
+        )
+    more = int((theirs & ~reserved).sum())
+    note = f"The {int(reserved.sum()):,} pictures of split '{last}'" + (
+        f", and {more:,} more of their patients, are neither learnt from nor judged here."
+        if more
+        else " are neither learnt from nor judged here."
+    )
     say(note)
     return rest, (note,)
+
+
+def _without_a_site(images: ImageSet, judged: ImageSet) -> tuple[str, ...]:
+    """What to say about films without labels of which nobody knows whether they are from the hospital that judges."""
+    unknown = int((_others(images, judged) & (images.attributes["site"] == "")).sum())
+    if not unknown:
+        return ()
+    note = f"{unknown:,} pictures without a label or a site may be from the site that judges: no fine-tuning has them."
+    say(note)
+    return (note,)
+
+
+def _others(images: ImageSet, judged: ImageSet) -> NDArray[np.bool_]:
+    """(N,) which pictures are of patients who do not judge."""
+    return ~np.isin(images.patients, judged.patients)
 
 
 def _taught(
@@ -186,11 +225,15 @@ def _taught(
     return train
 
 
-def _fold(base: PneumoniaModel, train: ImageSet, images: ImageSet, judged: ImageSet) -> dict[str, Judged]:
-    """One fold's models, asked about the pictures that were left out."""
+def _fold(base: PneumoniaModel, train: ImageSet, images: ImageSet, judged: ImageSet, *, by: By) -> dict[str, Judged]:
+    """One fold's models, asked about the pictures that were left out. By site, no film of the site that judges
+    teaches the fine-tuning, not even without a label; nor one of an unknown site."""
     assert train.labels is not None
     data = Labelled(train.pixels, train.labels)
-    others = images.select(~np.isin(images.patients, judged.patients))
+    kept = _others(images, judged)
+    if by == "site":
+        kept &= ~np.isin(images.attributes["site"], [*np.unique(judged.attributes["site"]), ""])
+    others = images.select(kept)
     model = copy.deepcopy(base).finetune(train, data.labels, groups=train.patients, unlabelled=others)
     scratch = baselines.from_scratch(copy.deepcopy(base), data, groups=train.patients)
     pixels = baselines.PixelRegression(folds=base.folds, seed=base.random_state)
@@ -247,7 +290,8 @@ def _made_of(
     order = np.zeros(0) if judged.order is None else judged.order
     weights = [value.detach().cpu().numpy() for value in base.module_.backbone.state_dict().values()]
     arrays = fingerprint.of_array(images.images, judged.images, judged.labels, order, fold, *weights)
-    used = (__version__, finetuning.LABELLED, finetuning.SCORING)
+    sites = images.attributes["site"] if settings.get("by") == "site" else ()
+    used = (__version__, finetuning.LABELLED, finetuning.SCORING, *sites)
     return fingerprint.of_names([arrays, *images.patients, *judged.patients, *sorted(settings.items()), *used])
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from unlabeled.core import evaluation as core
 from unlabeled.core.evaluation import Estimate
+from unlabeled.core.intervals import newcombe_area, square_and_add
 from unlabeled.core.report import OTHERS, OURS, Report, new_figure
 from unlabeled.medical.evaluation import SAMPLES, Scored
 from unlabeled.medical.images import ImageSet
@@ -51,13 +52,38 @@ def auroc_within(labels: NDArray[Any], probability: NDArray[Any], fold: NDArray[
     return right / pairs
 
 
-def gain_within(judged: ImageSet, ours: Judged, theirs: Judged, fold: NDArray[np.int64]) -> Estimate:
-    """Our AUROC minus theirs, paired over the same patients."""
+def estimated_within(judged: ImageSet, method: Judged, fold: NDArray[np.int64]) -> Estimate:
+    """:func:`auroc_within`, its interval over patients; where no draw moves it, by the number of patients of either
+    class in each fold (Newcombe)."""
     assert judged.labels is not None
-    return core.bootstrap(
+    found = core.bootstrap(
+        auroc_within, judged.labels, method.probability, fold, groups=judged.patients, samples=SAMPLES
+    )
+    if found.high > found.low:
+        return found
+    people = [
+        [len(np.unique(judged.patients[(fold == number) & (judged.labels == label)])) for number in np.unique(fold)]
+        for label in (1, 0)
+    ]
+    ill, well = zip(*[both for both in zip(*people, strict=True) if all(both)], strict=True)
+    return Estimate(found.value, *newcombe_area(found.value, ill, well, 0.95))
+
+
+def gain_within(judged: ImageSet, ours: Judged, theirs: Judged, fold: NDArray[np.int64]) -> Estimate:
+    """Our AUROC minus theirs, paired over the same patients.
+
+    Where no draw moves it, its interval comes from those of the two AUROCs, taken for independent: wider than need be.
+    """
+    assert judged.labels is not None
+    gain = core.bootstrap(
         lambda y, a, b, f: auroc_within(y, a, f) - auroc_within(y, b, f),
         judged.labels, ours.probability, theirs.probability, fold, groups=judged.patients, samples=SAMPLES,
     )  # fmt: skip
+    if gain.high > gain.low:
+        return gain
+    a, b = (estimated_within(judged, method, fold) for method in (ours, theirs))
+    parts = (a.value, (a.low, a.high)), (-b.value, (-b.high, -b.low))
+    return Estimate(gain.value, *square_and_add(gain.value, *parts))
 
 
 def measured(judged: ImageSet, method: Judged, fold: NDArray[np.int64]) -> dict[str, Estimate]:
@@ -76,11 +102,8 @@ def measured(judged: ImageSet, method: Judged, fold: NDArray[np.int64]) -> dict[
         "specificity at the 95 % point": (core.specificity, method.sensitive),
         "calibration error": (core.expected_calibration_error, method.probability),
     }
-    within = core.bootstrap(
-        auroc_within, judged.labels, method.probability, fold, groups=judged.patients, samples=SAMPLES
-    )
     return {
-        "AUROC": within,
+        "AUROC": estimated_within(judged, method, fold),
         **{
             name: core.bootstrap(measure, judged.labels, values, groups=judged.patients, samples=SAMPLES)
             for name, (measure, values) in calls.items()
@@ -137,13 +160,14 @@ def page(
     section.table(
         ["", *table],
         [[number, *(values[number] for values in table.values())] for number in table["ours"]],
-        note="Brackets are 95 % bootstrap intervals over patients"
+        note="Brackets are 95 % bootstrap intervals over patients (where no draw moves a number, by how many they are)"
         + (
             ": how another hospital would fare they do not say, the spread of the sites does. "
             if by == "site"
             else ". "
         )
-        + "The AUROC compares pictures of one fold only. Thresholds and probabilities are each fold's own, chosen on "
+        + "The AUROC compares pictures of one fold only. The calibration error counts what chance adds to it, its "
+        "interval takes that off. Thresholds and probabilities are each fold's own, chosen on "
         f"patients that it learnt from and left out in turn. Ours goes on from {settings['model']}; networks took "
         f"{settings['finetune_steps']} steps or four passes, whichever is more.",
     )

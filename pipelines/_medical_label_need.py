@@ -27,8 +27,8 @@ from unlabeled.medical.splits import check_no_leak, first_labels
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines._medical_exchange import pretrained, settings_of
 from unlabeled.pipelines._medical_input import Parts, adjusted, divide, framing_of, read
+from unlabeled.pipelines._medical_output import BY_PICTURE, track_model, write_csv, write_skips
 from unlabeled.pipelines._medical_output import METHODS as NAMES
-from unlabeled.pipelines._medical_output import write_csv, write_skips
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Outcome
 
@@ -137,8 +137,9 @@ def labels_needed_on(
         files["report"] = page.write(out / "report.html")
         run.metrics({f"gain.{told[FIRST_TOLD].more}_labels": told[FIRST_TOLD].gain.value})
         for name, path in files.items():
-            run.artifact(path, None if name == "report" else "labels-needed")
-        run.model(folder)
+            if name not in BY_PICTURE:
+                run.artifact(path, None if name == "report" else "labels-needed")
+        track_model(run, folder)
     return Outcome(
         headline=str(told[FIRST_TOLD]),
         lines=[str(advice) for advice in told if advice is not told[FIRST_TOLD]]

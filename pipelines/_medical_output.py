@@ -1,17 +1,30 @@
-"""Tables that the medical jobs write."""
+"""Tables that the medical jobs write, and what of their files a tracked run may hold.
+
+Names of files, and ids of tables, may name people. Files in the user's own folder say them; a tracked run, which others
+read, does not: but for a store's, whose names are pseudonyms, it gets no table with a row a picture, and a page from
+which names are left out (:func:`track`).
+"""
 
 import csv
 import io
 import os
+import re
 import shutil
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unlabeled.core.checkpoints import write_atomically
+from unlabeled.core import tracking
+from unlabeled.core.checkpoints import MANIFEST, read_manifest, write_atomically
+from unlabeled.core.progress import say
+from unlabeled.core.report import Part, Report
+from unlabeled.medical._storage import names_patients
 from unlabeled.medical.images import Skip
+from unlabeled.medical.intake.store import is_store, labels_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +36,90 @@ METHODS = OURS, SCRATCH, PIXELS = "ours", "same network from scratch", "PCA + lo
 HEAT_MAPS = "heatmaps"
 # Pixels of a written heat map's side, at least.
 SIDE = 256
+# Files with a row a picture, as jobs call them.
+BY_PICTURE = ("predictions", "table", "studies", "table of studies", "skipped")
+# Columns of a page's tables that call pictures and files by their names.
+_NAMING = ("input", "picture", "for example")
+_LETTER = re.compile(r"[^\W\d]")
+_SHORT = 4
+
+
+def is_nameless(source: Path, labels: Path | None) -> bool:
+    """Whether nothing that is read can name anybody: a store, with no labels or its own."""
+    own = labels_of(source) if is_store(source) else None
+    return is_store(source) and (labels is None or (own is not None and labels.resolve() == own.resolve()))
+
+
+def names_in(*parts: "ImageSet | None", skipped: Iterable[Skip] = ()) -> frozenset[str]:
+    """What pictures, people and inputs are called."""
+    names = {str(name) for part in parts if part is not None for name in (*part.ids, *part.patients)}
+    return frozenset(names | {skip.source for skip in skipped})
+
+
+def track(
+    run: tracking.Run,
+    files: Mapping[str, Path],
+    page: Report,
+    *,
+    place: Path,
+    nameless: bool,
+    names: Collection[str],
+    within: str | None = None,
+) -> None:
+    """Hands a job's files to its run.
+
+    Args:
+        files: by what they are; ``report`` is the written page.
+        place: a folder that is there until the run is closed, for what differs from the user's own files.
+        nameless: nothing of it can name anybody (:func:`is_nameless`): all files go as they are.
+        names: of pictures, people and inputs, else (:func:`names_in`).
+        within: folder of the run for all but the report; ``None``: nothing but the report goes.
+    """
+    given = {name: path for name, path in files.items() if within is not None and (nameless or name not in BY_PICTURE)}
+    report = files["report"] if nameless else without_names(page, names).write(place / files["report"].name)
+    # File by file: the folder may hold what must not leave it (identifiers in DICOM files, say).
+    for name, path in given.items():
+        run.artifact(report if name == "report" else path, within)
+    run.artifact(report)
+
+
+def track_model(run: tracking.Run, folder: Path) -> None:
+    """Hands a saved model to the run, but for one whose manifest holds digests of patients, as earlier versions wrote
+    them."""
+    if (folder / MANIFEST).is_file() and names_patients(read_manifest(folder)):
+        say(f"{folder} was saved by an earlier version, with digests of patients: the tracked run goes without it")
+    else:
+        run.model(folder)
+
+
+def without_names(page: Report, names: Collection[str]) -> Report:
+    """The page without what pictures, people and inputs are called: columns that hold such names go, and sentences end
+    before they come to one."""
+    # A number of few figures names nobody by itself, and stands in many a sentence.
+    telling = [name for name in names if len(name) >= _SHORT or _LETTER.search(name)]
+
+    def named(text: str) -> bool:
+        return any(name in text and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in telling)
+
+    def cut(text: str) -> str:
+        if not named(text):
+            return text
+        head = re.split(r": | \(as on ", text)[0]
+        return "" if named(head) else f"{head} (which: see the page beside the job's own files)."
+
+    def clean(part: Part) -> Part:
+        shown = [number for number, column in enumerate(part.columns) if column not in _NAMING]
+        return replace(
+            part, text=cut(part.text), alt=cut(part.alt), columns=[part.columns[number] for number in shown],
+            rows=[[row[number] for number in shown] for row in part.rows],
+        )  # fmt: skip
+
+    sections = []
+    for section in page.sections:
+        # A list of inputs says nothing without their names.
+        parts = [clean(part) for part in section.parts if "input" not in part.columns]
+        sections.append(replace(section, parts=[p for p in parts if p.text or p.columns or p.data]))
+    return replace(page, sections=sections)
 
 
 def key(name: str) -> str:

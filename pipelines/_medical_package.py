@@ -1,5 +1,6 @@
 """``unlabeled medical package``: a fine-tuned model for MLflow's own tools."""
 
+import json
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -7,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from unlabeled.core import tracking
 from unlabeled.core.checkpoints import MANIFEST, read_manifest
+from unlabeled.medical._storage import without_patients
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.serving import COLUMN, Service
 from unlabeled.pipelines._medical_exchange import settings_of
@@ -36,11 +38,12 @@ def package(model: Path, *, out: Path, register: str | None = None) -> Outcome:
     example = service.example()
     answer = service.answer(example)
     with TemporaryDirectory() as place:
-        # Without what else stands in the folder: baselines, the report.
-        alone = Path(place) / "model"
+        # Without what else stands in the folder: baselines, the report, whom it learnt from.
+        alone, manifest = Path(place) / "model", read_manifest(model)
         alone.mkdir()
-        for name in (MANIFEST, *read_manifest(model)["sha256"]):
+        for name in manifest["sha256"]:
             shutil.copy2(model / name, alone / name)
+        (alone / MANIFEST).write_text(json.dumps(without_patients(manifest), indent=1) + "\n", encoding="utf-8")
         tracking.package(
             out, script=SCRIPT, model=alone, column=COLUMN, example=example, answer=answer, requirements=requirements()
         )

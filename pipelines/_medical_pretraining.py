@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from unlabeled.medical.tasks import HIDING
 from unlabeled.pipelines import _ablation as ablation
 from unlabeled.pipelines._collapse import last_healthy
 from unlabeled.pipelines._medical_exchange import settings_of
-from unlabeled.pipelines._medical_output import write_skips
+from unlabeled.pipelines._medical_output import names_in, track, write_skips
 from unlabeled.pipelines.jobs import Outcome
 
 EXPERIMENT = "unlabeled/medical"
@@ -48,9 +49,12 @@ def pretrain(
     """
     ablation.check_folders(out, beside_random=beside_random)
     settings, print_ = {**settings_of(model), "images": len(images)}, images.fingerprint()
-    with tracking.run(
-        EXPERIMENT, f"pretrain {out.name}", params=settings, tags={"data.fingerprint": print_}, inside=inside
-    ) as run:
+    with (
+        TemporaryDirectory() as place,
+        tracking.run(
+            EXPERIMENT, f"pretrain {out.name}", params=settings, tags={"data.fingerprint": print_}, inside=inside
+        ) as run,
+    ):
         beside = _beside(model, images, out, synthetic, rates, asked, run) if beside_random else None
         state = out.with_name(f".{out.name}.state")
         with last_healthy(run, out, model.save):
@@ -75,7 +79,8 @@ def pretrain(
         if beside is not None:
             files["with random masks"] = beside.folder
         run.model(out)
-        run.artifact(files["report"])
+        names = names_in(images, skipped=images.skipped)
+        track(run, files, page, place=Path(place), nameless=False, names=names)
     loss = model.pretraining_["curves"]["loss"][-1][1] if model.pretraining_ else float("nan")
     return Outcome(
         headline=f"Pretrained on {len(images):,} pictures without labels ({len(images.skipped)} inputs skipped); "

@@ -28,7 +28,7 @@ from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import medical
 from unlabeled.pipelines._medical_exchange import pretrained, settings_of
 from unlabeled.pipelines._medical_input import Parts, adjusted, divide, framing_of, read
-from unlabeled.pipelines._medical_output import write_predictions
+from unlabeled.pipelines._medical_output import is_nameless, write_predictions
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Outcome, plain_folder
 
@@ -239,8 +239,9 @@ def predict(
                 dicom=dicom, inside=run.run_id,
             )  # fmt: skip
         files = write_predictions(out, _side_by_side({name: one.files["table"] for name, one in done.items()}))
-        for path in files.values():
-            run.artifact(path, "predictions")
+        if is_nameless(source, labels):
+            for path in files.values():
+                run.artifact(path, "predictions")
         folders = {name: folder_of(name) for name in models}
         files["report"] = _predictions_page(done, folders, run_id=run.run_id).write(out / "report.html")
         run.artifact(files["report"])

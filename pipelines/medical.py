@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,11 @@ from unlabeled.pipelines._medical_output import (
     OURS,
     PIXELS,
     SCRATCH,
+    is_nameless,
     key,
+    names_in,
+    track,
+    track_model,
     write_heat_maps,
     write_predictions,
     write_skips,
@@ -159,7 +164,10 @@ def finetune(
     parts = divide(images, n_labels=n_labels, seed=seed)
     if dry_run:
         return cost.medical_finetuning(base, parts.train, parts.validation, beside=SCRATCH, rates=rates)
-    return finetune_on(base, parts, out=out, skipped=images.skipped, notes=images.notes, synthetic=False, rates=rates)
+    return finetune_on(
+        base, parts, out=out, skipped=images.skipped, notes=images.notes, synthetic=False, rates=rates,
+        nameless=is_nameless(source, labels),
+    )  # fmt: skip
 
 
 def predict(
@@ -192,13 +200,15 @@ def predict(
     )
     judges = judges_found(trained, images) if labels is None else judges_given(trained, images)
     odd = strangers((trained.finetuning_ or {}).get("who", {}), images)
+    if judges.unseen is not None and not trained.digests_:
+        odd = (*odd, "the model does not know whom it learnt from: that nobody is judged twice is for you to say")
     judges = judges._replace(notes=(*judges.notes, *odd))
     for note in judges.notes:
         say(note)
     studies = None if images.studies is None else np.where(images.studies == "", images.ids, images.studies)
     scored = _predict(
         trained, images, out=out, judges=judges, folder=model, stated=stated, heat_maps=heat_maps, studies=studies,
-        inside=inside,
+        nameless=is_nameless(source, labels), inside=inside,
     )  # fmt: skip
     return add_dicom(scored, source, images, trained, stated=stated, folder=model, out=out) if dicom else scored
 
@@ -226,9 +236,10 @@ def finetune_on(
     synthetic: bool,
     rates: Rates = AS_FOUND,
     inside: str | None = None,
+    nameless: bool = False,
 ) -> Outcome:
     """:func:`finetune` on parts at hand, beside the baselines; ``inside`` the run of several findings that the model
-    was fine-tuned on together before, it is only judged."""
+    was fine-tuned on together before, it is only judged; ``nameless``: no id of a picture can name anybody."""
     train, test = parts.train, parts.test
     assert train.labels is not None
     assert test.labels is not None
@@ -245,14 +256,17 @@ def finetune_on(
         assert parts.validation.labels is not None
         validation = (parts.validation.pixels, parts.validation.labels)
         chosen_on = (parts.validation, parts.validation.labels)  # the model counts patients, the baselines do not
-    with tracking.run(
-        EXPERIMENT,
-        f"finetune {out.name}",
-        params={**settings_of(model), "labels": len(train)},
-        tags={"data.fingerprint": train.fingerprint(), "split.fingerprint": split},
-        parent=model.provenance_.get("pretraining_run"),
-        inside=inside,
-    ) as run:
+    with (
+        TemporaryDirectory() as place,
+        tracking.run(
+            EXPERIMENT,
+            f"finetune {out.name}",
+            params={**settings_of(model), "labels": len(train)},
+            tags={"data.fingerprint": train.fingerprint(), "split.fingerprint": split},
+            parent=model.provenance_.get("pretraining_run"),
+            inside=inside,
+        ) as run,
+    ):
         if inside is None:
             log = priced(run.metrics, rates)
             model.finetune(
@@ -295,7 +309,8 @@ def finetune_on(
         run.model(out)
         for beside in ("scratch", "pixels"):
             run.model(out / BESIDE / beside, f"model/{BESIDE}/{beside}")
-        run.artifact(files["report"])
+        names = frozenset() if nameless else names_in(*named.values(), parts.unlabelled, skipped=skipped)
+        track(run, files, page, place=Path(place), nameless=nameless, names=names)
     return Outcome(
         headline=f"{len(train)} labels, {len(test)} unseen pictures. {verdict.text}",
         comparisons=_comparisons(table),
@@ -315,6 +330,7 @@ def _predict(
     stated: Stated,
     heat_maps: int,
     studies: NDArray[np.str_] | None,
+    nameless: bool,
     inside: str | None = None,
 ) -> Outcome:
     """Scores every picture with the model of ``folder``; says how good that is beside the baselines where it can."""
@@ -323,21 +339,24 @@ def _predict(
     probability = decisions.table.probability.to_numpy()
     for note in decisions.notes:
         say(note)
-    with tracking.run(
-        EXPERIMENT,
-        f"predict {out.name}",
-        params={
-            **settings_of(model),
-            **{f"stated.{name}": value for name, value in asdict(stated).items()},
-            "model": folder.name,
-            "threshold": decision.threshold,
-            "images": len(images),
-        },
-        tags={"data.fingerprint": images.fingerprint()},
-        parent=model.provenance_.get("pretraining_run"),
-        model=model.provenance_.get("finetuning_run"),
-        inside=inside,
-    ) as run:
+    with (
+        TemporaryDirectory() as place,
+        tracking.run(
+            EXPERIMENT,
+            f"predict {out.name}",
+            params={
+                **settings_of(model),
+                **{f"stated.{name}": value for name, value in asdict(stated).items()},
+                "model": folder.name,
+                "threshold": decision.threshold,
+                "images": len(images),
+            },
+            tags={"data.fingerprint": images.fingerprint()},
+            parent=model.provenance_.get("pretraining_run"),
+            model=model.provenance_.get("finetuning_run"),
+            inside=inside,
+        ) as run,
+    ):
         called = int((probability >= decision.threshold).sum())
         referred, flagged = int((decisions.table.decision == REFER).sum()), int(decisions.table.ood_flag.sum())
         drawn = write_heat_maps(out, model, images, decisions.table, heat_maps)
@@ -390,11 +409,9 @@ def _predict(
             _log(run, table)
         files["report"] = page.write(out / "report.html")
         run.curve("probability_percentiles", percentiles(probability))
-        # File by file: the folder may hold what must not leave it (identifiers in DICOM files, say).
-        for path in files.values():
-            run.artifact(path, "predictions")
-        run.artifact(files["report"])
-        run.model(folder)
+        names = frozenset() if nameless else names_in(images, skipped=images.skipped)
+        track(run, files, page, place=Path(place), nameless=nameless, names=names, within="predictions")
+        track_model(run, folder)
     return Outcome(headline=headline, comparisons=comparisons, files=files, run_id=run.run_id, details=details)
 
 

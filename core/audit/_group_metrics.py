@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core.evaluation import CALIBRATION_BINS, Estimate
-from unlabeled.core.intervals import newcombe_area, wilson
+from unlabeled.core.intervals import above_zero, newcombe_area, wilson
 
 RATES = ("sensitivity", "specificity", "underdiagnosis rate", "false positive rate")
 METRICS = ("AUROC", *RATES, "calibration in the large", "calibration error", "share ill")
@@ -45,6 +45,8 @@ class Draws:
     def interval(self, metric: str, level: float) -> Estimate:
         values = self.drawn[metric][np.isfinite(self.drawn[metric])]
         value = self.value[metric]
+        if metric == "calibration error":
+            return Estimate(value, *above_zero(value, values, self.of["share ill"], level))
         low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if len(values) else (np.nan, np.nan)
         if not high > low and np.isfinite(value):
             if metric in self.of:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from unlabeled.core.errors import DataError
 from unlabeled.core.evaluation import Estimate, bootstrap, roc_auc
+from unlabeled.core.intervals import newcombe_area
 
 FOLDS = 5
 # Directions that are kept of features wider than this: a probe has to be quick, it is fitted hundreds of times.
@@ -29,7 +30,8 @@ class Probed:
     """What a probe found.
 
     Attributes:
-        auroc: mean over the values of the property, each against the others; interval over units.
+        auroc: mean over the values of the property, each against the others; interval over units, by their number
+            (Newcombe) where no bootstrap draw moves it.
         chance: 95th percentile of the same number when the property is shuffled among units.
         p: share of the shuffles that reach the number (one-sided, never 0).
         values: what was told apart, and how many rows of each there were.
@@ -84,7 +86,9 @@ def probe(
     rng = np.random.default_rng(seed)
     fold = _folds(group, y_nv, rng)
     scores_nv = _out_of_fold(z_nd, y_nv, fold)
-    auroc = bootstrap(_mean_auroc, y_nv, scores_nv, groups=group, samples=samples, seed=seed)
+    auroc = _with_width(
+        bootstrap(_mean_auroc, y_nv, scores_nv, groups=group, samples=samples, seed=seed), y_nv, scores_nv, group
+    )
     null = _null(z_nd, y_nv, fold, [_shuffled(group, rng) for _ in range(shuffles)])
     scores = np.full((len(text), y_nv.shape[1]), np.nan)
     scores[rows] = scores_nv
@@ -169,6 +173,19 @@ def _null(
 
 def _mean_auroc(y_nv: NDArray[np.bool_], scores_nv: Floats) -> float:
     return float(np.mean([roc_auc(y_nv[:, v], scores_nv[:, v]) for v in range(y_nv.shape[1])]))
+
+
+def _with_width(found: Estimate, y_nv: NDArray[np.bool_], scores_nv: Floats, group: NDArray[np.int64]) -> Estimate:
+    """The same; where all draws gave one value, the mean of the areas' intervals by the number of units, as wide as if
+    the areas of a property's values went up and down together."""
+    if found.high > found.low:
+        return found
+    ends = [
+        newcombe_area(roc_auc(y, s), len(np.unique(group[y])), len(np.unique(group[~y])), 0.95)
+        for y, s in zip(y_nv.T, scores_nv.T, strict=True)
+    ]
+    low, high = np.mean(ends, axis=0)
+    return Estimate(found.value, float(low), float(high))
 
 
 def _shuffled(group: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -183,9 +183,10 @@ def _of_results(audit: Audit, finding: str) -> dict[str, str]:
     return {
         "metrics": "AUROC, average precision, sensitivity and specificity at two thresholds, balanced accuracy, "
         "expected calibration error, underdiagnosis and false positive rate, shares referred and out of distribution.",
-        "uncertainty": "95 % bootstrap intervals over patients; where all are right or wrong, from the number of "
-        "patients (Wilson; of AUROCs, Newcombe); differences are paired; gaps between groups and probes are corrected "
-        "for their number (Holm).",
+        "uncertainty": "95 % bootstrap intervals over patients; where no draw moves a number (all are right or wrong), "
+        "from the number of patients (Wilson; of AUROCs, also those of probes, Newcombe; of differences of AUROCs, "
+        "from those of both: MOVER); of the calibration error, draws turned round the number, because noise only "
+        "raises it; differences are paired; gaps between groups and probes are corrected for their number (Holm).",
         "performance": ", ".join(f"{name} {overall[name]}" for name in names) + ".",
         "fairness": f"{len(audit.groups.groups)} groups by {by} and their "
         f"intersections, at least {audit.groups.least} patients of either class; "

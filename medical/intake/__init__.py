@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Intake", "is_as_it_was", "take_in"]
 
 # What is kept of a file is of this kind: parts that kept more are not taken up.
-FACTS = 3
+FACTS = 4
 
 
 @dataclass(frozen=True, kw_only=True)

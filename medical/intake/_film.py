@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unlabeled.medical import _burned_in, _confidentiality, dicom
+from unlabeled.medical import _burned_in, _confidentiality, _luts, dicom
 from unlabeled.medical._ledger import Link
 from unlabeled.medical._pseudonyms import Pseudonyms, text
 from unlabeled.medical.deidentify import Deidentifier, mask_burned_in, quietly
@@ -27,6 +27,8 @@ from unlabeled.medical.intake.reasons import FLAGGED, KEPT, MODALITIES, REFUSED,
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+# Facts by which the gate tells whom only some files name with an issuer.
+ALONE, FURTHER = "patient without issuer", "days further back"
 # Values longer than this stay in the file until they are asked for: who is refused by the tags costs no reading.
 _DEFER = 1 << 16
 LEAST_SIDE = 16
@@ -167,6 +169,10 @@ class Reader:
             ("instance", link.instance),
         ):  # fmt: skip
             finding.keys[purpose] = digest(f"label {purpose}", value) if value else ""
+        if link.patient_id:
+            # What the patient would be called, and how much further dates would move back, without the issuer.
+            finding.facts[ALONE] = self.stand_in.patient(link.patient_id)
+            finding.facts[FURTHER] = str(self.stand_in.days(link.patient_id) - link.days_back)
         return link
 
     def _picture(self, file: "Dataset", finding: Finding, link: Link) -> Film:
@@ -183,10 +189,11 @@ class Reader:
         picture = self._masked(picture, text(file, "BurnedInAnnotation"), read, finding)
         border = borders.find(picture)
         finding.border, picture = tuple(border), borders.cut_off(picture, border)
+        padding = borders.cut_off(_luts.padding(file, stored).astype(np.float32), border)
         if min(picture.shape) < LEAST_SIDE:
             raise NotKept("too small", f"{picture.shape[0]} rows, {picture.shape[1]} columns")
-        thumb = resize.resized(picture, checks.SIDE, checks.SIDE)
-        finding.flags = [*([] if finding.facts["patient"] else ["no patient"]), *checks.look(thumb)]
+        thumb, padding = (resize.resized(part, checks.SIDE, checks.SIDE) for part in (picture, padding))
+        finding.flags = [*([] if finding.facts["patient"] else ["no patient"]), *checks.look(thumb, padding)]
         finding.state = FLAGGED if finding.flags else KEPT
         if self.dicom is not None:
             self._write_dicom(file, read, finding)

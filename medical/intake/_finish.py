@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from unlabeled.core import fingerprint
-from unlabeled.core.progress import bar
+from unlabeled.core.progress import bar, say
 from unlabeled.core.store import Store
-from unlabeled.medical._confidentiality import METHODS
+from unlabeled.medical._confidentiality import DATES, METHODS
+from unlabeled.medical._people import IN_DOUBT, IN_SOME_FILES
+from unlabeled.medical._pseudonyms import parse_date, shifted, text
+from unlabeled.medical.deidentify import quietly
 from unlabeled.medical.images import UNLABELLED
 from unlabeled.medical.intake import _gate
 from unlabeled.medical.intake._film import Finding
@@ -48,6 +51,8 @@ def finish(
         DataError: the labels contradict each other.
     """
     verdicts = _gate.judge(parts)
+    for note in verdicts.issuers.notes():
+        say(note)
     translated = _look_up(parts, verdicts, labels)
     kept = set(verdicts.rows)
     with bar("writing pictures", len(kept)) as shown:
@@ -67,12 +72,13 @@ def finish(
         assert labels is not None
         _write_labels(parts, translated, folder / LABELS, findings=labels.findings)
     if dicom is not None:
-        _take_dicom(parts, kept, dicom, folder / "dicom")
+        _take_dicom(parts, verdicts, dicom, folder / "dicom")
     return {
         "found": len(parts.files),
         **counts,
         "pictures": {"rows": len(store), "size": parts.size, "fingerprint": fingerprint.of_array(store)},
         "preprocessing": [*PREPROCESSING[:4], *([READ] if ocr else []), *PREPROCESSING[4:]],
+        "people": {IN_SOME_FILES: verdicts.issuers.joined, IN_DOUBT: verdicts.issuers.doubtful},
         "labels": None if translated is None else translated.counts,
     }
 
@@ -192,15 +198,34 @@ def _write_labels(parts: Parts, translated: Translated, path: Path, *, findings:
                 number += 1
 
 
-def _take_dicom(parts: Parts, kept: set[int], source: Path, folder: Path) -> None:
+def _take_dicom(parts: Parts, verdicts: _gate.Verdicts, source: Path, folder: Path) -> None:
     """Links rather than moves: a run that is cut off here begins again with all of them."""
     folder.mkdir()
-    number = 0
+    number, kept = 0, set(verdicts.rows)
     for part in parts:
         for finding in part.findings:
             if number in kept:
-                _link(source / f"{finding.file}.dcm", folder / f"{finding.facts['instance']}.dcm")
+                target, own = folder / f"{finding.facts['instance']}.dcm", finding.facts["patient"]
+                if own in verdicts.issuers.called:
+                    name, days = verdicts.issuers.called[own], verdicts.further[own]
+                    _rename(source / f"{finding.file}.dcm", target, name=name, days=days)
+                else:
+                    _link(source / f"{finding.file}.dcm", target)
             number += 1
+
+
+def _rename(source: Path, target: Path, *, name: str, days: int) -> None:
+    """Copies a de-identified file of somebody who is called otherwise, with dates so many days further back."""
+    import pydicom
+
+    with quietly():
+        file = pydicom.dcmread(source)
+        file.PatientID = file.PatientName = name
+        for keyword in DATES:
+            day = shifted(parse_date(text(file, keyword)), days)
+            if day is not None:
+                setattr(file, keyword, f"{day:%Y%m%d}")
+        file.save_as(target, enforce_file_format=True)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -1,15 +1,18 @@
-"""What can be told of a file only beside the others: duplicates, and studies under two patients."""
+"""What can be told of a file only beside the others: duplicates, who is one person, and studies under two patients."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 
 from unlabeled.core.store import Store
+from unlabeled.medical._people import Issuers, across_issuers
+from unlabeled.medical._pseudonyms import shifted
 from unlabeled.medical.intake import duplicates
-from unlabeled.medical.intake._film import Finding
+from unlabeled.medical.intake._film import ALONE, FURTHER, Finding
 from unlabeled.medical.intake._parts import Part, Parts
 from unlabeled.medical.intake.reasons import EXACT, FLAGGED, REFUSED
 
@@ -23,15 +26,26 @@ class Verdicts:
         flags: remarked of one that is kept.
         like: number of the other picture that is meant.
         rows: numbers of what is kept, in the order of its rows.
+        issuers: who is one person though only some files name the issuer of the id.
+        further: how many days further back the dates of those move who are called otherwise, by their own pseudonym, so
+            that all of a person's move alike.
     """
 
     refused: dict[int, tuple[str, str]] = field(default_factory=dict)
     flags: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
     like: dict[int, int] = field(default_factory=dict)
     rows: list[int] = field(default_factory=list)
+    issuers: Issuers = field(default_factory=lambda: Issuers({}, 0, 0))
+    further: dict[str, int] = field(default_factory=dict)
 
     def put(self, number: int, finding: Finding) -> Finding:
-        """The finding with what was added; flags in one order."""
+        """The finding with what was added; flags in one order. Once a finding."""
+        own = finding.facts.get("patient", "")
+        if own in self.issuers.called:
+            finding.facts["patient"] = self.issuers.called[own]
+            if finding.facts.get("date"):
+                day = shifted(date.fromisoformat(finding.facts["date"]), self.further[own])
+                finding.facts["date"] = "" if day is None else day.isoformat()
         if number in self.refused:
             finding.state, (finding.reason, finding.detail), finding.flags = REFUSED, self.refused[number], []
         elif finding.state != REFUSED and number in self.flags:
@@ -43,7 +57,9 @@ class Verdicts:
 def judge(parts: Parts) -> Verdicts:
     """Everything but near duplicates, for which the small pictures must be in one place (:func:`near`)."""
     verdicts = Verdicts()
-    torn = _studies_of_two(parts)
+    verdicts.issuers, verdicts.further = _people(parts)
+    called = verdicts.issuers.called
+    torn = _studies_of_two(parts, called)
     by_pixels: dict[str, tuple[int, str]] = {}
     by_instance: dict[str, tuple[int, str]] = {}
     number = -1
@@ -53,6 +69,7 @@ def judge(parts: Parts) -> Verdicts:
             if finding.state == REFUSED:
                 continue
             patient, instance = finding.facts["patient"], finding.facts["instance"]
+            patient = called.get(patient, patient)
             if finding.facts["study"] in torn:
                 verdicts.refused[number] = "two patients in a study", ""
             elif finding.digest in by_pixels:
@@ -96,13 +113,30 @@ def chosen_of(parts: Parts, kept: set[int]) -> Iterator[tuple[np.ndarray, Part]]
         yield np.array([i in kept for i in with_picture], dtype=bool), part
 
 
-def _studies_of_two(parts: Parts) -> set[str]:
+def _people(parts: Parts) -> tuple[Issuers, dict[str, int]]:
+    """By all files that name a patient, refused ones too."""
+    named: set[tuple[str, str]] = set()
+    # By pseudonym: days from its own shift to that of the id alone.
+    to_alone: dict[str, int] = {}
+    for part in parts:
+        for finding in part.findings:
+            if ALONE in finding.facts:
+                own = finding.facts["patient"]
+                named.add((own, finding.facts[ALONE]))
+                to_alone[own] = int(finding.facts[FURTHER])
+    issuers = across_issuers(sorted(named))
+    further = {own: to_alone[own] - to_alone[other] for own, other in issuers.called.items()}
+    return issuers, further
+
+
+def _studies_of_two(parts: Parts, called: Mapping[str, str]) -> set[str]:
     """Studies under more than one patient id, refused files included: one of the ids is wrong."""
     patient_of: dict[str, str] = {}
     torn: set[str] = set()
     for part in parts:
         for finding in part.findings:
             study, patient = (finding.facts.get(name, "") for name in ("study", "patient"))
+            patient = called.get(patient, patient)
             if study and patient and patient_of.setdefault(study, patient) != patient:
                 torn.add(study)
     return torn

@@ -48,8 +48,8 @@ class _Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Translated:
-    """Labels (one for each of what is looked for) and split by the number of a file, and how many rows of the table
-    came to what."""
+    """Labels (one for each of what is looked for; none known where a row gave no more than a split) and split by the
+    number of a file, and how many rows of the table came to what."""
 
     labels: dict[int, tuple[tuple[int, ...], str]]
     counts: dict[str, int]
@@ -124,10 +124,13 @@ class Labels:
     def translated(self) -> Translated:
         """After all findings were looked up.
 
+        A row without a label still says in which split its pictures are: what is kept for judging must not teach.
+
         Raises:
-            DataError: two rows give one picture different labels.
+            DataError: two rows give one picture different labels, or different splits.
         """
         labels: dict[int, tuple[tuple[int, ...], str]] = {}
+        splits: dict[int, _Row] = {}
         line_of: dict[int, int] = {}
         counts = dict.fromkeys(("used", "without a label", "of refused files", "of several files", "of no file"), 0)
         for row in self._rows:
@@ -136,6 +139,11 @@ class Labels:
             kept = [number for number, refused in found.items() if not refused]
             if set(row.labels) == {UNLABELLED}:
                 counts["without a label"] += 1
+                if row.split and not (name in _ONE_ONLY and len(found) > 1):
+                    for number in kept:
+                        before = splits.setdefault(number, row)
+                        if before.split != row.split:
+                            raise _contradiction(before.line, row.line)
             elif not found:
                 counts["of no file"] += 1
             elif name in _ONE_ONLY and len(found) > 1:
@@ -146,12 +154,22 @@ class Labels:
                 counts["used"] += 1
                 for number in kept:
                     if labels.setdefault(number, (row.labels, row.split)) != (row.labels, row.split):
-                        raise DataError(
-                            f"the labels of lines {line_of[number]} and {row.line} contradict each other: they name "
-                            "the same picture; keep one and run the same command again"
-                        )
+                        raise _contradiction(line_of[number], row.line)
                     line_of.setdefault(number, row.line)
+        for number, row in splits.items():
+            values, split = labels.get(number, (row.labels, row.split))
+            if split not in ("", row.split):
+                raise _contradiction(line_of[number], row.line)
+            labels[number] = values, row.split
         return Translated(labels=labels, counts=counts)
+
+
+def _contradiction(line: int, other: int) -> DataError:
+    first, second = sorted((line, other))
+    return DataError(
+        f"the labels of lines {first} and {second} contradict each other: they name the same picture; keep one and run "
+        "the same command again"
+    )
 
 
 def _value(labelling: Labelling, cell: str, *, where: str) -> int:

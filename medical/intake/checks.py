@@ -7,11 +7,12 @@ inverted when they are inverted, and so are (as unlike) all of 500 pictures of n
 Shapes: 64 rows and columns (t, t), of the picture without its borders, stretched to a square.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unlabeled.medical import dicom
 from unlabeled.medical.intake.reasons import NotKept
 
 if TYPE_CHECKING:
@@ -25,52 +26,68 @@ _UNLIKE = (0.3, 0.5)
 _CONTRAST = 0.02
 # Share of the small picture at its darkest or brightest grey; 0.33 is the most of the films above.
 _AT_THE_END = 0.6
+# Share of a pixel that is padding from which on it is not looked at.
+_PADDED = 0.5
 
 
-def look(thumb_tt: NDArray[np.float32]) -> list[str]:
+def look(thumb_tt: NDArray[np.float32], padding_tt: NDArray[np.floating[Any]] | None = None) -> list[str]:
     """Flags by what a frontal chest film looks like: the middle brighter than the lungs, the neck than the corners.
+
+    Args:
+        thumb_tt: the picture.
+        padding_tt: share of each of its pixels that only pads the film to a rectangle
+            (:func:`unlabeled.medical._luts.padding`): black, whatever is beside it, so where that is most of a pixel
+            it is not looked at.
 
     Raises:
         NotKept: next to no contrast, or nearly everything at an end of the scale.
     """
-    deviation = float(thumb_tt.std())
-    if deviation < _CONTRAST:
+    inside_tt = np.ones(thumb_tt.shape, dtype=bool) if padding_tt is None else padding_tt < _PADDED
+    if padding_tt is not None:  # the mean of the rest of each pixel
+        thumb_tt = np.where(inside_tt, thumb_tt / np.where(inside_tt, 1 - padding_tt, 1), 0).clip(0, 1)
+    seen = thumb_tt[inside_tt]
+    if not seen.size or float(seen.std()) < _CONTRAST:
         raise NotKept("empty", f"standard deviation below {_CONTRAST:g}")
-    for end, share in (("darkest", (thumb_tt <= 0.01).mean()), ("brightest", (thumb_tt >= 0.99).mean())):
+    for end, share in (("darkest", (seen <= 0.01).mean()), ("brightest", (seen >= 0.99).mean())):
         if share > _AT_THE_END:
             raise NotKept("saturated", f"more than {_AT_THE_END:.0%} are the {end} grey")
-    middle, corners = chest_signs(thumb_tt)
-    if middle < _INVERTED and corners < _INVERTED:
+    middle, corners = _signs(thumb_tt, inside_tt)
+    if middle is None:  # it or both lungs are padding
+        return ["unlike a chest"]
+    # Corners or a neck that are padding speak neither for nor against.
+    if middle < _INVERTED and (corners is None or corners < _INVERTED):
         return ["inverted"]
-    if middle < _UNLIKE[0] and corners < _UNLIKE[1]:
+    if middle < _UNLIKE[0] and (corners is None or corners < _UNLIKE[1]):
         return ["unlike a chest"]
     return []
 
 
-def chest_signs(thumb_tt: NDArray[np.float32]) -> tuple[float, float]:
+def _signs(thumb_tt: NDArray[np.float32], inside_tt: NDArray[np.bool_]) -> tuple[float | None, float | None]:
     """Mean grey of the middle over that of the lungs, and of the neck over that of the upper corners, in standard
-    deviations of the picture; both positive where air is dark."""
-    scaled = (thumb_tt - thumb_tt.mean()) / thumb_tt.std()
+    deviations of the picture; both positive where air is dark. ``None`` where padding leaves nothing of one side."""
+    seen = thumb_tt[inside_tt]
+    scaled = np.where(inside_tt, (thumb_tt - seen.mean()) / seen.std(), np.nan)
 
-    def mean(top: float, bottom: float, left: float, right: float) -> float:
+    def mean(top: float, bottom: float, left: float, right: float) -> list[float]:
         rows, columns = (slice(int(a * SIDE), int(b * SIDE)) for a, b in ((top, bottom), (left, right)))
-        return float(scaled[rows, columns].mean())
+        part = scaled[rows, columns]
+        part = part[~np.isnan(part)]
+        return [float(part.mean())] if part.size else []
 
-    lungs = (mean(0.25, 0.6, 0.15, 0.38) + mean(0.25, 0.6, 0.62, 0.85)) / 2
-    corners = (mean(0, 0.08, 0, 0.12) + mean(0, 0.08, 0.88, 1)) / 2
-    return mean(0.25, 0.85, 0.44, 0.56) - lungs, mean(0, 0.1, 0.4, 0.6) - corners
+    def over(ones: list[float], others: list[float]) -> float | None:
+        return ones[0] - sum(others) / len(others) if ones and others else None
+
+    lungs = mean(0.25, 0.6, 0.15, 0.38) + mean(0.25, 0.6, 0.62, 0.85)
+    corners = mean(0, 0.08, 0, 0.12) + mean(0, 0.08, 0.88, 1)
+    return over(mean(0.25, 0.85, 0.44, 0.56), lungs), over(mean(0, 0.1, 0.4, 0.6), corners)
 
 
 def depth(file: "Dataset") -> None:
-    """Raises NotKept where the tags speak of another depth than 8 to 16 bits, or contradict each other."""
-    said = [file.get(name) for name in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")]
+    """Raises NotKept where :func:`unlabeled.medical.dicom.check_depth` refuses."""
     try:
-        allocated, stored, high, signed = (int(value) for value in said)
-    except (TypeError, ValueError):
-        raise NotKept("bit depth", "a tag is missing") from None
-    # HighBit other than the topmost stored one is of the retired kind that no decoder here shifts.
-    if allocated not in (8, 16) or not 8 <= stored <= allocated or high != stored - 1 or signed not in (0, 1):
-        raise NotKept("bit depth", f"{allocated} bits allocated, {stored} stored, high bit {high}")
+        dicom.check_depth(file)
+    except dicom.Refused as refused:
+        raise NotKept("bit depth", str(refused).partition(": ")[2]) from None
 
 
 def raw_range(file: "Dataset") -> None:

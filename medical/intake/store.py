@@ -13,7 +13,7 @@ from unlabeled.core.checkpoints import MANIFEST, read_manifest
 from unlabeled.core.errors import DataError
 from unlabeled.core.store import Store
 from unlabeled.medical import _pictures, attributes
-from unlabeled.medical._people import of_files
+from unlabeled.medical._people import IN_DOUBT, IN_SOME_FILES, Issuers, of_files
 from unlabeled.medical._tables import find_labels
 from unlabeled.medical.images import PNEUMONIA, UNLABELLED, ImageSet, Skip
 from unlabeled.medical.intake.reasons import REFUSED
@@ -73,6 +73,7 @@ def read_store(folder: Path, *, size: int, finding: str = PNEUMONIA, leave_out_f
         [str(name) or None for name in columns["patient"]], columns["study"].tolist(), columns["instance"].tolist()
     )
     known = {name: table[name].astype(str).to_numpy(dtype=np.str_) for name in attributes.ATTRIBUTES}
+    people = manifest.get("people", {})
     images = ImageSet(
         images=_pixels(folder, store, size),
         ids=columns["instance"],
@@ -85,6 +86,7 @@ def read_store(folder: Path, *, size: int, finding: str = PNEUMONIA, leave_out_f
         notes=(
             f"an intake store: {len(table)} of {manifest['found']} files, {manifest['flagged']} of them flagged "
             f"(studies.parquet), {manifest['refused']} refused (gate.parquet says why)",
+            *Issuers({}, people.get(IN_SOME_FILES, 0), people.get(IN_DOUBT, 0)).notes(),
         ),
     )
     images = _labelled(images, folder / LABELS, finding)

@@ -190,3 +190,42 @@ def test_net_benefit_by_hand() -> None:
     assert evaluation.net_benefit(y, np.ones(5), threshold=0.5) == pytest.approx(2 / 5 - 3 / 5)
     with pytest.raises(ValueError, match="between 0 and 1, got 1"):
         evaluation.net_benefit(y, p, threshold=1.0)
+
+
+def test_areas_of_strata_are_as_sure_as_their_pairs() -> None:
+    assert newcombe_area(0.9, [10], [12], 0.95) == newcombe_area(0.9, 10, 12, 0.95)
+    # By hand, with 10 x 10 pairs in either of two: (1 - a)^2 pairs = z^2 a (1 - a) (1 + more c(a)) at the lower end.
+    low = newcombe_area(1.0, [10, 10], [10, 10], 0.95)[0]
+    c = (1 - low) / (2 - low) + low / (1 + low)
+    assert (1 - low) * 200 == pytest.approx(1.959964**2 * low * (1 + 9 * c), rel=1e-4)
+    assert newcombe_area(1.0, 10, 10, 0.95)[0] < low < newcombe_area(1.0, 20, 20, 0.95)[0]
+
+
+def test_an_error_of_calibration_lies_in_its_interval_which_reaches_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    error, draws = evaluation.expected_calibration_error, 40
+    nothing, something = 0, 0
+    x = rng.beta(0.5, 0.5, 200_000)
+    twice = x**2 / (x**2 + (1 - x) ** 2)
+    truth = error(x, twice)  # bins by the stated probability, frequencies without noise
+    for draw in range(draws):
+        p = rng.beta(0.5, 0.5, 120)
+        y = (rng.random(120) < p).astype(int)
+        honest = evaluation.bootstrap(error, y, p, samples=100, seed=draw)
+        sure = evaluation.bootstrap(error, y, p**2 / (p**2 + (1 - p) ** 2), samples=100, seed=draw)
+        assert 0 <= honest.low <= honest.value <= honest.high
+        assert 0 <= sure.low <= sure.value <= sure.high
+        nothing += honest.low == 0
+        something += sure.low <= truth <= sure.high
+    # 0.79 and 0.97 over 300 draws, less three standard deviations; percentiles of the draws: 0.00 and 0.22.
+    assert nothing / draws > 0.59
+    assert something / draws > 0.88
+
+
+def test_an_error_of_calibration_that_no_draw_moves_is_not_certain() -> None:
+    y = np.repeat([0, 1], 10)
+    found = evaluation.bootstrap(evaluation.expected_calibration_error, y, y.astype(float), samples=50)
+    hidden = 1.959964**2 / (20 + 1.959964**2)
+    assert found == pytest.approx((0, 0, hidden), abs=1e-6)
+    found = evaluation.bootstrap(evaluation.expected_calibration_error, y, 0.1 + 0.8 * y, samples=50)
+    assert found == pytest.approx((0.1, 0, 0.1 + hidden), abs=1e-6)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from unlabeled.core.operating import clopper_pearson, operating_point, positives_needed
 
@@ -54,7 +54,9 @@ def test_what_is_said_of_a_threshold_is_said_over_patients() -> None:
     # Ten ill patients, all found on all of 40 pictures: Wilson's interval of ten of ten.
     assert point.over_patients[0] == pytest.approx((1, 10 / (10 + 1.959964**2), 1), abs=1e-6)
     assert "finds 1.000 [0.722, 1.000] and spares 1.000 [0.722, 1.000]" in point.says()
-    assert "72% is possible" in point.says()
+    # The exact one, of ten patients and not of forty pictures: 0.025 to the tenth root.
+    assert point.sensitivity.low == pytest.approx(0.025**0.1)
+    assert "69% is possible" in point.says()
 
 
 def test_an_assured_sensitivity_is_kept_nineteen_times_in_twenty() -> None:
@@ -77,3 +79,48 @@ def test_what_cannot_be_meant_is_refused() -> None:
         operating_point([0, 1], [0.1, 0.9], 1.2)
     with pytest.raises(ValueError, match="both classes"):
         operating_point([1, 1], [0.1, 0.9], 0.9)
+
+
+def repeated(rng: np.random.Generator, *, ill: int, pictures: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, scores and patients: pictures of an ill patient score nearly alike, those of the well lower."""
+    positive = (rng.normal(size=ill)[:, None] + 0.1 * rng.normal(size=(ill, pictures))).ravel()
+    labels, scores = np.repeat([1, 0], [ill * pictures, 40]), np.concatenate([positive, rng.normal(-3, 1, 40)])
+    return labels, scores, np.concatenate([np.repeat(np.arange(ill), pictures), 1000 + np.arange(40)])
+
+
+def test_an_assured_sensitivity_is_kept_where_patients_have_many_pictures() -> None:
+    rng = np.random.default_rng(3)
+    draws, kept, by_picture = 400, 0, 0
+    for _ in range(draws):
+        labels, scores, patients = repeated(rng, ill=20, pictures=10)
+        point = operating_point(labels, scores, 0.8, groups=patients, assured=True, samples=0)
+        alone = operating_point(labels, scores, 0.8, assured=True, samples=0)
+        assert point.reached
+        kept, by_picture = (
+            count + (norm.sf(one.threshold / np.sqrt(1.01)) >= 0.8)
+            for count, one in ((kept, point), (by_picture, alone))
+        )
+    assert kept / draws >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / draws)
+    assert by_picture / draws < 0.9  # which is why patients are counted
+
+
+def test_pictures_of_few_patients_assure_nothing() -> None:
+    labels, scores, patients = repeated(np.random.default_rng(4), ill=8, pictures=10)
+    point = operating_point(labels, scores, 0.95, groups=patients, assured=True, samples=20)
+    assert not point.reached
+    assert (point.positives, point.patients) == (80, 8)
+    assert "of so few patients, no threshold is 95 % sure to find 95%: 59 would be needed" in point.says()
+    assert point.threshold < scores[labels == 1].min()
+    enough, scored, who = repeated(np.random.default_rng(4), ill=59, pictures=2)
+    assert operating_point(enough, scored, 0.95, groups=who, assured=True, samples=0).reached
+
+
+def test_assured_by_the_lowest_picture_of_each_patient() -> None:
+    # 14 ill patients (Wilks' number for 80 %), of whom each has a picture at 0.9 and a lower one.
+    lower = np.linspace(0.3, 0.8, 14)
+    labels = np.concatenate([np.ones(28), np.zeros(14)])
+    scores = np.concatenate([np.full(14, 0.9), lower, np.full(14, 0.1)])
+    point = operating_point(labels, scores, 0.8, groups=np.tile(np.arange(14), 3), assured=True, samples=0)
+    assert point.reached
+    assert point.threshold == pytest.approx(0.2)  # the lowest of the lower ones, halfway to the next score
+    assert operating_point(labels, scores, 0.8, assured=True, samples=0).threshold > 0.3

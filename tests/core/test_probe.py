@@ -5,6 +5,7 @@ import pytest
 
 from unlabeled.core.audit.probe import logistic, probe, reduced
 from unlabeled.core.errors import DataError
+from unlabeled.core.intervals import newcombe_area
 
 
 def test_a_planted_property_is_found() -> None:
@@ -86,3 +87,17 @@ def test_the_regression_is_the_one_of_scikit_learn() -> None:
         theirs = LogisticRegression(C=0.5, tol=1e-8).fit(x, y[:, v])
         np.testing.assert_allclose(weights[:, v], theirs.coef_[0], atol=5e-3)
         assert bias[v] == pytest.approx(theirs.intercept_[0], abs=5e-3)
+
+
+def test_what_is_told_without_fail_is_not_certain() -> None:
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(60, 3)) + 40 * np.repeat([0, 1], 30)[:, None]
+    found = probe(x, np.repeat(["a", "b"], 30), samples=50, shuffles=5).auroc
+    assert (found.value, found.high) == (1, 1)
+    assert found.low == pytest.approx(newcombe_area(1.0, 30, 30, 0.95)[0])
+    assert 0.9 < found.low < 0.97
+    # Units, not rows, count; several values have the mean of their intervals.
+    person, where = np.repeat(np.arange(60), 4), np.repeat(np.arange(3), 20)
+    x = np.eye(3)[where][person] * 40 + rng.normal(size=(240, 3))
+    several = probe(x, np.array(list("abc"))[where][person], units=person, samples=50, shuffles=5).auroc
+    assert several == pytest.approx((1, newcombe_area(1.0, 20, 40, 0.95)[0], 1))

@@ -13,7 +13,7 @@ import pytest
 
 from unlabeled.core.evaluation import Estimate
 from unlabeled.core.report import Section, Verdict
-from unlabeled.medical import ImageSet, PneumoniaModel
+from unlabeled.medical import ImageSet, PneumoniaModel, shortcuts
 from unlabeled.medical._decisions import REFER, Stated, decide, operating_point_of
 from unlabeled.medical._operating import decision_of
 from unlabeled.medical.audit import page
@@ -76,13 +76,19 @@ def test_the_page_knows_one_threshold_for_95_percent_and_saved_models_stay(
     assert measured.scored.decision.sensitive_threshold == point.threshold == measured.decisions.point.threshold
     np.testing.assert_array_equal(measured.scored.probability, measured.decisions.table.probability)
     assert model.decision_ is not None
-    assert model.decision_.sensitive_threshold != point.threshold
-    text = text_of(model, measured)
+    assert model.decision_.sensitive_threshold == point.threshold
+    # Whatever an earlier version saved in its place, it is this one that counts, and that a reader is told.
+    elsewhere = point.threshold / 2 + 0.4
+    assert f"{elsewhere:.4f}" != f"{point.threshold:.4f}"
+    earlier = copy.copy(model)
+    earlier.decision_ = replace(model.decision_, sensitive_threshold=elsewhere)
+    assert PneumoniaModel.load(earlier.save(tmp_path / "earlier")).decision_ == earlier.decision_
+    assert decision_of(earlier) == model.decision_
+    text = text_of(earlier, measured)
     assert f"for a sensitivity of 95 %, {point.threshold:.4f}" in text
     assert f"a second one at {point.threshold:.4f}" in text
     assert re.search(rf"95% {point.threshold:.3f} {INTERVAL}", text)
-    if f"{model.decision_.sensitive_threshold:.4f}" != f"{point.threshold:.4f}":
-        assert f"{model.decision_.sensitive_threshold:.4f}" not in text
+    assert f"{elsewhere:.4f}" not in text
     assert PneumoniaModel.load(model.save(tmp_path / "m")).decision_ == model.decision_
     old = copy.copy(model)
     old.finetuning_ = {name: value for name, value in (model.finetuning_ or {}).items() if name != "held_out"}
@@ -272,3 +278,33 @@ def test_the_page_of_a_fine_tuning_has_one_point_and_intervals_too(
     assert re.search(rf"\({PERCENT}\) are flagged as out of distribution", text)
     assert ("intervals over pictures: too narrow" in text) == (whose == "nobody")
     assert "40 more (60 in all)" in text
+
+
+def test_a_part_that_the_model_does_not_need_is_not_surely_of_no_use(
+    model: PneumoniaModel, halves: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty patients, told apart with and without their corners: a loss of 0, give or take what twenty leave open."""
+    _, unseen = halves
+    first = np.unique(unseen.patients, return_index=True)[1]
+    labels = np.asarray(unseen.labels)[first]
+    ten = np.concatenate([first[labels == label][:10] for label in (0, 1)])
+    assert len(ten) == 20
+    some = unseen.take(np.sort(ten))
+    ill = np.asarray(some.labels)
+    monkeypatch.setattr(shortcuts, "log_odds", lambda *given: ill.astype(float))
+    for one in shortcuts.occlusions(model, some, samples=50):
+        assert (one.auroc.low, one.auroc.high) == pytest.approx((0.8002, 1), abs=1e-4)
+        assert one.loss == pytest.approx((0, -0.1998, 0.1998), abs=1e-4)
+        assert not one.suspicious
+
+
+def test_the_checklist_says_what_intervals_are(model: PneumoniaModel, measured: Audit) -> None:
+    flow = Flow(skipped=0, unlabelled=0, learnt=0, aside=0, judged=len(measured.unseen))
+    said = known(model, measured, (), flow)["uncertainty"]
+    for word in ("over patients", "Wilson", "of AUROCs, also those of probes, Newcombe", "MOVER", "calibration error"):
+        assert word in said
+    shown = [*measured.overall.values(), *(one.loss for one in measured.occluded)]
+    shown += [one.auroc for one in measured.occluded]
+    shown += [s.found.auroc for s in (*measured.label_probes, *measured.representation) if s.found is not None]
+    assert len(shown) > 12
+    assert all(one.high - one.low > 0.01 and one.low <= one.value <= one.high for one in shown)

@@ -54,3 +54,19 @@ def test_fifths_by_hand() -> None:
     assert [one.value for one in found] == [0, 0.5, 0.5, 1, 1]
     assert found[0] == pytest.approx((0, 0, Z2 / (2 + Z2)), abs=1e-4)
     assert found[4].low == pytest.approx(2 / (2 + Z2), abs=1e-4)
+
+
+def test_fifths_do_not_depend_on_the_order_of_files() -> None:
+    """Probabilities of few values, files of the healthy before those of the ill: the frequency at a value is one."""
+    rng = np.random.default_rng(1)
+    y, p = np.repeat([0, 1], 150), rng.choice([0.2, 0.5, 0.55, 0.9], 300, p=[0.1, 0.5, 0.1, 0.3])
+    patients = np.repeat(np.arange(150), 2).astype(str)
+    found = bands.fifths(y, p, patients)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(300)
+        assert bands.fifths(y[order], p[order], patients[order]) == found
+    assert bands.fifths(y[::-1], p[::-1], patients[::-1]) == found
+    one = bands.fifths(y, np.full(300, 0.5), patients)
+    assert [(stated, share.value) for stated, share in one] == [(0.5, 0.5)]
+    assert len(found) == 4
+    assert [stated for stated, _ in found] == sorted({stated for stated, _ in found})

@@ -10,11 +10,20 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from unlabeled.core.errors import DataError
+from unlabeled.core.intervals import newcombe_area
 from unlabeled.medical import ImageSet, PneumoniaModel, simulate
+from unlabeled.medical.images import UNLABELLED
 from unlabeled.medical.labels import attach, read_labels
-from unlabeled.medical.splits import first_labels
+from unlabeled.medical.splits import first_labels, site_folds
 from unlabeled.pipelines import _medical_crossvalidation as job
-from unlabeled.pipelines._medical_crossvalidation_page import auroc_within
+from unlabeled.pipelines._medical_crossvalidation_page import (
+    Judged,
+    auroc_within,
+    estimated_within,
+    gain_within,
+    measured,
+)
 from unlabeled.pipelines.cli import main
 
 pytestmark = [
@@ -57,6 +66,86 @@ def test_only_pictures_of_one_fold_are_compared() -> None:
     assert auroc_within(np.array([0, 1, 1, 1]), np.array([0.5, 0.4, 0.6, 0.9]), np.array([0, 0, 0, 1])) == 0.5
     with pytest.raises(ValueError, match="both classes"):
         auroc_within(np.array([0, 1]), np.array([0.1, 0.2]), np.array([0, 1]))
+
+
+def forty() -> tuple[ImageSet, Judged, np.ndarray]:
+    """Twenty ill and twenty well patients in two folds, told apart without fail."""
+    labels = np.tile([0, 1], 20)
+    images = ImageSet(
+        images=np.zeros((40, 32, 32), np.uint8), ids=np.arange(40).astype(str), patients=np.arange(40).astype(str),
+        labels=labels,
+    )  # fmt: skip
+    p = labels * 0.8 + 0.1
+    return images, Judged(p, p > 0.5, p > 0.5), np.arange(40) % 4 // 2
+
+
+def test_all_right_on_forty_patients_is_not_certain_and_no_gain_is_not_surely_none() -> None:
+    images, perfect, fold = forty()
+    found = measured(images, perfect, fold)
+    assert all(one.high - one.low > 0.05 for one in found.values())
+    low = newcombe_area(1.0, [10, 10], [10, 10], 0.95)[0]
+    assert found["AUROC"] == pytest.approx((1, low, 1))
+    # Pairs of one fold only are fewer than all, and more than those of one fold.
+    assert newcombe_area(1.0, 10, 10, 0.95)[0] < low < newcombe_area(1.0, 20, 20, 0.95)[0]
+    assert gain_within(images, perfect, perfect, fold) == pytest.approx((0, low - 1, 1 - low))
+    blind = Judged(np.full(40, 0.5), np.ones(40, bool), np.ones(40, bool))
+    gain = gain_within(images, perfect, blind, fold)
+    assert gain.low < gain.value == 0.5 < gain.high
+    # A fold of one class has no pairs and counts for nothing.
+    alone = np.where(images.labels == 1, fold, 0)
+    assert estimated_within(images, perfect, alone).low == pytest.approx(newcombe_area(1.0, [10], [20], 0.95)[0])
+
+
+def test_films_of_the_site_that_judges_do_not_teach_without_labels_either() -> None:
+    site = np.repeat(["A", "B", ""], [12, 12, 3])
+    labels = np.where((np.arange(27) % 3 == 2) | (site == ""), UNLABELLED, np.arange(27) % 2)
+    images = ImageSet(
+        images=np.zeros((27, 32, 32), np.uint8), ids=np.arange(27).astype(str), patients=np.arange(27).astype(str),
+        labels=labels, attributes={"site": site},
+    )  # fmt: skip
+    given: list[ImageSet] = []
+
+    class Stop(Exception):
+        pass
+
+    class Recorder:
+        folds, random_state = 2, 0
+
+        def finetune(self, *_: object, unlabelled: ImageSet, **__: object) -> None:
+            given.append(unlabelled)
+            raise Stop
+
+    judged = images.labelled()
+    fold, names = site_folds(judged)
+    assert names == ["A", "B"]
+    for by in ("site", "patient"):
+        with pytest.raises(Stop):
+            job._fold(Recorder(), judged.take(fold == 1), images, judged.take(fold == 0), by=by)  # type: ignore[arg-type]
+    by_site, by_patient = given
+    assert set(by_site.attributes["site"]) == {"B"}
+    assert len(by_site) == 12
+    assert set(by_patient.attributes["site"]) == {"A", "B", ""}
+    (note,) = job._without_a_site(images, judged)
+    assert note.startswith("3 pictures without a label or a site")
+    assert job._without_a_site(images.take(site != ""), judged) == ()
+
+
+def test_patients_who_are_kept_for_another_day_are_kept_with_all_of_their_films() -> None:
+    splits = np.array(["train", "test", "train", "", "train", "test"])
+    images = ImageSet(
+        images=np.zeros((6, 32, 32), np.uint8), ids=np.arange(6).astype(str),
+        patients=np.array(["a", "b", "b", "b", "c", "d"]), labels=np.array([0, 1, 1, UNLABELLED, 1, 0]), splits=splits,
+    )  # fmt: skip
+    rest, (note,) = job._without_judges(images)
+    assert rest.ids.tolist() == ["0", "4"]
+    assert note == (
+        "The 2 pictures of split 'test', and 2 more of their patients, are neither learnt from nor judged here."
+    )
+    alone, (note,) = job._without_judges(images.take([0, 4, 5]))
+    assert len(alone) == 2
+    assert note == "The 1 pictures of split 'test' are neither learnt from nor judged here."
+    with pytest.raises(DataError, match="all labels are of patients with pictures in split 'test'"):
+        job._without_judges(images.take([1, 2, 3]))
 
 
 def test_what_is_kept_depends_on_whom_it_shows_and_on_the_order_of_labels(phantoms: ImageSet) -> None:

@@ -10,7 +10,8 @@ import pytest
 from unlabeled.core import checkpoints
 from unlabeled.core.adaptation import location_scale
 from unlabeled.core.errors import DataError
-from unlabeled.core.evaluation import Estimate
+from unlabeled.core.evaluation import Estimate, expected_calibration_error
+from unlabeled.core.report import Section
 from unlabeled.medical import ImageSet, PneumoniaModel, simulate
 from unlabeled.medical._decision_figures import Referring
 from unlabeled.medical._decisions import (
@@ -23,15 +24,16 @@ from unlabeled.medical._decisions import (
     per_study,
 )
 from unlabeled.medical._finetuning import Labelled
-from unlabeled.medical._report_decisions import exceeded
+from unlabeled.medical._report_decisions import _calibration, exceeded
 from unlabeled.medical.baselines import PixelRegression
-from unlabeled.medical.evaluation import over_patients
+from unlabeled.medical.evaluation import Scored, over_patients
 from unlabeled.pipelines import medical as jobs
 from unlabeled.pipelines._medical_methods import BESIDE, kept_beside
 from unlabeled.pipelines._medical_output import OURS, PIXELS, SCRATCH
 from unlabeled.pipelines.cli import main
 
 PNEUMONIA, NONE = "pneumonia", "no pneumonia"
+STAGES = ("as trained", "temperature", "Venn-Abers")
 SMALL: dict[str, Any] = {
     "image_size": 32, "dim": 16, "depth": 1, "heads": 2, "pretrain_epochs": 2, "finetune_steps": 40, "folds": 2,
 }  # fmt: skip
@@ -92,6 +94,36 @@ def test_adapted_scores_are_the_same_pictures_scores_moved_by_what_all_of_them_t
     np.testing.assert_array_equal(found.table.ood_p_value, plain.table.ood_p_value)
     with pytest.raises(DataError, match="to 50 cases or more, got 20: leave --adapt out"):
         decide(fitted, phantoms.take(range(20)), Stated(adapt=True))
+
+
+def test_a_prevalence_is_estimated_of_fifty_patients_and_never_surely(
+    fitted: PneumoniaModel, phantoms: ImageSet
+) -> None:
+    found = decide(fitted, phantoms, Stated(prevalence="estimate"))
+    assert found.estimated is not None
+    assert 0 < found.estimated.share.low < found.estimated.share.value < found.estimated.share.high < 1
+    some = phantoms.select(np.isin(phantoms.patients, np.unique(phantoms.patients)[:49]))
+    with pytest.raises(DataError, match=r"from 50 patients or more, got 49: state it \(--prevalence 0\.1"):
+        decide(fitted, some, Stated(prevalence="estimate"))
+
+
+def test_as_trained_means_what_the_network_says_and_not_what_was_made_of_it(
+    fitted: PneumoniaModel, phantoms: ImageSet
+) -> None:
+    decision = fitted.decision_
+    assert decision is not None
+    raw = fitted._logits(phantoms)
+    moved = decision.probability((raw + 1.5) / 1.3)
+    adapted = ("as trained", "adapted, temperature", "adapted, Venn-Abers")
+    for scored, names in ((decision.probability(raw), STAGES), (moved, adapted)):
+        section = Section("Calibration")
+        _calibration(section, fitted, phantoms, Scored(scored, decision))
+        (table,) = [part for part in section.parts if part.rows]
+        assert tuple(row[0] for row in table.rows) == names
+        error = expected_calibration_error(phantoms.labels, 1 / (1 + np.exp(-raw)))
+        assert str(table.rows[0][1]).startswith(f"{error:.3f} [")
+        error = expected_calibration_error(phantoms.labels, scored)
+        assert str(table.rows[1][1]).startswith(f"{error:.3f} [")
 
 
 def test_where_ours_is_adapted_its_baselines_are_too(

@@ -107,7 +107,7 @@ def test_reasons_repeat_terms_of_the_standard_and_no_free_text(
     ("tag", "kind"),
     [
         ((0x0028, 0x0008), "damaged DICOM: [A-Za-z]+$"),
-        ((0x0028, 0x0101), "damaged pixels: [A-Za-z]+$"),
+        ((0x0028, 0x0101), "bit depth: a tag is missing or no number$"),
         ((0x0028, 0x1051), "unusable window or LUT: [A-Za-z]+$"),
     ],
     ids=["NumberOfFrames", "BitsStored", "WindowWidth"],

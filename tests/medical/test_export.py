@@ -1,8 +1,10 @@
 """Exported models give our numbers where other people's programs run them, prepared as the text beside them says."""
 
+import copy
 import importlib.util
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from transformers import ViTMAEForPreTraining
 from unlabeled.core.errors import CheckpointError, DataError
 from unlabeled.core.tokens import take
 from unlabeled.medical import ImageSet, PneumoniaModel
+from unlabeled.medical import _card as card
 from unlabeled.medical import _network as network
+from unlabeled.medical._decisions import decide, held_out
 from unlabeled.medical.export import to_huggingface, to_onnx
 from unlabeled.medical.transforms import standardise
 from unlabeled.pipelines.cli import main
@@ -117,6 +121,31 @@ def test_onnx_gives_our_embeddings_and_our_probabilities(
     assert fine_tuned.decision_ is not None
     said = json.loads((tmp_path / "out" / "preprocessing.json").read_text(encoding="utf-8"))
     assert said["decision"]["threshold"] == fine_tuned.decision_.threshold
+
+
+def test_the_card_tells_the_thresholds_that_predictions_are_made_at(
+    fine_tuned: PneumoniaModel, phantoms: ImageSet, tmp_path: Path
+) -> None:
+    """Also of a model whose earlier version saved another one, and to the last digit that a call depends on."""
+    assert fine_tuned.decision_ is not None
+    held = held_out(fine_tuned)
+    scores = fine_tuned.decision_.probability(held.logits)
+    earlier = copy.copy(fine_tuned)
+    earlier.decision_ = replace(fine_tuned.decision_, sensitive_threshold=float(scores[held.labels == 1].min()))
+    table = decide(earlier, phantoms).table
+    for number, model in enumerate((fine_tuned, earlier)):
+        to_onnx(model, tmp_path / str(number))
+        text = (tmp_path / str(number) / "README.md").read_text(encoding="utf-8")
+        plain, sensitive = map(float, re.findall(r"[Aa]t or above ([\d.e-]+)[, ]", " ".join(text.split())))
+        assert plain == pytest.approx(table.threshold[0], rel=1e-11)
+        assert sensitive == pytest.approx(table.sensitive_threshold[0], rel=1e-11)
+        np.testing.assert_array_equal(scores >= sensitive, scores >= table.sensitive_threshold[0])
+        assert (scores >= sensitive)[held.labels == 1].mean() >= 0.95
+
+
+def test_a_threshold_between_scores_that_are_close_is_told_apart_from_both() -> None:
+    assert float(card._exact(1.00004e-7)) == 1.00004e-7
+    assert 0.2500001 < float(card._exact(0.25000015)) < 0.2500002
 
 
 def test_of_a_model_without_labels_the_encoder_alone_is_written_and_of_one_from_scratch_the_classifier(

@@ -9,7 +9,8 @@ from films import by_name, film, rows
 from pydicom.dataset import FileDataset
 
 from unlabeled.core.errors import DataError
-from unlabeled.medical import intake, read_images
+from unlabeled.medical import intake, read_images, read_labels
+from unlabeled.pipelines._medical_input import read_unlabelled
 
 Save = Callable[[FileDataset, Path], Path]
 TakeIn = Callable[..., intake.Intake]
@@ -124,3 +125,43 @@ def test_what_is_said_of_a_patient_does_not_cross_to_another_one_with_the_same_p
     (row,) = rows(done.store / "labels.csv")
     kept = next(name for name, gate in by_name(done).items() if gate["state"] != "refused")
     assert row["label"] == {"a.dcm": "1", "b.dcm": "0"}[kept]
+
+
+def test_what_is_kept_for_judging_teaches_nobody_with_or_without_a_label_from_folder_and_store_alike(
+    hospital: Path, take: TakeIn, tmp_path: Path, save: Save
+) -> None:
+    """Films of split test or val without a label taught, when they came by way of a store."""
+    splits = ["train"] * 8 + ["test"] * 6 + ["val"] + [""]
+    lines = []
+    for seed, split in enumerate(splits):
+        save(film(seed), hospital / f"f{seed}.dcm")
+        lines.append(f"f{seed},{'' if seed in (0, 8, 9, 14, 15) else seed % 2},{split}")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("\n".join(["file,label,split", *lines]) + "\n")
+    done = take(labels=labels, size=32)
+    assert done.manifest["labels"]["used"] == 11
+    assert done.manifest["labels"]["without a label"] == 5
+    path_of = {row["instance"]: row["path"].removesuffix(".dcm") for row in rows(done.names)}
+    stored = {path_of[row["image_id"]]: (row["label"], row["split"]) for row in rows(done.store / "labels.csv")}
+    assert stored["f8"] == ("", "test")
+    assert stored["f14"] == ("", "val")
+    assert "f15" not in stored
+    teaching = read_unlabelled(done.store, size=32)
+    from_folder = read_unlabelled(hospital, size=32, labels=read_labels(labels))
+    assert {path_of[name] for name in teaching.ids} == {name.removesuffix(".dcm") for name in from_folder.ids}
+    assert {path_of[name] for name in teaching.ids} == {*(f"f{seed}" for seed in range(8)), "f15"}
+
+
+def test_splits_that_contradict_each_other_are_refused(
+    hospital: Path, take: TakeIn, tmp_path: Path, save: Save
+) -> None:
+    save(film(1), hospital / "a.dcm")
+    labels = tmp_path / "labels.csv"
+    for lines in (("a,,test", "a.dcm,,train"), ("a,,test", "a.dcm,1,train"), ("a,1,train", "a.dcm,,test")):
+        labels.write_text("\n".join(["file,label,split", *lines]) + "\n")
+        with pytest.raises(DataError, match="lines 2 and 3 contradict each other"):
+            take(labels=labels)
+    # Of a picture whose label comes without a split, another row may say it.
+    labels.write_text("file,label,split\na,1,\na.dcm,,test\n")
+    (row,) = rows(take(labels=labels).store / "labels.csv")
+    assert (row["label"], row["split"]) == ("1", "test")

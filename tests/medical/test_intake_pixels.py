@@ -146,3 +146,44 @@ def test_near_duplicates_are_found_under_another_window_and_noise_and_others_are
     hashes = np.stack([duplicates.difference_hash(thumb) for thumb in thumbs])
     shown = np.stack([np.rint(255 * resized(thumb, 32, 32)).astype(np.uint8) for thumb in thumbs])
     assert duplicates.near_duplicates(hashes, shown) == {60: 7, 61: 8, 62: 9, 63: 10}
+
+
+ROWS, COLUMNS = np.mgrid[:256, :256]
+# Share of the film: 10, 22 and 64 %.
+PADDING = {
+    "upper corners": (ROWS + COLUMNS < 80) | (ROWS + 255 - COLUMNS < 80),
+    "around a disc": (ROWS - 128) ** 2 + (COLUMNS - 128) ** 2 > 128**2,
+    "around a small disc": (ROWS - 128) ** 2 + (COLUMNS - 128) ** 2 > 87**2,
+}
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("where", PADDING)
+def test_padding_hides_no_negative_and_saturates_no_film(where: str, seed: int) -> None:
+    padding = PADDING[where]
+    shares = small(padding)
+    assert checks.look(small(np.where(padding, 0, film(seed))), shares) == []
+    assert checks.look(small(np.where(padding, 0, 1 - film(seed))), shares) == ["inverted"]
+
+
+def test_what_is_left_beside_padding_is_judged_alone() -> None:
+    padding = PADDING["around a disc"]
+    with pytest.raises(NotKept, match="empty"):
+        checks.look(small(np.where(padding, 0, 0.6)), small(padding))
+    with pytest.raises(NotKept, match="empty"):
+        checks.look(small(film(0)), small(np.ones((256, 256))))
+    with pytest.raises(NotKept, match="saturated"):
+        checks.look(small(np.where(padding, 0, np.where(ROWS < 80, film(0), 1))), small(padding))
+    middle = np.abs(COLUMNS - 128) < 40
+    assert checks.look(small(np.where(middle, 0, film(0))), small(middle)) == ["unlike a chest"]
+
+
+def test_padding_along_an_edge_is_cut_off_as_a_dark_border_and_a_round_one_stays() -> None:
+    picture = 0.25 + 0.5 * film(6)
+    assert borders.find(framed(picture, Border(0, 0, 40, 25), 0.0)) == Border(0, 0, 40, 25)
+    assert borders.find(np.where(PADDING["around a disc"], 0, picture).astype(np.float32)) == borders.NONE
+
+
+def test_without_padding_nothing_is_judged_otherwise() -> None:
+    for picture in (film(1), 1 - film(2)):
+        assert checks.look(small(picture), small(np.zeros((256, 256)))) == checks.look(small(picture))

@@ -115,3 +115,21 @@ def test_an_empty_patient_of_a_table_is_nobody_and_not_one_person(tmp_path: Path
     found = read_images(tmp_path / "a.npz", size=16).patients
     assert len(set(found)) == 3
     assert found[0] == "p"
+
+
+def test_a_file_without_the_issuer_is_of_the_patient_whom_others_name_with_one(
+    make_dicom: Callable[..., FileDataset], save: Callable[[FileDataset, Path], Path], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+
+    def read(who: dict[str, tuple[str, str | None]]) -> ImageSet:
+        for name, (patient, issuer) in who.items():
+            tags = {"PatientID": patient, "IssuerOfPatientID": issuer, "StudyInstanceUID": f"1.2.{patient}"}
+            save(make_dicom(rng.integers(0, 4096, (40, 40)), **tags), tmp_path / "films" / f"{name}.dcm")
+        return read_images(tmp_path / "films", size=16)
+
+    images = read({"a": ("1", "HOSP"), "b": ("1", None), "c": ("2", None)})
+    assert not images.skipped  # one study of "two patients" would be
+    assert images.patients[0] == images.patients[1] != images.patients[2]
+    assert "~" not in "".join(images.patients)
+    assert images.notes == ("1 patients are named with the issuer of their id by some files only, and are one",)
