@@ -88,6 +88,15 @@ Temperature = Annotated[float, typer.Option(help="Of the contrastive task, above
 Augmentation = Annotated[
     float, typer.Option(help="Strength of gain, noise and masked bands where views are compared.", min=0.0, max=2.0)
 ]
+Drift = Annotated[
+    float,
+    typer.Option(
+        help="Let every indicator change slowly (ageing, the seasons) by so many spreads of its normal, and no more, "
+        "without an alarm.",
+        min=0.0,
+    ),
+]
+DriftOver = Annotated[int, typer.Option(help="Slowly: over so many snapshots.", min=1)]
 DetectorName = Annotated[
     str | None,
     typer.Option("--detector", help="One of PyOD's by name (IForest, ECOD, LOF...), as a further part of the score."),
@@ -142,6 +151,8 @@ def fit(
     shaft_hz: Shaft = None,
     bearing: BearingName = None,
     false_alarms: FalseAlarms = None,
+    drift: Drift = 0.0,
+    drift_over: DriftOver = 1000,
     detector: DetectorName = None,
     learning_rate: LearningRate = 1e-3,
     seed: Seed = 0,
@@ -168,7 +179,7 @@ def fit(
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
             augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,
-            false_alarms=false_alarms, detector=detector,
+            false_alarms=false_alarms, drift=drift, drift_over=drift_over, detector=detector,
         ),
         labels=labels, beside_random=beside_random, dry_run=dry_run,
         rates=Rates(watts=watts, price_per_hour=price_per_hour),
@@ -259,6 +270,8 @@ def backtest(
     shaft_hz: Shaft = None,
     bearing: BearingName = None,
     false_alarms: FalseAlarms = None,
+    drift: Drift = 0.0,
+    drift_over: DriftOver = 1000,
     detector: DetectorName = None,
     learning_rate: LearningRate = 1e-3,
     outage_hours: Annotated[
@@ -289,7 +302,7 @@ def backtest(
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
             augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,
-            false_alarms=false_alarms, detector=detector,
+            false_alarms=false_alarms, drift=drift, drift_over=drift_over, detector=detector,
         ),
         costs=_costs(outage_hours, planned_hours, cost_per_hour, notice_hours, inspection_cost),
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),

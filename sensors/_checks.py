@@ -30,6 +30,12 @@ def bearing(monitor: "MachineMonitor") -> None:
         raise DataError("the rates of a bearing follow from the shaft's speed: give --shaft-hz too")
 
 
+def drift(monitor: "MachineMonitor") -> None:
+    """What may drift is a number of spreads, over a number of snapshots."""
+    if not monitor.drift >= 0 or monitor.drift_over < 1:
+        raise DataError("drift is a number of spreads from 0 on, over 1 snapshot or more")
+
+
 def grid(monitor: "MachineMonitor", pictures: NDArray) -> None:
     """The encoder was made for such pictures."""
     if pictures.shape[1:] != (monitor.channels_, *monitor.grid_):

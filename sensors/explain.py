@@ -53,6 +53,9 @@ class Explanation:
     remaining: Remaining | None = None
 
 
+_DRIFT = "All of this is from the normal period on: what drifts slowly is taken out of scores, and not here."
+
+
 def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Explanation:
     """Explains the last ``last`` snapshots of a recording that can be judged.
 
@@ -90,7 +93,8 @@ def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Ex
     repeats: tuple[bearings.Repeats, ...] = ()
     if monitor.kind_ == "waveform" and monitor.bearing is not None and monitor.shaft_hz is not None:
         repeats = bearings.repeats(recording.rows(np.array(rows[-last:])), monitor.bearing, monitor.shaft_hz)
-    words = (*_words(parts, changes), *_loudest(monitor, spectrum, normal), *bearings.words(repeats))
+    drifting = () if not monitor.drift else (_DRIFT,)
+    words = (*_words(parts, changes), *drifting, *_loudest(monitor, spectrum, normal), *bearings.words(repeats))
     return Explanation(parts, changes, spectrum, normal, words, repeats)
 
 

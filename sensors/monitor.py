@@ -84,6 +84,9 @@ class MachineMonitor(BaseEstimator):
         false_alarms: a budget of false alarms a machine-month, which the threshold is then chosen to meet
             (:mod:`~unlabeled.sensors.false_alarms`).
         rule: smoothing, persistence and hysteresis of the alarm.
+        drift: so many spreads of slow change are taken out of each picture row and indicator before it is judged, and
+            no more (:mod:`~unlabeled.sensors.drift`); 0: none.
+        drift_over: snapshots over which that is followed.
         random_state: fixes initial weights, batches and masks.
 
     Attributes:
@@ -125,6 +128,8 @@ class MachineMonitor(BaseEstimator):
         sigmas: float = 5.0,
         false_alarms: float | None = None,
         rule: AlarmRule = AlarmRule(),  # noqa: B008 - frozen
+        drift: float = 0.0,
+        drift_over: int = 1000,
         random_state: int = 0,
     ) -> None:
         self.dim, self.depth, self.heads = dim, depth, heads
@@ -133,6 +138,7 @@ class MachineMonitor(BaseEstimator):
         self.steps, self.batch_size, self.lr = steps, batch_size, lr
         self.window, self.neighbours, self.rule, self.random_state = window, neighbours, rule, random_state
         self.detector, self.sigmas, self.false_alarms = detector, sigmas, false_alarms
+        self.drift, self.drift_over = drift, drift_over
 
     def pretrain(
         self,
@@ -217,6 +223,7 @@ class MachineMonitor(BaseEstimator):
                 alarms), or another kind of data than the pretraining's.
         """
         _checks.bearing(self)
+        _checks.drift(self)
         if self.detector is not None:
             named(self.detector, seed=0)  # there is such a one, or it is said before anything is learnt
         stop = recording.normal_rows(share=normal_share, until=normal_until)

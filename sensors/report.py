@@ -365,7 +365,17 @@ def _making(section: Section, machines: Sequence[Machine]) -> None:
         f"Score: mean of {', '.join(own)}, each in usual spreads of the calibration part"
         f"{'; beyond mean + 3 sigma of the overall level, that if it is farther' if monitor.level_ else ''}. Alarm: "
         f"the median of the last {rule.smooth} scores is above the threshold in {rule.needed} of {rule.of} snapshots; "
-        f"it ends after {rule.clear_after} snapshots below {rule.clear_below:g} of the threshold. {_why(monitor)}"
+        f"it ends after {rule.clear_after} snapshots below {rule.clear_below:g} of the threshold. "
+        f"{_drifting(monitor)}{_why(monitor)}"
+    )
+
+
+def _drifting(monitor: MachineMonitor) -> str:
+    if not monitor.drift:
+        return ""
+    return (
+        f"What each indicator has slowly moved by (over {monitor.drift_over} snapshots) is taken out first, up to "
+        f"{monitor.drift:g} spreads. "
     )
 
 

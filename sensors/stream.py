@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from numpy.typing import NDArray
 
 from unlabeled.sensors.alarms import AlarmRule, AlarmState
+from unlabeled.sensors.drift import Drift, InSpreads
 from unlabeled.sensors.level import LEVEL, Level
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.regimes import NEW_REGIME, Unfamiliar
-from unlabeled.sensors.views import View, departure
+from unlabeled.sensors.views import Seen, View, departure
 
 if TYPE_CHECKING:
     from unlabeled.sensors.monitor import MachineMonitor
@@ -44,6 +45,7 @@ class Stream:
         self.threshold = monitor.threshold_ if threshold is None else threshold
         self._view = View(monitor.kind_, monitor.names_, monitor.fs_, monitor.window, monitor.conditional_)
         self._alarm = AlarmState(rule or monitor.rule, self.threshold)
+        self._drift = Drift(limit=monitor.drift, over=monitor.drift_over) if monitor.drift else None
 
     @property
     def on(self) -> bool:
@@ -57,12 +59,15 @@ class Stream:
 
     def memory(self) -> dict[str, Any]:
         """All that it remembers, as plain JSON: a new stream that recalls it goes on as this one would."""
-        return {"view": self._view.memory(), "alarm": self._alarm.memory()}
+        own = {"view": self._view.memory(), "alarm": self._alarm.memory()}
+        return own if self._drift is None else {**own, "drift": self._drift.memory()}
 
     def recall(self, memory: Mapping[str, Any]) -> "Stream":
         """Goes on from :meth:`memory`."""
         self._view.recall(memory["view"])
         self._alarm.recall(memory["alarm"])
+        if self._drift is not None:
+            self._drift.recall(memory.get("drift", {}))
         return self
 
     def push_row(self, recording: Recording, row: int, *, flaw: str = "") -> dict[str, Any]:
@@ -80,16 +85,34 @@ class Stream:
         seen = self._view.push(values, flaw=flaw, running=running, conditions=conditions)
         if isinstance(seen, str):
             return self._unjudged(seen)
-        embedding, error = monitor.see(monitor.scaling_.picture(seen.picture))
-        outside = float(departure(monitor.scaling_.indicators(seen.indicators), monitor.kind_))
-        parts = monitor.parts(embedding, error, outside, seen.overall)
+        scaling = monitor.scaling_
+        found = InSpreads(scaling.picture(seen.picture), scaling.indicators(seen.indicators), self._level(seen))
+        steady = found if self._drift is None else self._drift.without(found)
+        embedding, error = monitor.see(steady.picture)
+        outside = float(departure(steady.indicators, monitor.kind_))
+        parts = monitor.parts(embedding, error, outside, self._overall(seen, found.level - steady.level))
         score = fused(parts, monitor.level_)
         smoothed, on = self._alarm.push(score)
-        state = "alarm" if on else "normal"
-        return {"state": state, "alarm": on, "score": score, "smoothed": smoothed, **parts, "reason": ""}
+        judged = {"state": "alarm" if on else "normal", "alarm": on, "score": score, "smoothed": smoothed, **parts}
+        if self._drift is not None:
+            if not on and smoothed <= self.threshold:
+                self._drift.follow(found)
+            judged["drift"] = self._drift.used
+        return {**judged, "reason": ""}
+
+    def _level(self, seen: Seen) -> float:
+        """Spreads from the normal mean; 0 where no level is looked at."""
+        level = self.monitor.level_
+        return 0.0 if level is None or seen.overall is None else (seen.overall - level.mean) / level.scale
+
+    def _overall(self, seen: Seen, drifted: float) -> float | None:
+        level = self.monitor.level_
+        return seen.overall if level is None or seen.overall is None else seen.overall - drifted * level.scale
 
     def _unjudged(self, why: str) -> dict[str, Any]:
         nothing = dict.fromkeys(("score", "smoothed", *self.monitor.part_names), float("nan"))
+        if self._drift is not None:
+            nothing["drift"] = self._drift.used
         if not isinstance(why, Unfamiliar):
             return {"state": CANNOT_JUDGE, "alarm": self._alarm.on, **nothing, "reason": why}
         if self.new_regime == "alarm":
