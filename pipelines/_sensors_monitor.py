@@ -35,6 +35,7 @@ from unlabeled.sensors.stream import UNJUDGED, Stream
 
 MOMENT = 0.25  # seconds after which a job that waits for a broker looks whether it should end
 _UNFINISHED = (".part", ".tmp", ".crdownload")
+_TICK = 0.02  # seconds by which a file system's clock may be behind
 MAINTENANCE = "maintenance"  # why its readings cannot be judged
 FIXED = ("logbook", "mqtt", "status")  # what a job that runs does not change
 
@@ -183,7 +184,7 @@ class _Work:
         return self.asked.is_set()
 
     def _look_into(self, folder: Folder) -> None:
-        waiting = _waiting(folder, self.book, retry=0.0 if self.once else 60 * self.job.retry_minutes)
+        waiting = _waiting(folder, self.book, retry=60 * self.job.retry_minutes, once=self.once)
         for path, looked in waiting:
             if self.asked.is_set():
                 return
@@ -370,24 +371,33 @@ class _Work:
         )
 
 
-def _waiting(folder: Folder, book: Logbook, *, retry: float) -> list[tuple[Path, str]]:
+def _waiting(folder: Folder, book: Logbook, *, retry: float, once: bool) -> list[tuple[Path, str]]:
     """Files that are whole and were not dealt with as they look now, the oldest first; those of which something was
-    refused again after ``retry`` seconds."""
+    refused again after ``retry`` seconds. What comes while the folder is listed is left for the next look, because one
+    that came before it may have been passed over. ``once``: there is no next look."""
     found, now = [], time.time()
-    for path in folder.path.iterdir():
-        if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES or path.name.endswith(_UNFINISHED):
-            continue
+    with os.scandir(folder.path) as listed:
+        names = [one.name for one in listed if _may_be_read(one.name)]
+    listed_at = time.time()
+    for path in (folder.path / name for name in names):
         try:
             about = path.lstat()
         except FileNotFoundError:
             continue
         if not stat.S_ISREG(about.st_mode) or 0 <= now - about.st_mtime < folder.settled_seconds:
             continue
+        if not once and now - _TICK <= about.st_ctime <= listed_at:
+            continue
         looked = f"{about.st_size}-{about.st_mtime_ns}"
         before = book.tried(str(path))
-        if before is None or before[0] != looked or (before[1] and now - before[2] >= retry):
+        if before is None or before[0] != looked or (before[1] and (once or now - before[2] >= retry)):
             found.append((about.st_mtime_ns, path.name, path, looked))
     return [(path, looked) for _, _, path, looked in sorted(found)]
+
+
+def _may_be_read(name: str) -> bool:
+    suffix = Path(name).suffix.lower()
+    return not name.startswith(".") and suffix in SUFFIXES and not name.endswith(_UNFINISHED)
 
 
 def _read(folder: Folder, path: Path) -> list[Recording]:

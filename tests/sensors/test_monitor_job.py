@@ -373,3 +373,28 @@ def test_another_file_is_no_logbook(job_file: Path) -> None:
     (job_file.parent / "monitor.sqlite").write_bytes(b"something else" * 100)
     with pytest.raises(DataError, match="is no logbook of a monitoring job"):
         job.monitor(job_file, once=True)
+
+
+def test_no_file_is_passed_over_for_one_that_came_after_it(tmp_path: Path) -> None:
+    """A folder that changes while it is listed may show a file and not the one that was there before it."""
+    folder = job.Folder(path=tmp_path / "incoming", settled_seconds=0.0)
+    folder.path.mkdir()
+    count, looks = 3000, 0
+    done = threading.Event()
+
+    def come() -> None:
+        for number in range(count):
+            (folder.path / f".{number}").write_text("x")
+            os.replace(folder.path / f".{number}", folder.path / f"{number:05d}.csv")
+        done.set()
+
+    coming = threading.Thread(target=come)
+    with Logbook(tmp_path / "book.sqlite") as book:
+        coming.start()
+        while not done.is_set():
+            found = {path.name for path, _ in job._waiting(folder, book, retry=600.0, once=False)}
+            assert found == {f"{number:05d}.csv" for number in range(len(found))}
+            looks += 1
+        coming.join()
+        wait_for(lambda: len(job._waiting(folder, book, retry=600.0, once=False)) == count)
+    assert looks > 3
