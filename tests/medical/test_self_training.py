@@ -170,12 +170,12 @@ def test_a_fold_of_a_cross_validation_learns_from_unlabelled_pictures_but_nothin
     turned = phantoms.images.copy()
     turned[out] = 255 - turned[out]
     plain, other = (
-        crossvalidation._fold(model, train, replace(phantoms, images=pixels), judged)["ours"]
+        crossvalidation._fold(model, train, replace(phantoms, images=pixels), judged, by="patient")["ours"]
         for pixels in (phantoms.images, turned)
     )
     np.testing.assert_array_equal(plain.probability, other.probability)
     turned[~out] = 255 - turned[~out]
-    another = crossvalidation._fold(model, train, replace(phantoms, images=turned), judged)["ours"]
+    another = crossvalidation._fold(model, train, replace(phantoms, images=turned), judged, by="patient")["ours"]
     assert not np.array_equal(plain.probability, another.probability)
 
 
