@@ -5,7 +5,7 @@
 Simulated indicators, every two hours for 250 days, the first fifth declared normal; the library's settings were not
 chosen on them. Of every machine all indicators follow a season (a year's sine from the end of the normal period, of up
 to two and a half spreads of the noise), half of the machines age beside it (up to three spreads by the end, of two of
-the indicators), and half of them fail: a fault that grows over the last two weeks ("fast") or the last eight ("slow"),
+the indicators), and two thirds fail: a fault that grows over the last two weeks ("fast") or the last eight ("slow"),
 to eight spreads. Each machine is judged with each number of spreads that a drift may take, by one fit. Of machines that
 do not fail, and before a fault begins, every alarm is false.
 """
