@@ -36,31 +36,24 @@ class Drift:
 
     def __init__(self, *, limit: float, over: int) -> None:
         self.limit, self.over = limit, over
-        self._picture_ch: Floats | None = None
-        self._indicators_i: Floats | None = None
+        self._picture_ch: Floats = np.zeros((1, 1))
+        self._indicators_i: Floats = np.zeros(1)
         self._level = 0.0
 
     @property
     def used(self) -> float:
         """The share of its limit that it is at, of whatever is farthest: at 1 somebody should look."""
-        if self._picture_ch is None or self._indicators_i is None:
-            return 0.0
         farthest = max(np.abs(self._picture_ch).max(), np.abs(self._indicators_i).max(), abs(self._level))
         return float(farthest / self.limit)
 
     def without(self, seen: InSpreads) -> InSpreads:
         """A snapshot as it would be without the drift so far."""
-        if self._picture_ch is None or self._indicators_i is None:
-            return seen
         picture_chw = (seen.picture - self._picture_ch[..., None]).astype(np.float32)
         return InSpreads(picture_chw, seen.indicators - self._indicators_i, seen.level - self._level)
 
     def follow(self, seen: InSpreads) -> None:
         """Moves towards a snapshot, as it was seen, in which nothing is wrong."""
-        rows_ch = seen.picture.mean(axis=-1, dtype=np.float64)
-        if self._picture_ch is None or self._indicators_i is None:
-            self._picture_ch, self._indicators_i = np.zeros_like(rows_ch), np.zeros_like(seen.indicators)
-        self._picture_ch = self._moved(self._picture_ch, rows_ch)
+        self._picture_ch = self._moved(self._picture_ch, seen.picture.mean(axis=-1, dtype=np.float64))
         self._indicators_i = self._moved(self._indicators_i, seen.indicators)
         self._level = float(self._moved(self._level, seen.level))
 
@@ -69,8 +62,6 @@ class Drift:
 
     def memory(self) -> dict[str, Any]:
         """All of it, as plain JSON."""
-        if self._picture_ch is None or self._indicators_i is None:
-            return {}
         return {"picture": self._picture_ch.tolist(), "indicators": self._indicators_i.tolist(), "level": self._level}
 
     def recall(self, memory: Mapping[str, Any]) -> None:
