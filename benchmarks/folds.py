@@ -102,7 +102,8 @@ def _scores(given: argparse.Namespace, parts: dict[str, ImageSet], f: int, k: st
         logits = model._logits
     elif method == SCRATCH:
         model = PneumoniaModel(random_state=f, image_size=given.size)
-        logits = from_scratch(model, data, groups=few.patients, validation=(val.images, val.labels))._logits
+        scratch = from_scratch(model, data, groups=few.patients, validation=(val.images, val.labels))
+        logits = scratch.to("auto")._logits
     else:
         pixels = PixelRegression(seed=f)
         logits = pixels.fit(train.images, data, groups=few.patients, validation=(val.images, val.labels))._logits
@@ -115,7 +116,7 @@ def _pretrained(given: argparse.Namespace, train: ImageSet, f: int) -> Pneumonia
     if not folder.exists():
         model = PneumoniaModel(random_state=f, image_size=given.size, pretrain_epochs=given.epochs)
         model.pretrain(train, state=given.cache / f"state-{f}").save(folder)
-    return PneumoniaModel.load(folder)
+    return PneumoniaModel.load(folder).to("auto")
 
 
 def _keep(path: Path, result: dict[str, object]) -> None:

@@ -106,12 +106,12 @@ def _methods(
     def scratch() -> dict[str, object]:
         model = PneumoniaModel(random_state=seed, image_size=given.size)
         model = from_scratch(model, data, groups=train.patients, validation=val)
-        return _record(parts, SCRATCH, seed, train, model._logits)
+        return _record(parts, SCRATCH, seed, train, model.to("auto")._logits)
 
     def patient() -> dict[str, object]:
         model = PneumoniaModel(random_state=seed, image_size=given.size, finetune_steps=PATIENT_STEPS)
         model = from_scratch(model, data, groups=train.patients, validation=val)
-        return _record(parts, PATIENT, seed, train, model._logits)
+        return _record(parts, PATIENT, seed, train, model.to("auto")._logits)
 
     def pixels() -> dict[str, object]:
         model = PixelRegression(seed=seed).fit(parts["train"].images, data, groups=train.patients, validation=val)
@@ -138,7 +138,7 @@ def _pretrained(given: argparse.Namespace, train: ImageSet, seed: int) -> Pneumo
     if not folder.exists():
         model = PneumoniaModel(random_state=seed, image_size=given.size, pretrain_epochs=given.epochs)
         model.pretrain(train, state=given.cache / f"state-{seed}").save(folder)
-    return PneumoniaModel.load(folder)
+    return PneumoniaModel.load(folder).to("auto")
 
 
 def _published_row(unlabelled: NDArray[np.uint8], data: Labelled) -> Callable[[NDArray[np.uint8]], NDArray[np.float64]]:
