@@ -12,7 +12,7 @@ recordings. Nothing is learnt, so there is no split; the recordings' amplitudes 
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.evaluation import roc_auc
 from unlabeled.core.hardware import describe_hardware
-from unlabeled.sensors import bearings, read
+from unlabeled.sensors import Recording, bearings, read
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "shared/data/vibration/cwru"
@@ -36,15 +36,26 @@ def main() -> None:
 
 def asked(path: Path) -> list[tuple[str, float]]:
     """For each stretch the rate that is most certain, and its p-value."""
-    with np.load(path) as stored:
-        shaft = float(stored["rpm"]) / 60
-    (recording,) = read(path)
+    recording, shaft = recorded(path)
     answers = []
-    for start in range(0, len(recording) - STRETCH + 1, STRETCH):
-        axes = bearings.repeats(recording.rows(slice(start, start + STRETCH)), bearings.CATALOGUE["6205"], shaft)
+    for stretch in stretches(recording):
+        axes = bearings.repeats(stretch, bearings.CATALOGUE["6205"], shaft)
         first = min((one.evidence[0] for one in axes), key=lambda one: one.p_value)
         answers.append((first.name, first.p_value))
     return answers
+
+
+def recorded(path: Path) -> tuple[Recording, float]:
+    """As the product reads it, and the shaft's speed in hertz."""
+    with np.load(path) as stored:
+        shaft = float(stored["rpm"]) / 60
+    (recording,) = read(path)
+    return recording, shaft
+
+
+def stretches(recording: Recording) -> Iterator[Recording]:
+    for start in range(0, len(recording) - STRETCH + 1, STRETCH):
+        yield recording.rows(slice(start, start + STRETCH))
 
 
 def write(found: dict[str, list[tuple[str, float]]]) -> None:

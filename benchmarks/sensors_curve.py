@@ -88,7 +88,7 @@ def main() -> None:
         if len(runs) == 1:
             content["kinds"][name]["volume"] = {m: _volumes(runs[0], s) for m, s in runs[0].scores.items()}
         print(name, "done", flush=True)
-    write_atomically(given.out / "sensors_curve.json", json.dumps(_short(content), separators=(",", ":")) + "\n")
+    write_atomically(given.out / "sensors_curve.json", json.dumps(short(content), separators=(",", ":")) + "\n")
     write_atomically(given.out / "sensors_curve.md", markdown(content))
 
 
@@ -112,7 +112,7 @@ def _run(recording: Recording, tables: Path) -> Run:
             scores[name] = [found.z / 3]
     seen = look(recording, rows=len(recording), window=MachineMonitor().window)
     for name, fit in _learners(recording).items():
-        scores[name] = [_learnt(recording, seen, rows, fit)]
+        scores[name] = [learnt(recording, seen, rows, fit)]
     return Run(recording=recording, normal_rows=rows, scores=scores)
 
 
@@ -126,13 +126,11 @@ Fit = Callable[[Look, NDArray[np.int64]], Floats]
 
 
 def _learners(recording: Recording) -> Mapping[str, Fit]:
-    found: dict[str, Fit] = (
-        {"band-PCA": _band_pca} if recording.kind == "waveform" else {"PCA of the window": _band_pca}
-    )
+    found: dict[str, Fit] = {"band-PCA": band_pca} if recording.kind == "waveform" else {"PCA of the window": band_pca}
     return found | {f"PyOD {name}": partial(_pyod, name) for name in PYOD}
 
 
-def _learnt(recording: Recording, seen: Look, normal_rows: int, fit: Fit) -> Floats:
+def learnt(recording: Recording, seen: Look, normal_rows: int, fit: Fit) -> Floats:
     """Scores of all rows in units of mean + 5 sigma of the last third of the normal period."""
     normal = np.flatnonzero(seen.rows < normal_rows)
     cut = int(len(normal) * (1 - CALIBRATION_SHARE))
@@ -144,7 +142,7 @@ def _learnt(recording: Recording, seen: Look, normal_rows: int, fit: Fit) -> Flo
     return found
 
 
-def _band_pca(seen: Look, teach: NDArray[np.int64]) -> Floats:
+def band_pca(seen: Look, teach: NDArray[np.int64]) -> Floats:
     values = seen.pictures.mean(axis=3).reshape(len(seen.rows), -1)
     mean, scale = values[teach].mean(axis=0), np.maximum(values[teach].std(axis=0), 1e-9)
     z = (values - mean) / scale
@@ -259,12 +257,12 @@ def _volumes(run: Run, scores: Sequence[Floats]) -> list[float]:
     return found
 
 
-def _short(value: Any) -> Any:
+def short(value: Any) -> Any:
     """Four digits are more than the curves tell, and fewer than a file of half a megabyte needs."""
     if isinstance(value, dict):
-        return {name: _short(one) for name, one in value.items()}
+        return {name: short(one) for name, one in value.items()}
     if isinstance(value, list):
-        return [_short(one) for one in value]
+        return [short(one) for one in value]
     return round(value, 4) if isinstance(value, float) else value
 
 

@@ -212,12 +212,9 @@ class Repeats(NamedTuple):
 
 
 def repeats(recording: Recording, bearing: Bearing, shaft_hz: float) -> tuple[Repeats, ...]:
-    """Axis by axis, over some snapshots; long ones are cut, because slip smears rates over many turns. P-values are
-    Bonferroni's over the axes."""
+    """Axis by axis, over some snapshots, in :func:`pieces`. P-values are Bonferroni's over the axes."""
     assert recording.fs is not None
-    n, samples, axes = recording.values.shape
-    each = max(1, min(int(samples / (TURNS / shaft_hz * recording.fs)), samples // SHORTEST))
-    values = recording.values[:, : samples // each * each].reshape(n * each, -1, axes)
+    values, axes = pieces(recording, shaft_hz), len(recording.names)
     found = []
     for a, axis in enumerate(recording.names):
         spectrum = envelope(values[:, :, a], recording.fs)
@@ -226,6 +223,15 @@ def repeats(recording: Recording, bearing: Bearing, shaft_hz: float) -> tuple[Re
             Repeats(axis, spectrum, tuple(one._replace(p_value=min(1.0, one.p_value * axes)) for one in every))
         )
     return tuple(found)
+
+
+def pieces(recording: Recording, shaft_hz: float) -> NDArray:
+    """(pieces, samples, axes): snapshots, long ones cut, because slip smears rates over many turns. What is left over
+    at the end of each is left out."""
+    assert recording.fs is not None
+    n, samples, axes = recording.values.shape
+    each = max(1, min(int(samples / (TURNS / shaft_hz * recording.fs)), samples // SHORTEST))
+    return recording.values[:, : samples // each * each].reshape(n * each, -1, axes)
 
 
 def words(found: Sequence[Repeats]) -> list[str]:

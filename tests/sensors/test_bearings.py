@@ -113,6 +113,19 @@ def test_long_snapshots_are_cut_into_a_few_turns() -> None:
     assert short.spectrum.pieces == 2
 
 
+def test_pieces_follow_each_other_and_leave_out_what_is_left_over() -> None:
+    # At 1000 Hz six turns of a shaft of 10 Hz are 600 samples: 1300 hold two of 650, and 1301 one sample more.
+    values = np.arange(2 * 1301 * 2).reshape(2, 1301, 2)
+    cut = bearings.pieces(make("m", values, np.arange(2.0), names=["a", "b"], fs=1000.0), 10.0)
+    assert cut.shape == (4, 650, 2)
+    np.testing.assert_array_equal(cut[1], values[0, 650:1300])
+    np.testing.assert_array_equal(cut[2], values[1, :650])
+    # However long, a piece has 512 samples at least; a snapshot that holds fewer turns stays whole.
+    for shaft, count, samples in ((1e9, 4, 650), (1.0, 2, 1301)):
+        cut = bearings.pieces(make("m", values, np.arange(2.0), names=["a", "b"], fs=1000.0), shaft)
+        assert cut.shape == (count, samples, 2)
+
+
 def test_snapshots_too_short_for_a_slow_shaft_are_no_all_clear() -> None:
     x = np.random.default_rng(3).normal(size=(9, 1280, 1))  # a tenth of a second
     found = bearings.repeats(make("m", x, np.arange(9.0), names=["a"], fs=FS), DEEP_GROOVE, 8.0)
