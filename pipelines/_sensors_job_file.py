@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from unlabeled.core.errors import DataError
+from unlabeled.pipelines._sensors_secrets import LOOPBACK, secret_of
+from unlabeled.pipelines._sensors_source_settings import Kafka, Mqtt, Opcua, OpcuaNode
 from unlabeled.sensors.alarms import AlarmRule
 from unlabeled.sensors.stream import NewRegime
 
 _Kind = TypeVar("_Kind")
-
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,33 +39,6 @@ class Folder:
     signal: tuple[str, ...] = ()
     operating: tuple[str, ...] = ()
     settled_seconds: float = 2.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mqtt:
-    """A broker.
-
-    Attributes:
-        host, port: where it is.
-        topics: on which readings come (filters such as ``plant/+/vibration``).
-        client: the name under which the broker keeps what came while the job was away; one a job.
-        username: for a broker that asks; its password is in
-        password_env, password_file: a variable of the environment, or a file.
-        tls: encrypt; and
-        ca: by which authorities the broker is known (default: the system's).
-        events: topic below which events are published, by their kind (``plant/alarms/alarm``).
-    """
-
-    host: str
-    topics: tuple[str, ...] = ()
-    port: int = 1883
-    client: str = "unlabeled-monitor"
-    username: str | None = None
-    password_env: str | None = None
-    password_file: Path | None = None
-    tls: bool = False
-    ca: Path | None = None
-    events: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +147,8 @@ class Job:
         folders: what is watched.
         status: where a page shows how the machines are.
         mqtt: a broker from which readings come, and to which events go.
+        kafka: a cluster from which readings come.
+        opcua: a server whose values are readings.
         webhook: to which events are posted.
         alarms: where alarms are to follow other settings than the models'.
         maintenance: times that are not judged.
@@ -193,6 +167,8 @@ class Job:
     logbook: Path
     lines: Path
     mqtt: Mqtt | None = None
+    kafka: Kafka | None = None
+    opcua: Opcua | None = None
     status: Status | None = None
     webhook: Webhook | None = None
     alarms: Alarms = Alarms()
@@ -202,6 +178,12 @@ class Job:
     silent_hours: float | None = None
     ahead_minutes: float = 60.0
     retry_minutes: float = 10.0
+
+
+SOURCES = ("mqtt", "kafka", "opcua")  # which have no end
+_TABLES: dict[str, type] = {
+    "mqtt": Mqtt, "kafka": Kafka, "opcua": Opcua, "status": Status, "webhook": Webhook, "alarms": Alarms,
+}  # fmt: skip
 
 
 def read(path: Path) -> Job:
@@ -218,12 +200,13 @@ def read(path: Path) -> Job:
     for name, found in lists.items():
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
             raise DataError(f"{path}: each of the {name} stands under a [[{name}]] of its own")
-    tables = {name: said.pop(name, None) for name in ("mqtt", "status", "webhook", "alarms")}
+    tables = {name: said.pop(name, None) for name in _TABLES}
     for name, table in tables.items():
         if not isinstance(table, dict | None):
             raise DataError(f"{path}: what is said of it stands under [{name}]")
-    if not lists["folders"] and tables["mqtt"] is None:
-        raise DataError(f"{path}: name at least one watched folder under [[folders]], or a broker under [mqtt]")
+    if not lists["folders"] and all(tables[name] is None for name in SOURCES):
+        raise DataError(f"{path}: name at least one watched folder under [[folders]], or a broker or server under "
+                        f"{', '.join(f'[{name}]' for name in SOURCES)}")  # fmt: skip
     said = {"logbook": "monitor.sqlite", "lines": "events.jsonl", **said}
     job = _made(Job, {**said, "folders": ()}, path, "")
     watched = tuple(_made(Folder, one, path, "folders.") for one in lists["folders"])
@@ -236,9 +219,10 @@ def read(path: Path) -> Job:
     inside = [one.path for one in watched if one.path in (job.logbook.parent, job.lines.parent)]
     if inside:
         raise DataError(f"{path}: logbook and lines must not lie in a watched folder ({inside[0]})")
-    kinds: dict[str, type] = {"mqtt": Mqtt, "status": Status, "webhook": Webhook, "alarms": Alarms}
     made: dict[str, Any] = {
-        name: _made(kinds[name], table, path, f"{name}.") for name, table in tables.items() if table is not None
+        name: _with_nodes(table, path) if name == "opcua" else _made(_TABLES[name], table, path, f"{name}.")
+        for name, table in tables.items()
+        if table is not None
     }
     windows = tuple(_made(Maintenance, one, path, "maintenance.") for one in lists["maintenance"])
     for window in windows:
@@ -246,6 +230,9 @@ def read(path: Path) -> Job:
             raise DataError(f"{path}: a maintenance ends at {window.until}, before it begins")
     job = dataclasses.replace(job, folders=watched, maintenance=windows, **made)
     job.alarms.rule(AlarmRule())
+    for source in (job.kafka, job.opcua):
+        if source is not None:
+            source.check()
     if job.new_regime not in get_args(NewRegime):
         raise DataError(f"{path}: new_regime is {' or '.join(get_args(NewRegime))}, got {job.new_regime!r}")
     if job.alarms.threshold_factor <= 0:
@@ -253,25 +240,12 @@ def read(path: Path) -> Job:
     return job
 
 
-def secret_of(where: str, variable: str | None, file: Path | None) -> str | None:
-    """From the variable or file that the job file names; a secret never stands in the job file itself.
-
-    Raises:
-        DataError: it is not there.
-    """
-    if variable is not None:
-        if not os.environ.get(variable):
-            raise DataError(f"the environment has no {variable}, which {where} names")
-        return os.environ[variable]
-    if file is None:
-        return None
-    try:
-        found = file.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, ValueError) as error:
-        raise DataError(f"the file that {where} names cannot be read ({type(error).__name__})") from None
-    if not found:
-        raise DataError(f"the file that {where} names is empty")
-    return found
+def _with_nodes(said: Mapping[str, Any], path: Path) -> Opcua:
+    nodes = said.get("nodes", [])
+    if not isinstance(nodes, list) or not all(isinstance(one, dict) for one in nodes):
+        raise DataError(f"{path}: each of opcua's nodes stands under an [[opcua.nodes]] of its own")
+    server = _made(Opcua, {**said, "nodes": ()}, path, "opcua.")
+    return dataclasses.replace(server, nodes=tuple(_made(OpcuaNode, one, path, "opcua.nodes.") for one in nodes))
 
 
 def _made(kind: type[_Kind], said: Mapping[str, Any], path: Path, above: str) -> _Kind:

@@ -5,45 +5,41 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from unlabeled.core.errors import DataError, UnlabeledError
+from unlabeled.core.errors import DataError
 from unlabeled.core.interrupts import interruptible
 from unlabeled.core.progress import say
-from unlabeled.pipelines._sensors_job_file import Folder, Job, read
-from unlabeled.pipelines._sensors_models import Models
-from unlabeled.pipelines._sensors_mqtt import Broker, recording_of
+from unlabeled.pipelines._sensors_job_file import SOURCES, Folder, Job, read
+from unlabeled.pipelines._sensors_judging import Judging, now, why_of
+from unlabeled.pipelines._sensors_kafka import Cluster
+from unlabeled.pipelines._sensors_mqtt import Broker
+from unlabeled.pipelines._sensors_opcua import Server
+from unlabeled.pipelines._sensors_source import MOMENT, Message, Source
 from unlabeled.pipelines._sensors_status import served
 from unlabeled.pipelines._sensors_webhook import Hook, forget
 from unlabeled.pipelines.jobs import Outcome
-from unlabeled.sensors import MachineMonitor, _checks
 from unlabeled.sensors import read as read_recordings
-from unlabeled.sensors.alarms import HOURS_PER_MONTH, level
+from unlabeled.sensors.alarms import HOURS_PER_MONTH
 from unlabeled.sensors.logbook import CLEARED, Case, Logbook
 from unlabeled.sensors.readers import SUFFIXES
 from unlabeled.sensors.recording import Recording
-from unlabeled.sensors.regimes import NEW_REGIME
-from unlabeled.sensors.stream import UNJUDGED, Stream
 
-MOMENT = 0.25  # seconds after which a job that waits for a broker looks whether it should end
 _UNFINISHED = (".part", ".tmp", ".crdownload")
 _TICK = 0.02  # seconds by which a file system's clock may be behind
-MAINTENANCE = "maintenance"  # why its readings cannot be judged
-FIXED = ("logbook", "mqtt", "status")  # what a job that runs does not change
+FIXED = ("logbook", *SOURCES, "status")  # what a job that runs does not change
 
 
 def monitor(
     job_file: Path, *, once: bool = False, until: Callable[[], AbstractContextManager[threading.Event]] = interruptible
 ) -> Outcome:
-    """Judges what is put into the watched folders, until it is told to stop.
+    """Judges what is put into the watched folders and what comes from elsewhere, until it is told to stop.
 
     Args:
         job_file: see :mod:`unlabeled.pipelines._sensors_job_file`.
@@ -55,19 +51,28 @@ def monitor(
     """
     looked = _looks(job_file) if job_file.exists() else None
     job = read(job_file)
-    if once and job.mqtt is not None:
-        raise DataError("--once deals with what lies in folders; what a broker gives has no end: leave one of them out")
-    with Logbook(job.logbook) as book, until() as asked, served(job):
-        broker = None if job.mqtt is None else Broker(job.mqtt)
-        work = _Work(job_file, job, book, broker, asked, looked=looked, once=once)
-        try:
-            while True:
-                work.look()
-                if once or work.pause():
-                    return work.outcome()
-        finally:
-            if broker is not None:
-                broker.close()
+    endless = [f"[{name}]" for name in SOURCES if getattr(job, name) is not None]
+    if once and endless:
+        raise DataError(f"--once deals with what lies in folders; what comes by {', '.join(endless)} has no end: "
+                        "leave one of them out")  # fmt: skip
+    with Logbook(job.logbook) as book, until() as asked, served(job), ExitStack() as stack:
+        came = threading.Event()
+        sources = tuple(stack.enter_context(closing(source)) for source in _sources(job, came))
+        work = _Work(job_file, job, book, sources, came, asked, looked=looked, once=once)
+        while True:
+            work.look()
+            if once or work.pause():
+                return work.outcome()
+
+
+def _sources(job: Job, came: threading.Event) -> Iterator[Source]:
+    """Opened one after another, those that the job names."""
+    if job.mqtt is not None:
+        yield Broker(job.mqtt, came)
+    if job.kafka is not None:
+        yield Cluster(job.kafka, came)
+    if job.opcua is not None:
+        yield Server(job.opcua, came)
 
 
 def cases(job_file: Path, *, acknowledge: int | None = None) -> Outcome:
@@ -81,7 +86,7 @@ def cases(job_file: Path, *, acknowledge: int | None = None) -> Outcome:
         raise DataError(f"{job.logbook} does not exist: the job has not run yet")
     with Logbook(job.logbook) as book:
         if acknowledge is not None:
-            book.acknowledge(acknowledge, _now())
+            book.acknowledge(acknowledge, now())
         found, months = book.cases(), sum(book.monitored_h().values()) / HOURS_PER_MONTH
     cleared = sum(case.state == CLEARED for case in found)
     rate = f" ({cleared / months:.2g} a month)" if months >= 1 else ""
@@ -101,25 +106,27 @@ def _line(case: Case) -> str:
 
 
 class _Work:
-    """One job at work: its logbook, and the models that it has loaded."""
+    """One job at work: its logbook, its sources, and who judges; ``came`` is set when a source has something."""
 
     def __init__(
         self,
         file: Path,
         job: Job,
         book: Logbook,
-        broker: Broker | None,
+        sources: tuple[Source, ...],
+        came: threading.Event,
         asked: threading.Event,
         *,
         looked: tuple[int, int] | None,
         once: bool,
     ) -> None:
-        self.file, self.job, self.book, self.broker, self.asked = file, job, book, broker, asked
+        self.file, self.job, self.book, self.asked = file, job, book, asked
+        self.sources, self._came = sources, came
         # How the job file looked when it was taken up, when it was looked at last, and what was said of it.
         self._looked, self._seen, self._said = looked, looked, ""
-        self._models = Models()
+        self._judging = Judging(book)
         self._hook = self._hook_of(job)
-        self.once, self.read, self.judged = once, 0, 0
+        self.once, self.read = once, 0
 
     def _hook_of(self, job: Job) -> Hook | None:
         if job.webhook is not None:
@@ -128,9 +135,9 @@ class _Work:
         return None
 
     def look(self) -> None:
-        """Deals with every file that is whole and new or has changed, and with what the broker has given."""
+        """Deals with every file that is whole and new or has changed, and with what the sources have given."""
         self._trying(str(self.file), self._take_settings)
-        self._trying("what the broker gave", partial(self._take_messages, 0.0))
+        self._take_messages()
         for folder in self.job.folders:
             self._trying(str(folder.path), partial(self._look_into, folder))
         self._trying("the logbook", self._silence)
@@ -148,9 +155,9 @@ class _Work:
         except (OSError, sqlite3.Error):
             raise
         except Exception as error:  # whatever somebody writes into it must not end the job
-            why = f"{_why(error)} {looks}"
+            why = f"{why_of(error)} {looks}"
             if why != self._said:
-                say(f"the job file has changed and is not taken up: {_why(error)}")
+                say(f"the job file has changed and is not taken up: {why_of(error)}")
             self._said = why
             return
         self._looked, self._said = looks, ""
@@ -162,25 +169,27 @@ class _Work:
             say(f"the job file has changed: {', '.join(fixed)} will count when the job is started again")
         if changed:
             say(f"the job file has changed: {', '.join(changed)} are taken up")
-            self.book.tell("", _now(), "settings", {"changed": changed, "alarms": asdict(new.alarms)})
+            self.book.tell("", now(), "settings", {"changed": changed, "alarms": asdict(new.alarms)})
 
-    def _trying(self, what: str, do: Callable[[], None]) -> None:
-        """A full disk, a share that is away: nothing is half done, and it is tried again."""
+    def _trying(self, what: str, do: Callable[[], None]) -> bool:
+        """A full disk, a share that is away: nothing is half done, and it is tried again. Whether it was done."""
         try:
             do()
         except (OSError, sqlite3.Error) as error:
             if self.once:
                 raise
             say(f"{what} could not be read or kept ({error}); trying again in {self.job.every_seconds:g} s")
+            return False
+        return True
 
     def pause(self) -> bool:
-        """Until the next look, dealing with what the broker gives; whether the job has been told to end."""
+        """Until the next look, dealing with what the sources give; whether the job has been told to end."""
         ends = time.monotonic() + self.job.every_seconds
         while (left := ends - time.monotonic()) > 0 and not self.asked.is_set():
-            if self.broker is None:
+            if not self.sources:
                 self.asked.wait(left)
-            else:
-                self._trying("what the broker gave", partial(self._take_messages, min(left, MOMENT)))
+            elif self._came.wait(min(left, MOMENT)) and not self._take_messages():
+                self.asked.wait(left)  # what could not be kept is tried again at the next look
         return self.asked.is_set()
 
     def _look_into(self, folder: Folder) -> None:
@@ -190,6 +199,7 @@ class _Work:
                 return
             self._take_file(folder, path, looked)
             self._tell()
+            self._take_messages()  # which a folder full of files must not keep waiting
 
     def _take_file(self, folder: Folder, path: Path, looked: str) -> None:
         name, key = f"{folder.path.name}/{path.name}", str(path)
@@ -203,120 +213,47 @@ class _Work:
                 raise
             except Exception as error:  # whatever a file makes of a reader must not end the job
                 recordings = []
-                whys.append((folder.asset or path.stem, _why(error)))
+                whys.append((folder.asset or path.stem, why_of(error)))
             for recording in recordings:
-                whys += [(recording.asset, why) for why in self._kept(recording, name)]
+                whys += [(recording.asset, why) for why in self._judging.kept(recording, name, self.job)]
             told = "; ".join(why for _, why in whys)
             for asset, why in whys if before is None or before[1] != told else ():
                 say(f"{name}: {asset}: {why}")
-                self.book.tell(asset, _now(), "refused", {"file": name, "why": why})
+                self.book.tell(asset, now(), "refused", {"file": name, "why": why})
             self.book.dealt_with(key, looked, at=time.time(), why=told)
 
-    def _take_messages(self, seconds: float) -> None:
-        """Keeps what the broker has given, then acknowledges it."""
-        if self.broker is None:
-            return
-        messages = self.broker.waiting(seconds)
+    def _take_messages(self) -> bool:
+        """Some of what each source has given, so that none waits for another; whether all of it could be kept."""
+        self._came.clear()
+        kept = [self._trying(f"what came by {one.name}", partial(self._take_from, one)) for one in self.sources]
+        return all(kept)
+
+    def _take_from(self, source: Source) -> None:
+        """Keeps what a source has given, then acknowledges it."""
+        messages = source.waiting()
         if not messages:
             return
         with self.book.together():
             for message in messages:
-                name = f"mqtt {message.topic}"
-                try:
-                    whys = self._kept(recording_of(message.payload), name)
-                except DataError as error:
-                    whys = [str(error)]
-                for why in whys:
-                    self._refuse(message.topic, name, why)
-        self.broker.acknowledge()
+                self._take_message(message)
+        source.acknowledge()
         self._tell()
+
+    def _take_message(self, message: Message) -> None:
+        name = f"{message.source} {message.topic}"
+        try:
+            whys = self._judging.kept(message.reading(), name, self.job)
+        except DataError as error:
+            whys = [str(error)]
+        for why in whys:
+            self._refuse(message.topic, name, why)
 
     def _refuse(self, topic: str, name: str, why: str) -> None:
         """Told once, however often a sender repeats it."""
         before = self.book.last_event(topic, "refused")
         if before is None or before.told["why"] != why:
             say(f"{name}: a reading is refused: {why}")
-            self.book.tell(topic, _now(), "refused", {"file": name, "why": why})
-
-    def _kept(self, recording: Recording, name: str) -> list[str]:
-        """Judges and keeps the readings of one machine; why some of them were refused."""
-        try:
-            with self.book.apart():
-                return self._judge(recording, name)
-        except (OSError, sqlite3.Error):
-            raise
-        except Exception as error:  # whatever a reading makes of a model must not end the job
-            return [_why(error)]
-
-    def _judge(self, recording: Recording, name: str) -> list[str]:
-        """All readings of one machine in one file, in order of time."""
-        asset = recording.asset
-        if recording.clock is None:
-            raise DataError("it has no dates, so that its readings cannot be put in order with other files'")
-        clock = recording.clock.astype("datetime64[ns]")
-        judge = self._models.of(asset, self.job)
-        recording = _in_order(recording, judge.model)
-        _checks.fits(judge.model, recording)
-        last, memory = self.book.memory(asset, judge.print)
-        stream = judge.stream(self.job)
-        if memory is not None:
-            stream.recall(memory)
-        elif self.book.case_of(asset) is not None:  # fitted anew, which heals no machine
-            stream.begin_in_alarm()
-        latest = _now() + np.timedelta64(round(self.job.ahead_minutes * 60), "s")
-        known = self.book.known(asset, clock[0], clock[-1])
-        late, ahead = 0, 0
-        for row in range(len(recording)):
-            at = clock[row]
-            if at in known:
-                continue
-            if at > latest:
-                ahead += 1
-            elif last is not None and at <= last:
-                late += 1
-                nothing = {"state": "late", "alarm": stream.on, "reason": "later readings were judged before"}
-                self.book.reading(asset, at, nothing, file=name)
-            else:
-                self._one(stream, recording, row, at, name)
-                last = at
-        if last is not None:
-            self.book.remember(asset, judge.print, last, threshold=stream.threshold, memory=stream.memory())
-        if late:
-            self.book.tell(asset, _now(), "late", {"file": name, "readings": late})
-        return ["readings are dated ahead of now"] if ahead else []
-
-    def _one(self, stream: Stream, recording: Recording, row: int, at: np.datetime64, name: str) -> None:
-        asset = recording.asset
-        worked_on = any(one.covers(asset, at) for one in self.job.maintenance)
-        judged = stream.push_row(recording, row, flaw=MAINTENANCE if worked_on else "")
-        self.judged += 1
-        if judged["reason"].startswith(NEW_REGIME) and not self.book.last_reason(asset).startswith(NEW_REGIME):
-            self.book.tell(asset, at, NEW_REGIME, {"reason": judged["reason"]})
-            say(f"{asset}: {judged['reason']}, at {recording.when(row)}")
-        self.book.reading(asset, at, judged, file=name)
-        case = self.book.case_of(asset)
-        if judged["alarm"] and case is None:
-            evidence = _evidence(stream, recording, row, judged)
-            number = self.book.open_case(asset, at, judged["smoothed"], evidence)
-            self.book.tell(asset, at, "alarm", {"case": number, **evidence})
-            say(f"{asset}: alarm at {recording.when(row)}, case {number}")
-            self._danger(asset, number, stream, at, judged)
-        elif case is not None and judged["state"] not in UNJUDGED:
-            self.book.rise(case.id, judged["smoothed"])
-            self._danger(asset, case.id, stream, at, judged)
-            if not judged["alarm"]:
-                self.book.clear(case.id, at)
-                self.book.tell(asset, at, "cleared", {"case": case.id})
-                say(f"{asset}: case {case.id} has cleared at {recording.when(row)}")
-
-    def _danger(self, asset: str, case: int, stream: Stream, at: np.datetime64, judged: dict[str, Any]) -> None:
-        """Tells once a case that it has become dangerous."""
-        if level(judged["smoothed"], stream.threshold, alarm=judged["alarm"]) != "danger":
-            return
-        before = self.book.last_event(asset, "danger")
-        if before is None or before.told["case"] != case:
-            self.book.tell(asset, at, "danger", {"case": case, "smoothed": judged["smoothed"]})
-            say(f"{asset}: case {case} has reached the level danger")
+            self.book.tell(topic, now(), "refused", {"file": name, "why": why})
 
     def _silence(self) -> None:
         """Tells of machines of which nothing has come for too long, once a silence."""
@@ -324,18 +261,19 @@ class _Work:
             return
         allowed = np.timedelta64(round(self.job.silent_hours * 3600), "s")
         for asset, last in self.book.last_times().items():
-            if any(one.covers(asset, _now()) for one in self.job.maintenance):
+            if any(one.covers(asset, now()) for one in self.job.maintenance):
                 continue
             told = self.book.last_event(asset, "silent")
-            if _now() - last > allowed and (told is None or told.told["last"] != str(last)):
+            if now() - last > allowed and (told is None or told.told["last"] != str(last)):
                 with self.book.together():
-                    self.book.tell(asset, _now(), "silent", {"last": str(last)})
+                    self.book.tell(asset, now(), "silent", {"last": str(last)})
                 say(f"{asset}: nothing since {last}")
 
     def _tell(self) -> None:
         self.write_lines()
-        if self.broker is not None:
-            self.broker.tell(self.book)
+        for source in self.sources:
+            if isinstance(source, Broker):
+                source.tell(self.book)
         if self._hook is not None:
             self._hook.tell(self.book, self.asked)
 
@@ -363,11 +301,11 @@ class _Work:
 
     def outcome(self) -> Outcome:
         cases = [case for case in self.book.cases() if case.state != CLEARED]
-        headline = f"{self.judged} reading(s) of {self.read} file(s) judged; {len(cases)} open case(s)"
+        headline = f"{self._judging.judged} reading(s) of {self.read} file(s) judged; {len(cases)} open case(s)"
         return Outcome(
             headline=headline + (f": {', '.join(case.asset for case in cases)}." if cases else "."),
             files={"logbook": self.job.logbook, "events": self.job.lines},
-            details={"judged": self.judged, "files_read": self.read, "open": [case.asset for case in cases]},
+            details={"judged": self._judging.judged, "files_read": self.read, "open": [case.asset for case in cases]},
         )
 
 
@@ -409,45 +347,6 @@ def _read(folder: Folder, path: Path) -> list[Recording]:
     return [replace(recordings[0], asset=folder.asset)]
 
 
-def _evidence(stream: Stream, recording: Recording, row: int, judged: dict[str, Any]) -> dict[str, Any]:
-    """Why a case was opened, as far as one reading tells."""
-    parts = {name: judged[name] for name in stream.monitor.part_names}
-    evidence = {"smoothed": judged["smoothed"], "threshold": stream.threshold, "parts": parts}
-    if judged["reason"]:
-        evidence["words"] = [judged["reason"]]
-    elif recording.kind == "waveform":
-        told = stream.monitor.explain(recording.rows(slice(row, row + 1)), last=1)
-        evidence["words"] = list(told.words)
-    return evidence
-
-
-def _in_order(recording: Recording, model: MachineMonitor) -> Recording:
-    """Indicators and operating conditions in the order that the model knows: objects of JSON have none. Conditions
-    that it knows nothing of are left out; those that are not told are not known."""
-    wanted = () if model.conditional_ is None else model.conditional_.regimes.names
-    if recording.condition_names != wanted:
-        told = dict(zip(recording.condition_names, _columns(recording.conditions), strict=True))
-        nothing = np.full(len(recording), np.nan)
-        conditions = np.stack([told.get(name, nothing) for name in wanted], axis=1) if wanted else None
-        recording = replace(recording, conditions=conditions, condition_names=wanted)
-    if recording.kind != "trend" or set(recording.names) != set(model.names_) or recording.names == model.names_:
-        return recording
-    columns = [recording.names.index(name) for name in model.names_]
-    return replace(recording, values=recording.values[:, columns], names=model.names_)
-
-
-def _columns(conditions: NDArray[np.float64] | None) -> list[NDArray[np.float64]]:
-    return [] if conditions is None else list(conditions.T)
-
-
-def _why(error: Exception) -> str:
-    return str(error) if isinstance(error, UnlabeledError) else f"it cannot be used ({type(error).__name__})"
-
-
 def _looks(file: Path) -> tuple[int, int]:
     about = file.stat()
     return about.st_size, about.st_mtime_ns
-
-
-def _now() -> np.datetime64:
-    return np.datetime64(time.time_ns(), "ns")

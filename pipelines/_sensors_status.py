@@ -20,7 +20,8 @@ import numpy as np
 
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
-from unlabeled.pipelines._sensors_job_file import LOOPBACK, Job, Status, secret_of
+from unlabeled.pipelines._sensors_job_file import Job, Status
+from unlabeled.pipelines._sensors_secrets import LOOPBACK, secret_of
 from unlabeled.sensors.alarms import HOURS_PER_MONTH, LEVELS
 from unlabeled.sensors.alarms import level as level_of
 from unlabeled.sensors.logbook import CLEARED, Case, Logbook

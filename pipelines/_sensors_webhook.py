@@ -8,7 +8,8 @@ import urllib.request
 from typing import Any
 
 from unlabeled.core.progress import say
-from unlabeled.pipelines._sensors_job_file import Webhook, secret_of
+from unlabeled.pipelines._sensors_job_file import Webhook
+from unlabeled.pipelines._sensors_secrets import secret_of
 from unlabeled.sensors.logbook import Event, Logbook
 
 CURSOR = "webhook"

@@ -2,13 +2,17 @@
 
 import json
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from unlabeled.pipelines import _sensors_monitor as job
 from unlabeled.sensors import Recording
 from unlabeled.sensors.logbook import Logbook
 
@@ -44,6 +48,8 @@ def put_later(recording: Recording, folder: Path, name: str) -> Path:
 
 
 def readings(job_file: Path) -> pd.DataFrame:
+    if not (job_file.parent / "monitor.sqlite").exists():
+        return pd.DataFrame()
     with Logbook(job_file.parent / "monitor.sqlite") as book:
         return pd.DataFrame(book.readings("pump7"))
 
@@ -58,3 +64,41 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < ends
         time.sleep(0.05)
+
+
+def message(recording: Recording, row: int, **changed: Any) -> str:
+    at = stamps(recording)[row]
+    values = [[float(v) for v in recording.values[row, :, axis]] for axis in range(recording.values.shape[2])]
+    said = {"asset": "pump7", "time": f"{at}Z", "fs": recording.fs, "axes": list(recording.names), "values": values}
+    return json.dumps({**said, **changed})
+
+
+@contextmanager
+def at_work(job_file: Path) -> Iterator[None]:
+    """The job in a thread of its own, until it is told to stop."""
+    stop, errors = threading.Event(), []
+
+    @contextmanager
+    def asked() -> Iterator[threading.Event]:
+        yield stop
+
+    def run() -> None:
+        try:
+            job.monitor(job_file, until=asked)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+        assert not errors, errors
+
+
+def same(found: pd.DataFrame, whole: pd.DataFrame) -> None:
+    assert found["state"].tolist() == whole["state"].tolist()
+    np.testing.assert_array_equal(found["score"].to_numpy(dtype=float), whole["score"].to_numpy())

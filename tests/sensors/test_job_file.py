@@ -1,5 +1,6 @@
 """What a job file says, and what is wrong with it by the name in it."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -8,12 +9,16 @@ import pytest
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines._sensors_job_file import read
 
+KAFKA = 'models = "m"\n[kafka]\nbootstrap_servers = ["h:9092"]\n'
+OPCUA = 'models = "m"\n[opcua]\nendpoint = "opc.tcp://h:4840"\n'
+NODE = '\n[[opcua.nodes]]\nnode = "ns=2;s=x"\nasset = "a"\n'
+
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
         ("models = ", "cannot be read as a job file"),
-        ("", r"at least one watched folder under \[\[folders\]\], or a broker"),
+        ("", r"at least one watched folder under \[\[folders\]\], or a broker or server under \[mqtt\], \[kafka\], \["),
         ('[[folders]]\npath = "in"', "does not say models"),
         ('models = "m"\n[[folders]]\nasset = "a"', "does not say folders.path"),
         ('models = "m"\nfolder = 1\n[[folders]]\npath = "in"', "unknown folder; known are models, folders"),
@@ -30,6 +35,33 @@ from unlabeled.pipelines._sensors_job_file import read
         ('models = "m"\n[mqtt]\nhost = "h"\nport = "x"', "mqtt.port is 'x', expected a number above 0"),
         ('models = "m"\n[mqtt]\nhost = "h"\ntls = 1', "mqtt.tls is 1, expected true or false"),
         ('models = "m"\n[mqtt]\nhost = "h"\npassword = "p"', "unknown mqtt.password"),
+        ('models = "m"\n[kafka]\ntopics = ["t"]', "does not say kafka.bootstrap_servers"),
+        (KAFKA + "topics = []", "kafka.topics names none"),
+        (KAFKA + 'topics = ["t"]\npassword = "p"', "unknown kafka.password"),
+        (KAFKA + 'topics = ["t"]\nusername = "u"', "kafka.username needs kafka.password_env or kafka.password_file"),
+        (KAFKA + 'topics = ["t"]\nmechanism = "GSSAPI"', "kafka.mechanism is PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"),
+        ('models = "m"\n[opcua]\npublishing_seconds = 1', "does not say opcua.endpoint"),
+        ('models = "m"\n[opcua]\nendpoint = "opc.tcp://u:p@h:4840"', "opcua.endpoint is an address such as"),
+        ('models = "m"\n[opcua]\nendpoint = "http://h"', "opcua.endpoint is an address such as"),
+        (OPCUA, r"opcua names no node: each stands under an \[\[opcua.nodes\]\]"),
+        (OPCUA + "publishing_seconds = 0", "opcua.publishing_seconds is above 0"),
+        (OPCUA + "nodes = 3", r"each of opcua's nodes stands under an \[\[opcua.nodes\]\]"),
+        (OPCUA + 'security = "None"', "opcua.security is Basic256Sha256, Aes128Sha256RsaOaep or Aes256Sha256RsaPss"),
+        (
+            OPCUA + 'security = "Basic256Sha256"',
+            "security, certificate, private_key and server_certificate go together",
+        ),
+        (OPCUA + 'private_key = "k"', "security, certificate, private_key and server_certificate go together"),
+        (OPCUA + NODE, "opcua.nodes: ns=2;s=x is one of indicator, axis, operating or running"),
+        (OPCUA + NODE + 'indicator = "r"\nrunning = true', "ns=2;s=x is one of indicator, axis, operating or running"),
+        (OPCUA + NODE + 'axis = "x"', "ns=2;s=x needs both an axis and its fs in Hz, or neither"),
+        (OPCUA + NODE + 'indicator = "r"\nfs = 100', "ns=2;s=x needs both an axis and its fs in Hz, or neither"),
+        (OPCUA + NODE + 'operating = "speed"', "opcua.nodes: a needs either indicators or axes"),
+        (OPCUA + NODE + 'indicator = "r"' + NODE + 'axis = "x"\nfs = 9', "a needs either indicators or axes"),
+        (OPCUA + NODE + 'axis = "x"\nfs = 9' + NODE + 'axis = "y"\nfs = 8', "the axes of a are of different fs"),
+        (OPCUA + NODE + 'indicator = "r"' + NODE + 'indicator = "r"', "opcua.nodes: a has indicator 'r' twice"),
+        (OPCUA + '[[opcua.nodes]]\nasset = "a"', "does not say opcua.nodes.node"),
+        (OPCUA + NODE + "rate = 3", "unknown opcua.nodes.rate"),
         ('models = "m"\nmaintenance = 3\n[[folders]]\npath = "in"', r"maintenance stands under a \[\[maintenance\]\]"),
         ('models = "m"\n[[folders]]\npath = "in"\n[[maintenance]]\nasset = "a"', "does not say maintenance.since"),
         (
@@ -71,3 +103,16 @@ def test_the_example_is_a_job_file(tmp_path: Path) -> None:
     found = read(tmp_path / "monitor.toml")
     assert found.models == tmp_path / "pump7-model"
     assert (found.folders[0].path, found.folders[0].asset) == (tmp_path / "incoming", "pump7")
+
+
+def test_what_the_example_shows_of_sources_is_right_too(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "examples" / "monitor.toml").read_text()
+    shown = re.findall(r"^# (\[.+|\w+ = .+)", text[text.index("# [mqtt]") :], flags=re.MULTILINE)
+    (tmp_path / "job.toml").write_text("\n".join(['models = "m"', *shown]))
+    found = read(tmp_path / "job.toml")
+    assert found.mqtt is not None
+    assert found.mqtt.events == "plant/alarms"
+    assert found.kafka is not None
+    assert found.kafka.bootstrap_servers == ("kafka1.plant.example:9093", "kafka2.plant.example:9093")
+    assert found.opcua is not None
+    assert {asset: len(nodes) for asset, nodes in found.opcua.machines().items()} == {"pump7": 3, "fan2": 1}

@@ -1,17 +1,12 @@
 """Readings through a real broker: kept before they are acknowledged, whoever is away or killed in between."""
 
-import copy
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,57 +14,18 @@ import numpy as np
 import paho.mqtt.client as paho
 import pandas as pd
 import pytest
+from monitoring import at_work, message, readings, same, wait_for
+from mqtt_broker import MOSQUITTO, Mosquitto, publish
 
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines import _sensors_monitor as job
-from unlabeled.pipelines._sensors_job_file import secret_of
-from unlabeled.pipelines._sensors_mqtt import recording_of
+from unlabeled.pipelines._sensors_judging import in_order
+from unlabeled.pipelines._sensors_message import recording_of
+from unlabeled.pipelines._sensors_secrets import secret_of
 from unlabeled.sensors import MachineMonitor, Recording
-from unlabeled.sensors.logbook import Logbook
 from unlabeled.sensors.recording import make
 
-START = np.datetime64("2024-03-01T00:00:00", "ns")
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-
 broker_needed = pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto (Debian: apt-get install mosquitto)")
-
-
-class Mosquitto:
-    """A broker on a free port that remembers sessions on disk."""
-
-    def __init__(self, folder: Path, *more: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        folder.mkdir()
-        self.config = folder / "mosquitto.conf"
-        lines = ["per_listener_settings false", f"listener {self.port} 127.0.0.1", "persistence true",
-                 f"persistence_location {folder}/", "max_queued_messages 0", "autosave_interval 1",
-                 *(more or ("allow_anonymous true",))]  # fmt: skip
-        if os.getuid() == 0:
-            lines.append("user root")
-        self.config.write_text("\n".join(lines) + "\n")
-        self.start()
-
-    def start(self) -> None:
-        assert MOSQUITTO is not None
-        self.running = subprocess.Popen([MOSQUITTO, "-c", str(self.config)], stderr=subprocess.DEVNULL)
-        wait_for(self.answers)
-
-    def answers(self) -> bool:
-        with socket.socket() as there:
-            return there.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def stop(self) -> None:
-        self.running.send_signal(signal.SIGTERM)  # it writes down what it holds
-        self.running.wait()
-
-
-def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -77,13 +33,6 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
     found = Mosquitto(tmp_path / "broker")
     yield found
     found.stop()
-
-
-@pytest.fixture(scope="module")
-def fitted(plant: list[Recording], encoder: MachineMonitor, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "pump7"
-    copy.deepcopy(encoder).fit(plant[3], normal_share=0.5).save(folder)
-    return folder.parent
 
 
 def job_of(folder: Path, models: Path, port: int, *more: str) -> Path:
@@ -97,66 +46,8 @@ def job_of(folder: Path, models: Path, port: int, *more: str) -> Path:
     return path
 
 
-def message(recording: Recording, row: int, **changed: Any) -> str:
-    at = START + np.timedelta64(round(recording.hours[row] * 3600e9), "ns")
-    values = [[float(v) for v in recording.values[row, :, axis]] for axis in range(recording.values.shape[2])]
-    said = {"asset": "pump7", "time": f"{at}Z", "fs": recording.fs, "axes": list(recording.names), "values": values}
-    return json.dumps({**said, **changed})
-
-
-def publish(port: int, payloads: list[str], *, topic: str = "plant/pump7/vibration", qos: int = 1) -> None:
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-    client.max_inflight_messages_set(1)  # as a careful sender: in order, whatever breaks
-    client.connect("127.0.0.1", port)
-    client.loop_start()
-    sent = [client.publish(topic, payload, qos=qos) for payload in payloads]
-    for one in sent:
-        one.wait_for_publish(30)
-        assert one.is_published()
-    client.disconnect()
-    client.loop_stop()
-
-
-@contextmanager
-def at_work(job_file: Path) -> Iterator[None]:
-    """The job in a thread of its own, until it is told to stop."""
-    stop, errors = threading.Event(), []
-
-    @contextmanager
-    def asked() -> Iterator[threading.Event]:
-        yield stop
-
-    def run() -> None:
-        try:
-            job.monitor(job_file, until=asked)
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(timeout=60)
-        assert not thread.is_alive()
-        assert not errors, errors
-
-
-def readings(job_file: Path) -> pd.DataFrame:
-    if not (job_file.parent / "monitor.sqlite").exists():
-        return pd.DataFrame()
-    with Logbook(job_file.parent / "monitor.sqlite") as book:
-        return pd.DataFrame(book.readings("pump7"))
-
-
 def expected(plant: list[Recording], fitted: Path) -> pd.DataFrame:
     return MachineMonitor.load(fitted / "pump7").score(plant[3])
-
-
-def same(found: pd.DataFrame, whole: pd.DataFrame) -> None:
-    assert found["state"].tolist() == whole["state"].tolist()
-    np.testing.assert_array_equal(found["score"].to_numpy(dtype=float), whole["score"].to_numpy())
 
 
 @broker_needed
@@ -353,7 +244,7 @@ def test_indicators_are_told_by_their_names_not_their_order() -> None:
     values = np.stack([draw.normal(1, 0.1, 200), draw.normal(40, 1, 200)], axis=1)
     model = MachineMonitor(steps=5, dim=16, depth=1).fit(make("p", values, np.arange(200.0), names=["rms", "celsius"]))
     said = {"asset": "p", "time": "2024-03-01", "indicators": {"celsius": 41.0, "rms": 2.0}}
-    (found,) = job._in_order(recording_of(json.dumps(said).encode()), model).values
+    (found,) = in_order(recording_of(json.dumps(said).encode()), model).values
     assert found.tolist() == [2.0, 41.0]
 
 

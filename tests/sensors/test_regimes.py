@@ -14,7 +14,8 @@ from monitoring import events
 
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines import _sensors_monitor as job
-from unlabeled.pipelines._sensors_mqtt import recording_of
+from unlabeled.pipelines._sensors_judging import in_order
+from unlabeled.pipelines._sensors_message import recording_of
 from unlabeled.pipelines.cli import main
 from unlabeled.sensors import MachineMonitor, Recording, read, simulate
 from unlabeled.sensors.recording import make
@@ -269,11 +270,11 @@ def test_a_message_may_say_how_the_machine_is_run(fitted: MachineMonitor) -> Non
     said: dict[str, Any] = {"asset": "pump7", "time": "2024-03-01T00:00:00Z", "indicators": dict.fromkeys(NAMES, 1.0)}
     one = recording_of(json.dumps({**said, "operating": {"load": 3, "speed": 1200}}).encode())
     assert one.condition_names == ("load", "speed")
-    ordered = job._in_order(one, fitted)
+    ordered = in_order(one, fitted)
     assert ordered.condition_names == ("speed",)
     assert ordered.conditions is not None
     assert ordered.conditions.tolist() == [[1200.0]]
-    silent = job._in_order(recording_of(json.dumps(said).encode()), fitted)
+    silent = in_order(recording_of(json.dumps(said).encode()), fitted)
     assert np.isnan(silent.conditions).all()  # type: ignore[arg-type]
     with pytest.raises(DataError, match="'operating' is no object"):
         recording_of(json.dumps({**said, "operating": [1]}).encode())

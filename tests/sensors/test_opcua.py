@@ -1,0 +1,378 @@
+"""Readings from a real OPC UA server, which the test starts: judged as files are, whoever is away in between."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from monitoring import at_work, events, readings, same, stamps, wait_for
+
+from unlabeled.core.errors import DataError
+from unlabeled.pipelines import _sensors_monitor as job
+from unlabeled.pipelines import _sensors_opcua
+from unlabeled.pipelines._sensors_opcua_values import Joined, Value, time_of
+from unlabeled.pipelines._sensors_source_settings import OpcuaNode
+from unlabeled.sensors import Recording
+
+pytest.importorskip("asyncua", reason="needs asyncua (extra 'opcua')")
+from asyncua import ua
+from opcua_server import Plc
+
+START = np.datetime64("2024-03-01T00:00:00", "ns")
+
+
+@pytest.fixture
+def plc(plant: list[Recording]) -> Iterator[Plc]:
+    """Holds the first snapshot."""
+    found = Plc(dict.fromkeys(plant[3].names, np.zeros(0)))
+    write(found, plant[3], 0)
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the source has said."""
+    lines: list[str] = []
+    monkeypatch.setattr(_sensors_opcua, "say", lines.append)
+    return lines
+
+
+def job_of(folder: Path, models: Path, plc: Plc, axes: tuple[str, ...], fs: float | None, *more: str) -> Path:
+    nodes = [f'[[opcua.nodes]]\nnode = "ns=2;s={axis}"\nasset = "pump7"\naxis = "{axis}"\nfs = {fs}' for axis in axes]
+    path = folder / "job.toml"
+    head = [f'models = "{models}"', "every_seconds = 0.2", "[opcua]", f'endpoint = "{plc.endpoint}"',
+            "publishing_seconds = 0.04"]  # fmt: skip
+    path.write_text("\n".join([*head, *more, *nodes]))
+    return path
+
+
+def write(plc: Plc, recording: Recording, row: int) -> None:
+    """A snapshot, axis by axis."""
+    axes = {name: recording.values[row, :, axis].astype(float) for axis, name in enumerate(recording.names)}
+    plc.write(stamps(recording)[row], **axes)
+
+
+def dates(job_file: Path) -> list[np.datetime64]:
+    return list(pd.to_datetime(readings(job_file)["time"]).to_numpy())
+
+
+def write_all(plc: Plc, recording: Recording, rows: range, job_file: Path) -> None:
+    """One after another, as nobody acknowledges them."""
+    for row in rows:
+        write(plc, recording, row)
+        wait_for(lambda row=row: len(readings(job_file)) == row + 1)
+
+
+@pytest.mark.integration
+def test_waveforms_of_a_server_are_judged_as_a_whole_record(
+    plant: list[Recording], fitted: Path, expected: pd.DataFrame, plc: Plc, tmp_path: Path
+) -> None:
+    job_file = job_of(tmp_path, fitted, plc, plant[3].names, plant[3].fs)
+    with at_work(job_file):
+        write_all(plc, plant[3], range(192), job_file)
+        wait_for(lambda: len(events(job_file)) == 2)
+    found = readings(job_file)
+    same(found, expected)
+    assert dates(job_file) == list(stamps(plant[3]))
+    assert [event["kind"] for event in events(job_file)] == ["alarm", "danger"]
+
+
+@pytest.mark.integration
+def test_a_server_that_was_away_is_found_again_and_a_job_that_was_begins_with_what_stands(
+    plant: list[Recording], fitted: Path, plc: Plc, tmp_path: Path, said: list[str]
+) -> None:
+    job_file = job_of(tmp_path, fitted, plc, plant[3].names, plant[3].fs)
+    with at_work(job_file):
+        write_all(plc, plant[3], range(10), job_file)
+        plc.stop()
+        wait_for(lambda: any("is away" in line for line in said))
+        plc.start()
+        wait_for(lambda: sum("connected" in line for line in said) == 2)
+        write_all(plc, plant[3], range(10, 20), job_file)
+    write(plc, plant[3], 20)  # nobody is there: it is written over before somebody is, and lost
+    write(plc, plant[3], 21)
+    with at_work(job_file):
+        wait_for(lambda: len(readings(job_file)) == 21)
+        write(plc, plant[3], 22)
+        wait_for(lambda: len(readings(job_file)) == 22)
+    assert dates(job_file) == list(stamps(plant[3])[[*range(20), 21, 22]])
+    assert [line.split("(")[0].strip() for line in said[:2]] == [
+        f"connected to the OPC UA server at {plc.endpoint}", f"the OPC UA server at {plc.endpoint} is away",
+    ]  # fmt: skip
+
+
+@pytest.mark.integration
+def test_a_status_that_is_not_good_cannot_be_judged_and_the_others_can(
+    plant: list[Recording], fitted: Path, expected: pd.DataFrame, plc: Plc, tmp_path: Path
+) -> None:
+    job_file, recording = job_of(tmp_path, fitted, plc, plant[3].names, plant[3].fs), plant[3]
+    with at_work(job_file):
+        write_all(plc, recording, range(5), job_file)
+        first, *others = recording.names
+        plc.write(stamps(recording)[5], **{first: None}, status=ua.StatusCodes.BadSensorFailure)
+        plc.write(stamps(recording)[5], **{name: recording.values[5, :, 1].astype(float) for name in others})
+        wait_for(lambda: len(readings(job_file)) == 6)
+        write_all(plc, recording, range(6, 10), job_file)
+    found = readings(job_file)
+    assert found["state"].tolist() == [*["normal"] * 5, "cannot judge", *["normal"] * 4]
+    assert found["reason"][5] == f"{first} is BadSensorFailure"
+    np.testing.assert_array_equal(found["score"][:5].to_numpy(dtype=float), expected["score"][:5].to_numpy())
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from unlabeled.pipelines import _sensors_monitor as job
+job.monitor(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.integration
+def test_killed_it_raises_no_alarm_twice_and_judges_no_reading_twice(
+    plant: list[Recording], fitted: Path, plc: Plc, tmp_path: Path
+) -> None:
+    job_file, recording = job_of(tmp_path, fitted, plc, plant[3].names, plant[3].fs), plant[3]
+    told = []
+    for start in (0, 64, 128):
+        command = [sys.executable, "-c", KILLED, str(job_file)]
+        running = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+        try:
+            write_all(plc, recording, range(start, start + 64), job_file)
+        finally:
+            running.kill()
+        assert running.wait() == -signal.SIGKILL
+        told.append(len(events(job_file)))
+    with at_work(job_file):  # what was kept and not told before the last end is told
+        wait_for(lambda: len(events(job_file)) >= 2)
+    assert told[:2] == [0, 0]
+    assert [(event["id"], event["kind"]) for event in events(job_file)] == [(1, "alarm"), (2, "danger")]
+    assert dates(job_file) == list(stamps(recording))
+
+
+@pytest.mark.integration
+def test_a_node_that_is_not_there_is_named_and_asked_for_again(
+    plant: list[Recording], fitted: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sensors_opcua, "_MISSING_S", 0.2)
+    names = plant[3].names
+    plc = Plc(dict.fromkeys(names[1:], np.zeros(0)))
+    first = plant[3].values[0].astype(float)
+    plc.write(stamps(plant[3])[0], **{name: first[:, axis] for axis, name in enumerate(names) if axis})
+    try:
+        job_file = job_of(tmp_path, fitted, plc, names, plant[3].fs)
+        with at_work(job_file):
+            wait_for(lambda: len(said) == 2)
+            assert said[0] == (
+                f"opcua.nodes: the server gives nothing of ns=2;s={names[0]} (BadNodeIdUnknown); trying again"
+            )
+            plc.add(names[0], first[:, 0])
+            wait_for(lambda: len(readings(job_file)) == 1)
+        assert len(said) == 2
+    finally:
+        plc.stop()
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_a_server_that_speaks_only_encrypted_to_one_user(
+    plant: list[Recording], fitted: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("plc", "job", "other"):
+        uri = "urn:freeopcua:python:server" if name == "plc" else f"urn:plant.example:{name}"
+        command = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext",
+                   f"subjectAltName=URI:{uri},DNS:localhost", "-keyout", str(tmp_path / f"{name}-key.pem"), "-out",
+                   str(tmp_path / f"{name}.pem")]  # fmt: skip
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
+    names = plant[3].names
+    plc = Plc(dict.fromkeys(names, np.zeros(0)), certificate=tmp_path / "plc.pem", key=tmp_path / "plc-key.pem")
+    told = ['security = "Basic256Sha256"', 'certificate = "job.pem"', 'private_key = "job-key.pem"',
+            'username = "monitor"', 'password_file = "word"']  # fmt: skip
+    try:
+        write(plc, plant[3], 0)
+        cases = (("plc", "wrong", "away"), ("other", "secret", "away"), ("plc", "secret", "connected"))
+        for server, word, why in cases:
+            (tmp_path / "word").write_text(f"{word}\n")
+            said.clear()
+            job_file = job_of(tmp_path, fitted, plc, names, plant[3].fs, *told, f'server_certificate = "{server}.pem"')
+            with at_work(job_file):
+                wait_for(lambda: len(said) > 0)
+                assert why in said[0]
+                if why == "connected":
+                    write_all(plc, plant[3], range(2), job_file)
+            assert len(readings(job_file)) == (2 if why == "connected" else 0)
+    finally:
+        plc.stop()
+    assert b"secret" not in b"".join(p.read_bytes() for p in tmp_path.glob("*") if p.is_file() and p.name != "word")
+
+
+def nodes(*roles: dict[str, Any]) -> list[OpcuaNode]:
+    return [OpcuaNode(node=f"ns=2;i={n}", asset="p", **role) for n, role in enumerate(roles)]
+
+
+def value(what: Any, second: float, flaw: str = "") -> Value:
+    return Value(what, START + np.timedelta64(round(second * 1000), "ms"), flaw)
+
+
+def test_indicators_are_joined_by_their_latest_values_once_all_have_come() -> None:
+    rms, heat, speed, runs = nodes(
+        {"indicator": "rms"}, {"indicator": "celsius"}, {"operating": "rpm"}, {"running": True}
+    )
+    one = Joined("p", [rms, heat, speed, runs], settle=0.5, every=0)
+    one.take(rms, value(1.0, 0), 0.0)
+    one.take(heat, value(40.0, 0.1), 0.1)
+    one.take(speed, value(1480, 9), 0.1)
+    assert one.reading(5.0) is None  # whether it runs is not known yet
+    one.take(runs, value(True, 9), 0.2)
+    assert one.reading(0.4) is None  # what belongs to the first may still come
+    found = one.reading(0.5)
+    assert found is not None
+    assert found[:2] == ("opcua", "p")
+    reading = found.reading()
+    assert (reading.asset, reading.kind, reading.names) == ("p", "trend", ("rms", "celsius"))
+    assert reading.values.tolist() == [[1.0, 40.0]]
+    assert (reading.condition_names, reading.conditions.tolist()) == (("rpm",), [[1480.0]])
+    assert (reading.running.tolist(), reading.flaws.tolist()) == ([True], [""])
+    assert list(reading.clock) == [START + np.timedelta64(100, "ms")]  # of the two that changed, the latest
+    assert one.reading(9.0) is None  # nothing has changed since
+    one.take(speed, value(1490, 20), 9.0)
+    assert one.reading(10.0) is None  # how it is run is no measurement
+    one.take(runs, value(False, 20), 10.0)
+    one.take(heat, value(41.0, 20), 11.0)
+    later = one.reading(11.5).reading()
+    assert (later.values[0, 0], later.values[0, 1], later.conditions[0, 0]) == (1.0, 41.0, 1490.0)
+    assert not later.running[0]
+    assert later.clock[0] == START + np.timedelta64(20, "s")
+
+
+def test_a_reading_keeps_its_values_though_others_come_before_it_is_read() -> None:
+    (rms,) = nodes({"indicator": "rms"})
+    one = Joined("p", [rms], settle=0, every=0)
+    one.take(rms, value(1.0, 0), 0.0)
+    first = one.reading(0.0)
+    one.take(rms, value(2.0, 1), 1.0)
+    assert first.reading().values.tolist() == [[1.0]]
+    assert one.reading(1.0).reading().values.tolist() == [[2.0]]
+
+
+def test_readings_are_spaced_as_was_asked_for_and_the_latest_counts() -> None:
+    (rms,) = nodes({"indicator": "rms"})
+    one = Joined("p", [rms], settle=0, every=60)
+    found = []
+    for second in range(200):
+        one.take(rms, value(second, second), float(second))
+        reading = one.reading(float(second))
+        found += [] if reading is None else reading.reading().values[0].tolist()
+    assert found == [0.0, 60.0, 120.0, 180.0]
+
+
+def test_a_snapshot_waits_for_each_of_its_axes() -> None:
+    x, y = nodes({"axis": "x", "fs": 100.0}, {"axis": "y", "fs": 100.0})
+    one = Joined("p", [x, y], settle=0, every=0)
+    one.take(x, value([1.0, 2.0], 0), 0.0)
+    one.take(y, value([3.0, 4.0], 0), 0.0)
+    first = one.reading(0.0).reading()
+    assert (first.kind, first.fs, first.names, first.values.shape) == ("waveform", 100.0, ("x", "y"), (1, 2, 2))
+    assert first.values[0, :, 1].tolist() == [3.0, 4.0]
+    one.take(x, value([5.0, 6.0], 1), 1.0)
+    assert one.reading(9.0) is None  # y is still that of the snapshot before
+    one.take(y, value(None, 2, "BadNoCommunication"), 9.0)
+    second = one.reading(9.0).reading()
+    assert second.flaws.tolist() == ["y is BadNoCommunication"]
+    assert np.isnan(second.values[0, :, 1]).all()
+    assert second.values[0, :, 0].tolist() == [5.0, 6.0]
+
+
+def test_after_a_break_nothing_old_is_joined_with_what_is_new() -> None:
+    rms, heat = nodes({"indicator": "rms"}, {"indicator": "celsius"})
+    one = Joined("p", [rms, heat], settle=0, every=0)
+    one.take(rms, value(1.0, 0), 0.0)
+    one.take(heat, value(40.0, 0), 0.0)
+    assert one.reading(0.0) is not None
+    one.forget()
+    one.take(rms, value(2.0, 1), 1.0)
+    assert one.reading(5.0) is None
+
+
+def test_a_bad_indicator_is_no_number_and_says_why() -> None:
+    rms, heat = nodes({"indicator": "rms"}, {"indicator": "celsius"})
+    one = Joined("p", [rms, heat], settle=0, every=0)
+    one.take(rms, value(7.0, 0, "UncertainLastUsableValue"), 0.0)
+    one.take(heat, value(None, 0), 0.0)
+    found = one.reading(0.0).reading()
+    assert np.isnan(found.values).all()
+    assert found.flaws.tolist() == ["rms is UncertainLastUsableValue"]
+
+
+@pytest.mark.parametrize(
+    ("role", "told", "why"),
+    [
+        ({"indicator": "rms"}, value("high", 0), r"ns=2;i=0 \(rms\) is no number but of type str"),
+        ({"indicator": "rms"}, value([1.0], 0), "no number but of type list"),
+        ({"axis": "x", "fs": 9.0}, value(3.0, 0), r"ns=2;i=0 \(x\) is no array of numbers"),
+        ({"axis": "x", "fs": 9.0}, value(None, 0), "no array of numbers"),
+        ({"axis": "x", "fs": 9.0}, value([], 0), "no array of numbers"),
+        ({"axis": "x", "fs": 9.0}, value(["a"], 0), "no array of numbers"),
+        ({"axis": "x", "fs": 9.0}, value([[1.0], [2.0]], 0), "no array of numbers"),
+        ({"axis": "x", "fs": 9.0}, value(None, 0, "BadDeviceFailure"), "is BadDeviceFailure, and has not been Good"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_by_its_node(role: dict[str, Any], told: Value, why: str) -> None:
+    (node,) = nodes(role)
+    one = Joined("p", [node], settle=0, every=0)
+    one.take(node, told, 0.0)
+    with pytest.raises(DataError, match=why):
+        one.reading(0.0).reading()
+
+
+def test_axes_of_different_lengths_are_told() -> None:
+    x, y = nodes({"axis": "x", "fs": 100.0}, {"axis": "y", "fs": 100.0})
+    one = Joined("p", [x, y], settle=0, every=0)
+    one.take(x, value([1.0, 2.0], 0), 0.0)
+    one.take(y, value([3.0], 0), 0.0)
+    with pytest.raises(DataError, match=r"of different lengths \(x 2, y 1\)"):
+        one.reading(0.0).reading()
+
+
+def test_dates_are_the_sources_or_the_servers_or_now() -> None:
+    source, server = datetime(2024, 3, 1, 6), datetime(2024, 3, 1, 7, tzinfo=timezone(timedelta(hours=1)))
+    assert time_of(source, server) == np.datetime64("2024-03-01T06:00:00")
+    assert time_of(datetime(1601, 1, 1), server) == np.datetime64("2024-03-01T06:00:00")
+    before = np.datetime64(datetime.now(UTC).replace(tzinfo=None), "ns")
+    assert before <= time_of(None, None) <= np.datetime64(datetime.now(UTC).replace(tzinfo=None), "ns")
+
+
+def opcua(folder: Path, *lines: str) -> Path:
+    node = '[[opcua.nodes]]\nnode = "ns=2;s=x"\nasset = "a"\nindicator = "rms"'
+    (folder / "job.toml").write_text("\n".join(['models = "m"', "[opcua]", *lines, node]))
+    return folder / "job.toml"
+
+
+def test_what_is_of_no_use_is_told_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = 'endpoint = "opc.tcp://localhost:4"'
+    with pytest.raises(DataError, match=r"the environment has no WORD, which \[opcua\] names"):
+        job.monitor(opcua(tmp_path, where, 'username = "u"', 'password_env = "WORD"'))
+    names = ("certificate", "private_key", "server_certificate")
+    files = ['security = "Basic256Sha256"', *(f'{name} = "no"' for name in names)]
+    with pytest.raises(DataError, match=r"opcua.certificate: .*no does not exist"):
+        job.monitor(opcua(tmp_path, where, *files))
+    (tmp_path / "no").write_text("none")
+    with pytest.raises(DataError, match="no is no certificate"):
+        job.monitor(opcua(tmp_path, where, *files))
+    path = opcua(tmp_path, where)
+    path.write_text(path.read_text().replace("ns=2;s=x", "Pump7"))
+    with pytest.raises(DataError, match="'Pump7' is no id such as"):
+        job.monitor(path)
+    monkeypatch.setitem(sys.modules, "asyncua", None)
+    with pytest.raises(DataError, match=r"pip install 'unlabeled\[opcua\]'"):
+        job.monitor(opcua(tmp_path, where))
