@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ class Moment(NamedTuple):
         last: the median over so many snapshots up to it.
         bearing, shaft_hz: where the model does not know them, or they have changed.
         machine_class: for a severity by ISO 20816-3, which needs the
-        unit: of the signal.
+        unit: of the signal, where the file does not say it.
     """
 
     at: str | None = None
@@ -141,9 +141,14 @@ def _severity(
 ) -> tuple[Severity, ...]:
     """Over the last snapshots that can be judged, as everything else that is explained."""
     assert moment.machine_class is not None
+    unit = moment.unit
+    if recording.unit and unit not in (None, recording.unit):
+        raise DataError(f"{recording.asset} says that it is in {recording.unit}, --unit says {unit}: leave --unit out")
+    if unit is None and recording.unit in get_args(Unit):
+        unit = cast(Unit, recording.unit)
     sound = np.flatnonzero(~table["state"].isin(UNJUDGED).to_numpy())[-moment.last :]
     return severities(
-        recording.values[sound], axes=recording.names, fs=recording.fs, unit=moment.unit,
+        recording.values[sound], axes=recording.names, fs=recording.fs, unit=unit,
         machine_class=moment.machine_class, shaft_hz=shaft_hz,
     )  # fmt: skip
 

@@ -19,6 +19,7 @@ from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.regimes import NEW_REGIME
 from unlabeled.sensors.stream import UNJUDGED, Stream
 
+USED_UP = 0.9  # share of the drift that is followed, from which on it is told
 MAINTENANCE = "maintenance"  # why its readings cannot be judged
 
 
@@ -84,6 +85,7 @@ class Judging:
         if judged["reason"].startswith(NEW_REGIME) and not self.book.last_reason(asset).startswith(NEW_REGIME):
             self.book.tell(asset, at, NEW_REGIME, {"reason": judged["reason"]})
             say(f"{asset}: {judged['reason']}, at {recording.when(row)}")
+        self._drifted(asset, stream, at, judged)
         self.book.reading(asset, at, judged, file=name)
         case = self.book.case_of(asset)
         if judged["alarm"] and case is None:
@@ -99,6 +101,16 @@ class Judging:
                 self.book.clear(case.id, at)
                 self.book.tell(asset, at, "cleared", {"case": case.id})
                 say(f"{asset}: case {case.id} has cleared at {recording.when(row)}")
+
+    def _drifted(self, asset: str, stream: Stream, at: np.datetime64, judged: dict[str, Any]) -> None:
+        """Tells once a model that its machine has slowly moved nearly as far as is followed: what comes on top counts
+        as a fault, and whether it is one somebody should look at."""
+        if judged.get("drift", 0.0) < USED_UP:
+            return
+        model, before = stream.monitor.data_fingerprint_, self.book.last_event(asset, "drift")
+        if before is None or before.told["model"] != model:
+            self.book.tell(asset, at, "drift", {"used": judged["drift"], "model": model})
+            say(f"{asset}: {judged['drift']:.0%} of the drift that is followed is used: look after it, or fit it anew")
 
     def _danger(self, asset: str, case: int, stream: Stream, at: np.datetime64, judged: dict[str, Any]) -> None:
         """Tells once a case that it has become dangerous."""

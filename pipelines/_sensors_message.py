@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from unlabeled.core.errors import DataError
+from unlabeled.sensors import units
 from unlabeled.sensors.recording import Recording
 
 
 def recording_of(payload: bytes) -> Recording:
     """One reading as JSON: ``asset``, ``time`` (ISO 8601; without a zone: UTC), and either ``fs`` (Hz) and ``values``
     (a list for each axis; ``axes`` names them) or ``indicators`` (numbers by name); ``operating`` says by name how the
-    machine is run.
+    machine is run, ``unit`` what the values are in.
 
     Raises:
         DataError: what is missing or of another kind.
@@ -50,6 +51,9 @@ def recording_of(payload: bytes) -> Recording:
     conditions = said.get("operating") or {}
     if not isinstance(conditions, dict):
         raise DataError("'operating' is no object of numbers by name")
+    unit = said.get("unit") or ""
+    if not isinstance(unit, str):
+        raise DataError("'unit' is no text")
     return Recording(
         asset=asset,
         conditions=_numbers(list(conditions.values()), "operating").astype(np.float64)[None] if conditions else None,
@@ -58,6 +62,7 @@ def recording_of(payload: bytes) -> Recording:
         names=names,
         hours=np.zeros(1),
         fs=fs,
+        unit=units.named(unit),
         clock=np.array([_time(said.get("time"))]),
         running=np.array([said.get("running") is not False]),
         flaws=np.full(1, "", dtype="<U120"),

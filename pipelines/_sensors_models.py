@@ -1,6 +1,7 @@
 """Who judges which machine in a monitoring job: read when it is needed, and again when its folder has changed."""
 
 import hashlib
+from pathlib import Path
 from typing import NamedTuple, cast
 
 from unlabeled.core.checkpoints import MANIFEST, put_back
@@ -29,6 +30,21 @@ class Judge(NamedTuple):
         return Stream(model, rule=alarms.rule(model.rule), threshold=threshold, new_regime=regime)
 
 
+def folder_of(asset: str, job: Job) -> Path:
+    """Where a machine's model lies: in a folder of its own, or the only one that there is.
+
+    Raises:
+        DataError: there is none.
+    """
+    folder = job.models / files.folder_name(asset)
+    put_back(folder)
+    if not (folder / MANIFEST).is_file():
+        folder = job.models
+    if not (folder / MANIFEST).is_file():
+        raise DataError(f"there is no model of {asset} in {job.models.name}")
+    return folder
+
+
 class Models:
     """Those that were read before, by machine."""
 
@@ -41,12 +57,7 @@ class Models:
         Raises:
             DataError: there is none: no other machine's model judges it, not even for a moment.
         """
-        folder = job.models / files.folder_name(asset)
-        put_back(folder)
-        if not (folder / MANIFEST).is_file():
-            folder = job.models
-        if not (folder / MANIFEST).is_file():
-            raise DataError(f"there is no model of {asset} in {job.models.name}")
+        folder = folder_of(asset, job)
         print_ = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
         if asset not in self._read or self._read[asset].print != print_:
             model = MachineMonitor.load(folder)

@@ -26,8 +26,7 @@ from unlabeled.pipelines._sensors_status import served
 from unlabeled.pipelines._sensors_webhook import Hook, forget
 from unlabeled.pipelines.jobs import Outcome
 from unlabeled.sensors import read as read_recordings
-from unlabeled.sensors.alarms import HOURS_PER_MONTH
-from unlabeled.sensors.logbook import CLEARED, Case, Logbook
+from unlabeled.sensors.logbook import CLEARED, Logbook
 from unlabeled.sensors.readers import SUFFIXES
 from unlabeled.sensors.recording import Recording
 
@@ -73,36 +72,6 @@ def _sources(job: Job, came: threading.Event) -> Iterator[Source]:
         yield Cluster(job.kafka, came)
     if job.opcua is not None:
         yield Server(job.opcua, came)
-
-
-def cases(job_file: Path, *, acknowledge: int | None = None) -> Outcome:
-    """What alarms there were and what became of them; with ``acknowledge``, somebody looks after that one now.
-
-    Raises:
-        DataError: there is no such open case, or the job has no logbook yet.
-    """
-    job = read(job_file)
-    if not job.logbook.exists():
-        raise DataError(f"{job.logbook} does not exist: the job has not run yet")
-    with Logbook(job.logbook) as book:
-        if acknowledge is not None:
-            book.acknowledge(acknowledge, now())
-        found, months = book.cases(), sum(book.monitored_h().values()) / HOURS_PER_MONTH
-    cleared = sum(case.state == CLEARED for case in found)
-    rate = f" ({cleared / months:.2g} a month)" if months >= 1 else ""
-    return Outcome(
-        headline=f"{len(found)} case(s), {len(found) - cleared} of them not cleared. In {months:.2g} machine-months "
-        f"{cleared} alarm(s) cleared again{rate}.",
-        lines=[_line(case) for case in found],
-        details={"cases": [asdict(case) for case in found], "machine_months": months, "cleared": cleared},
-    )
-
-
-def _line(case: Case) -> str:
-    ends = [f"{what} {when[:19]}" for what, when in (("acknowledged", case.acknowledged), ("cleared", case.cleared))
-            if when is not None]  # fmt: skip
-    since = ", ".join([f"since {case.opened[:19]}", *ends])
-    return f"case {case.id}, {case.asset}: {case.state}, {since}, highest score {case.highest:.2f}"
 
 
 class _Work:

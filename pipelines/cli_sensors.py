@@ -325,10 +325,13 @@ def explain(
         typer.Option(
             "--class",
             help="Of the machine in ISO 20816-3, whose zone is then said: group 1 (above 300 kW) or 2 (from 15 kW) on "
-            "rigid or flexible supports; needs --unit.",
+            "rigid or flexible supports; needs the signal's unit.",
         ),
     ] = None,
-    unit: Annotated[Literal["g", "m/s2", "mm/s"] | None, typer.Option(help="Of the signal; never guessed.")] = None,
+    unit: Annotated[
+        Literal["g", "m/s2", "mm/s"] | None,
+        typer.Option(help="Of the signal, where the file does not say it; never guessed."),
+    ] = None,
     fs: Rate = None,
     every: Every = None,
     signal: Signal = None,
@@ -366,7 +369,7 @@ def cases(
     ] = None,
 ) -> Outcome:
     """List the cases of a monitoring job, or acknowledge one."""
-    from unlabeled.pipelines import _sensors_monitor as work
+    from unlabeled.pipelines import _sensors_cases as work
 
     return work.cases(job, acknowledge=acknowledge)
 

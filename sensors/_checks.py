@@ -69,6 +69,11 @@ def fits(monitor: "MachineMonitor", recording: Recording) -> None:
         raise DataError(
             f"fitted at {monitor.fs_:g} Hz, {recording.asset} is sampled at {recording.fs:g} Hz: resample or fit anew"
         )
+    if recording.unit and monitor.unit_ and recording.unit != monitor.unit_:
+        raise DataError(
+            f"fitted on values in {monitor.unit_}, those of {recording.asset} are in {recording.unit}: convert them or "
+            "fit anew"
+        )
     if monitor.samples_ is not None and recording.values.shape[1] != monitor.samples_:
         raise DataError(
             f"fitted on snapshots of {monitor.samples_} samples, {recording.asset} has {recording.values.shape[1]}: "

@@ -1,7 +1,7 @@
 """Arrays by name from the files that laboratories and measuring instruments write.
 
 What a file says of itself comes under the names that an npz would have it: ``fs`` (Hz), ``start`` (date and time of the
-first sample), ``axes`` (names).
+first sample), ``axes`` (names), ``unit`` (of the signal).
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
+from unlabeled.sensors import units
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -68,6 +69,7 @@ def _hdf5(path: Path, wanted: Sequence[str]) -> Arrays:
     h5py = _package("h5py", path)
     found: Arrays = {}
     rates: Arrays = {}
+    said: dict[str, list[str]] = {}
 
     def take(name: str, item: Any) -> None:
         if not isinstance(item, h5py.Dataset):
@@ -82,10 +84,11 @@ def _hdf5(path: Path, wanted: Sequence[str]) -> Arrays:
         found[name] = np.asarray(item.asstr()[()], dtype=np.str_) if text else item[()]
         for rate in _rate(item.attrs):
             rates[name] = rate
+        said[name] = _units(item.attrs)
 
     try:
         with h5py.File(path, "r") as file:
-            of_all = _rate(file.attrs)
+            of_all, unit_of_all = _rate(file.attrs), _units(file.attrs)
             file.visititems(take)  # follows no link
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise _unreadable(path, "HDF5 file", error) from None
@@ -95,12 +98,21 @@ def _hdf5(path: Path, wanted: Sequence[str]) -> Arrays:
     arrays = _said({names[name]: values for name, values in found.items()})
     for rate in own if len(own) == 1 else of_all if not own else ():  # of several nobody says which
         arrays["fs"] = np.squeeze(np.asarray(rate))
+    own_units = {one for name, of_one in said.items() if not wanted or names[name] in wanted for one in of_one}
+    if own_units or unit_of_all:
+        arrays.setdefault("unit", np.array(sorted(own_units) or unit_of_all))
     return arrays
 
 
 def _rate(attributes: Any) -> list[NDArray[Any]]:
     """The sampling rate among attributes, if there is one."""
     return [np.asarray(value) for name, value in attributes.items() if name.lower() in RATES][:1]
+
+
+def _units(attributes: Any) -> list[str]:
+    """The units among attributes, as texts."""
+    found = [value for name, value in attributes.items() if name.lower() in units.NAMES]
+    return [one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in found]
 
 
 def _tdms(path: Path, wanted: Sequence[str]) -> Arrays:
@@ -119,6 +131,7 @@ def _tdms(path: Path, wanted: Sequence[str]) -> Arrays:
             values = [np.asarray(channel[:]) for channel in channels]
             steps = [float(channel.properties.get("wf_increment", 0.0)) for channel in channels]
             starts = [channel.properties.get("wf_start_time") for channel in channels]
+            said = {str(channel.properties.get("unit_string", "")) for channel in channels}
     except Exception as error:  # whatever damaged bytes make of the parser
         raise _unreadable(path, "TDMS file", error) from None
     alike = {(len(v), step) for v, step in zip(values, steps, strict=True)}
@@ -127,6 +140,8 @@ def _tdms(path: Path, wanted: Sequence[str]) -> Arrays:
         found = {"signal": np.stack(values, axis=1), "axes": np.array(names)}
     if len(set(steps)) == 1 and steps[0] > 0:
         found["fs"] = np.array(1 / steps[0])
+    if said - {""}:
+        found["unit"] = np.array(sorted(said - {""}))
     if starts and starts[0] is not None:
         found["start"] = np.array(starts[0], dtype="datetime64[ns]")
     return found

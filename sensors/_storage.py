@@ -55,6 +55,7 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
         manifest["fitted"] = {name: getattr(monitor, name) for name in _FITTED}
         manifest["fitted"] |= {
             "names_": list(monitor.names_),
+            "unit_": monitor.unit_,
             "period_": asdict(monitor.period_),
             "plain_rules_": [asdict(rule) for rule in monitor.plain_rules_],
             "conditions": [] if monitor.conditional_ is None else list(monitor.conditional_.regimes.names),
@@ -108,6 +109,7 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
     if fitted:
         for name in _FITTED:
             setattr(monitor, name, fitted[name])
+        monitor.unit_ = fitted.get("unit_", "")  # a monitor of before there was one has none
         monitor.names_, monitor.period_ = tuple(fitted["names_"]), Period(**fitted["period_"])
         # A monitor of before there were these has none.
         told, level = fitted.get("tail_"), fitted.get("level_")

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
-from unlabeled.sensors import _clock
+from unlabeled.sensors import _clock, units
 from unlabeled.sensors.recording import Recording
 
 ASSET_NAMES = ("asset", "machine", "bearing", "run", "unit", "asset_id", "machine_id")
@@ -20,8 +20,17 @@ DIRECTIONS = {"h", "v", "x", "y", "z", "a", "de", "fe", "ba", "ax", "ay", "az", 
 
 def asset_column(table: pd.DataFrame) -> str | None:
     """The column that names the machine, if there is one."""
-    lower = {str(name).lower(): str(name) for name in table.columns}
+    lower = {str(name).lower(): str(name) for name in table.columns if name != unit_column(table)}
     return next((lower[name] for name in ASSET_NAMES if name in lower), None)
+
+
+def unit_column(table: pd.DataFrame) -> str | None:
+    """The column that says what the numbers are in: of that name, and with nothing else in it."""
+    for name in table.columns:
+        said = table[name].dropna()
+        if str(name).lower() in units.NAMES and len(said) and all(map(units.is_unit, said.unique())):
+            return str(name)
+    return None
 
 
 def read_table(
@@ -34,9 +43,16 @@ def read_table(
     """
     source = str(path)
     time = _clock.find([str(c) for c in table.columns], source=source)
-    asset = asset_column(table)
+    asset, unit = asset_column(table), unit_column(table)
     check_operating(operating, [str(c) for c in table.columns], source)
-    aside = {time, asset, running_column, *operating, *(c for c in table.columns if str(c).lower() in NOT_INDICATORS)}
+    aside = {
+        time,
+        asset,
+        unit,
+        running_column,
+        *operating,
+        *(c for c in table.columns if str(c).lower() in NOT_INDICATORS),
+    }
     table, notes = _numbers(table, [c for c in table.columns if c not in aside])
     numeric = [str(c) for c in table.columns if c not in aside and pd.api.types.is_numeric_dtype(table[c])]
     numeric = [c for c in numeric if not pd.api.types.is_bool_dtype(table[c])]
@@ -131,6 +147,7 @@ def _recording(
 ) -> Recording:
     ordered = _clock.order(table[time].to_numpy(), source=source)
     rows = ordered.rows
+    unit = unit_column(table)
     values = table[columns].to_numpy(dtype=np.float64)[rows]
     running = np.ones(len(rows), dtype=bool)
     if running_column in table:
@@ -140,6 +157,7 @@ def _recording(
         values=values.astype(np.float32),
         names=tuple(names),
         hours=ordered.hours,
+        unit="" if unit is None else units.common(table[unit].unique(), source=f"{source}, {asset}"),
         clock=ordered.clock,
         conditions=conditions_of(table, operating, rows),
         condition_names=tuple(operating),

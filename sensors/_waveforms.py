@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
-from unlabeled.sensors import _clock
+from unlabeled.sensors import _clock, units
 from unlabeled.sensors.recording import Recording
 
 SIGNALS = ("acc", "x", "signal", "vibration", "waveform")
@@ -63,6 +63,7 @@ def read_arrays(
             conditions=_conditions(content, operating, len(values), path),
             operating=operating,
             notes=notes,
+            unit=_unit(content, path),
         )
     ]
 
@@ -78,14 +79,16 @@ def read_table(
 ) -> list[Recording]:
     """Machines from a table: a list a snapshot in one or more columns (those of ``signal``, or all), or one sample a
     row (columns ``snapshot`` and ``sample``)."""
-    from unlabeled.sensors._trends import asset_column, check_operating, conditions_of
+    from unlabeled.sensors._trends import asset_column, check_operating, conditions_of, unit_column
 
     check_operating(operating, [str(c) for c in table.columns], str(path))
+    unit = unit_column(table)
     lists = list_columns(table)
     asset = asset_column(table)
     recordings = []
     groups = [(path.stem, table)] if asset is None else [(str(k), g) for k, g in table.groupby(asset, sort=False)]
     for name, group in groups:
+        said = "" if unit is None else units.common(group[unit].unique(), source=f"{path}, {name}")
         if not lists:
             group = _gather(group, path, skip=asset, operating=operating)
         columns = list_columns(group)
@@ -106,6 +109,7 @@ def read_table(
             _recording(
                 name, values, rates, times, names=columns, source=str(path), running=running, failure_s=None, notes=(),
                 flaws=flaws, conditions=conditions_of(group, operating, np.arange(len(group))), operating=operating,
+                unit=said,
             )
         )  # fmt: skip
     return recordings
@@ -233,6 +237,11 @@ def _times(content: dict[str, NDArray], count: int, every: float | None, path: P
     return np.arange(count) * every
 
 
+def _unit(content: dict[str, NDArray], path: Path) -> str:
+    said = [str(one) for name in units.NAMES if name in content for one in np.atleast_1d(content[name]).ravel()]
+    return units.common(said, source=str(path))
+
+
 def _conditions(
     content: dict[str, NDArray], operating: Sequence[str], count: int, path: Path
 ) -> NDArray[np.float64] | None:
@@ -305,6 +314,7 @@ def _recording(
     flaws: NDArray[np.str_] | None = None,
     conditions: NDArray[np.float64] | None = None,
     operating: Sequence[str] = (),
+    unit: str = "",
 ) -> Recording:
     if signal.shape[1] < LEAST:
         raise DataError(
@@ -324,6 +334,7 @@ def _recording(
         names=tuple(names),
         hours=ordered.hours,
         fs=usual,
+        unit=unit,
         clock=ordered.clock,
         conditions=None if conditions is None else conditions[rows],
         condition_names=tuple(operating),

@@ -92,6 +92,7 @@ class MachineMonitor(BaseEstimator):
     Attributes:
         backbone_: the encoder with its tokenizer.
         threshold_: of the smoothed score.
+        unit_: what the values that it was fitted on are in, as far as their file said.
         level_: what is normal of the overall level; ``None`` for a trend without one, and under ``false_alarms``.
         conditional_: what is normal under which conditions (:mod:`~unlabeled.sensors.regimes`); ``None`` where the
             normal period says nothing of conditions.
@@ -243,6 +244,7 @@ class MachineMonitor(BaseEstimator):
         _checks.grid(self, pictures)
         self.level_ = None
         self.asset_, self.kind_, self.names_, self.fs_ = recording.asset, recording.kind, recording.names, recording.fs
+        self.unit_ = recording.unit
         self.samples_ = recording.values.shape[1] if recording.kind == "waveform" else None
         self.period_ = Period(calibration=int(seen.rows[cut]), stop=stop)
         self.plain_rules_ = usual_rules(recording, normal_rows=stop)

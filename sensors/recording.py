@@ -32,6 +32,7 @@ class Recording:
         names: of the axes or the indicators.
         hours: (n,) since the first snapshot, strictly increasing.
         fs: sampling rate in Hz; ``None`` for a trend.
+        unit: of the values (``g``, ``m/s2``, ``mm/s``...) where the file says one for all of them, else empty.
         clock: (n,) date and time of each snapshot where the file has them.
         conditions: (n, conditions) how the machine was run at each snapshot (speed, load...), NaN where that is not
             known; ``None`` where nothing is said of it.
@@ -49,6 +50,7 @@ class Recording:
     names: tuple[str, ...]
     hours: NDArray[np.float64]
     fs: float | None = None
+    unit: str = ""
     clock: NDArray[np.datetime64] | None = None
     conditions: NDArray[np.float64] | None = None
     condition_names: tuple[str, ...] = ()

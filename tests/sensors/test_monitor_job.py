@@ -16,6 +16,7 @@ import pytest
 from monitoring import events, put, put_all, put_later, readings, stamps, wait_for
 
 from unlabeled.core.errors import DataError
+from unlabeled.pipelines import _sensors_cases as told_of
 from unlabeled.pipelines import _sensors_monitor as job
 from unlabeled.pipelines.cli import main
 from unlabeled.sensors import MachineMonitor, Recording, read, simulate
@@ -133,7 +134,7 @@ def test_a_case_lives_from_open_to_acknowledged_to_cleared(
 ) -> None:
     failing, incoming = plant[3], job_file.parent / "incoming"
     with pytest.raises(DataError, match="has not run yet"):
-        job.cases(job_file)
+        told_of.cases(job_file)
     put(failing, slice(0, 192), incoming, "a")
     job.monitor(job_file, once=True)
     with pytest.raises(SystemExit) as ended:
@@ -141,11 +142,11 @@ def test_a_case_lives_from_open_to_acknowledged_to_cleared(
     assert ended.value.code == 0
     assert "case 1, pump7: acknowledged, since 2024-03-2" in capsys.readouterr().out
     with pytest.raises(DataError, match="there is no open case 1"):
-        job.cases(job_file, acknowledge=1)
+        told_of.cases(job_file, acknowledge=1)
     # Mended: it runs as it ran in its first days.
     put_later(failing.rows(slice(0, 60)), incoming, "b")
     job.monitor(job_file, once=True)
-    told = job.cases(job_file)
+    told = told_of.cases(job_file)
     (case,) = told.details["cases"]
     assert case["state"] == "cleared"
     hours = 600 + failing.hours[59] - failing.hours[0]
@@ -246,7 +247,7 @@ def test_a_model_that_is_fitted_anew_does_not_clear_a_case(
     put(plant[3], slice(186, 192), tmp_path / "incoming", "b")
     job.monitor(job_file, once=True)
     assert [event["kind"] for event in events(job_file)] == ["alarm", "danger"]
-    (case,) = job.cases(job_file).details["cases"]
+    (case,) = told_of.cases(job_file).details["cases"]
     assert case["state"] == "open"
     # Calm for long enough, it clears as any other.
     put_later(plant[3].rows(slice(0, 60)), tmp_path / "incoming", "c")

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines._sensors_job_file import Job, Status
 from unlabeled.pipelines._sensors_status import machines, metrics, served
+from unlabeled.sensors.alarms import LEVELS
 from unlabeled.sensors.logbook import Logbook
 
 START = np.datetime64("2024-03-01T00:00:00", "ns")
@@ -139,6 +140,9 @@ def test_the_dashboard_asks_for_metrics_that_there_are(book: Logbook) -> None:
         names = re.findall(r"unlabeled_\w+", expression)
         assert names
         assert set(names) <= known
+    (levels,) = (p for p in dashboard["panels"] if p["targets"][0]["expr"] == "unlabeled_machine_level")
+    (mapping,) = levels["fieldConfig"]["defaults"]["mappings"]
+    assert [mapping["options"][str(n)]["text"] for n in range(len(LEVELS))] == list(LEVELS)
 
 
 def test_beyond_this_machine_a_token_is_needed(book: Logbook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
