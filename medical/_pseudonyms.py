@@ -107,14 +107,30 @@ def shifted(day: date | None, days: int) -> date | None:
         return None
 
 
+# What no age is above, and by how much PatientAge and the dates may differ: more, and one of them is a placeholder.
+_OLDEST, _APART = 130, 2
+
+
 def years_of(file: "Dataset") -> int | None:
-    """Completed years at the examination: from PatientAge, else from the dates of birth and study."""
-    written = text(file, "PatientAge")
+    """Completed years at the examination, by PatientAge or by the dates of birth and study; ``None`` where neither can
+    be used (``000Y`` and what is above 130 years stand for nothing), or they contradict each other."""
+    told, counted = _written_years(text(file, "PatientAge")), _counted_years(file)
+    if told is None or counted is None:
+        return counted if told is None else told
+    return told if abs(told - counted) <= _APART else None
+
+
+def _written_years(written: str) -> int | None:
     number, unit = (written[:-1], written[-1]) if written[-1:] in ("Y", "M", "W", "D") else (written, "Y")
-    if number.isascii() and number.isdigit() and len(number) <= 3:
-        per_year = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}[unit]
-        return int(int(number) / per_year)
+    if not (number.isascii() and number.isdigit() and len(number) <= 3) or (unit == "Y" and not int(number)):
+        return None
+    years = int(int(number) / {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}[unit])
+    return years if years <= _OLDEST else None
+
+
+def _counted_years(file: "Dataset") -> int | None:
     born, seen = parse_date(text(file, "PatientBirthDate")), parse_date(text(file, "StudyDate"))
     if born is None or seen is None or seen < born:
         return None
-    return seen.year - born.year - ((seen.month, seen.day) < (born.month, born.day))
+    years = seen.year - born.year - ((seen.month, seen.day) < (born.month, born.day))
+    return years if years <= _OLDEST else None

@@ -1,13 +1,19 @@
 """Which column of a user's table means what, and how its labels are written."""
 
+import codecs
+import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from unlabeled.core import progress
 from unlabeled.core.errors import DataError
 from unlabeled.medical.images import PNEUMONIA, UNLABELLED
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAMES = {
     "id": ("image_id", "id", "ids", "file", "filename", "file_name", "path", "image", "image_index"),
@@ -25,6 +31,37 @@ POSITIVE = ("1", "1.0", "true", "yes", "positive")
 NEGATIVE = ("0", "0.0", "false", "no", "normal", "negative")
 # CheXpert's word for a finding that its report neither affirms nor denies.
 UNCERTAIN = ("-1", "-1.0")
+
+
+def read_csv(path: Path) -> "pd.DataFrame":
+    """A CSV as people's programs write it, every cell as text: commas, or semicolons or tabs where the first line has
+    no comma; UTF-8, UTF-16 with its mark, else Windows-1252. What is not usual is said.
+
+    Raises:
+        DataError: no such file, or no table; nothing of what it holds is quoted.
+    """
+    import pandas as pd
+
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        raise DataError(f"{path} does not exist, or is no file: expected a CSV of labels") from None
+    coding = "utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        content = raw.decode(coding)
+    except UnicodeDecodeError:
+        coding, content = "cp1252", raw.decode("cp1252", errors="replace")
+    first = content.lstrip().partition("\n")[0]
+    separator = next((one for one in (",", ";", "\t") if one in first), ",")
+    if coding != "utf-8-sig" or separator != ",":
+        apart = {",": "commas", ";": "semicolons", "\t": "tabs"}[separator]
+        progress.say(f"{path.name} is read as {'UTF-8' if coding == 'utf-8-sig' else coding}, separated by {apart}")
+    try:
+        return pd.read_csv(io.StringIO(content), sep=separator, dtype=str, keep_default_na=False)
+    except ValueError:  # its text may quote a row
+        raise DataError(
+            f"{path} is not a readable CSV of labels: expected a line of names, then a line a picture"
+        ) from None
 
 
 class Labelling(NamedTuple):

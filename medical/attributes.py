@@ -132,7 +132,7 @@ def _age_group(band: str) -> str:
 
 
 def of_dicom(file: "Dataset") -> dict[str, str]:
-    """:data:`ATTRIBUTES` from PatientAge (else birth and study date), PatientSex, ViewPosition (else
+    """:data:`ATTRIBUTES` from PatientAge or the dates of birth and study, PatientSex, ViewPosition (else
     PatientPosition), a listed maker and a stand-in for the model, because both are free text; the site is a stand-in
     for InstitutionName. What a file says in a way that cannot be read, it does not say."""
     from unlabeled.medical._confidentiality import device
@@ -142,7 +142,7 @@ def of_dicom(file: "Dataset") -> dict[str, str]:
 
     view = next((v.upper() for v in (text("ViewPosition"), text("PatientPosition")) if v.upper() in ("PA", "AP")), "")
     found = {
-        "age_band": age_band(text("PatientAge")) or _from_dates(text("PatientBirthDate"), text("StudyDate")),
+        "age_band": age_band(_pseudonyms.years_of(file)),
         "sex": _SEXES.get(text("PatientSex").lower(), ""),
         "view": view,
         "device": " ".join(part for part in device(file, _pseudonyms.Pseudonyms(_KNOWN_TO_ALL)) if part),
@@ -215,14 +215,6 @@ def _pixels(value: str, identity: object) -> int:
     except (ValueError, OverflowError):
         raise DataError(f"width or height of {identity}: expected a number of pixels, got {value!r}") from None
     return max(0, number)
-
-
-def _from_dates(born: str, studied: str) -> str:
-    """From two dates as DICOM writes them (YYYYMMDD)."""
-    if not (len(born) == len(studied) == 8 and born.isdigit() and studied.isdigit()):
-        return ""
-    years = int(studied[:4]) - int(born[:4]) - (studied[4:] < born[4:])
-    return age_band(years)
 
 
 def _stand_in(institution: str) -> str:

@@ -154,7 +154,7 @@ def check_tags(file: "Dataset") -> None:
 def _check_body_part(file: "Dataset") -> None:
     part = _text(file, "BodyPartExamined")
     if part:
-        if not part.startswith(CHEST):
+        if not part.startswith(CHEST) or "ABD" in part:  # CHESTABDOMEN is another film
             raise Refused(f"not a chest: BodyPartExamined is {_said(file, 'BodyPartExamined')}")
         return
     described = " ".join(_text(file, name) for name in ("StudyDescription", "SeriesDescription", "ProtocolName"))
@@ -170,13 +170,13 @@ def _check_view(file: "Dataset") -> None:
             return
         if view in LATERAL:
             raise Refused(f"lateral view: {tag} is {view}, expected PA or AP")
-        if view:
+        if view and view not in _POSITIONS:  # how somebody lay says nothing of the beam
             raise Refused(f"view unknown: {tag} is {_said(file, tag)}, expected PA or AP")
     across = str((value_of(file, "PatientOrientation") or [""])[0]).upper()[:1]
     if across in ("A", "P"):
         raise Refused(f"lateral view: rows run along {across} (PatientOrientation)")
     if across not in ("L", "R"):
-        raise Refused("view unknown: ViewPosition, PatientPosition and PatientOrientation are missing")
+        raise Refused("view unknown: neither ViewPosition, PatientPosition nor PatientOrientation tells")
 
 
 def decode(file: "Dataset") -> NDArray[np.generic]:

@@ -15,6 +15,8 @@ from unlabeled.core.store import Store, unmapped
 # What a model looks for where nothing else is said.
 PNEUMONIA = "pneumonia"
 UNLABELLED = -1
+# What patients' names come from (ImageSet.named_by).
+TABLE, DICOM = "table", "DICOM"
 
 
 # How a film of any aspect becomes a square: stretched; or, as in an intake's store, with text near the borders painted
@@ -44,6 +46,8 @@ class ImageSet:
         patients: (N,) who is on the picture: a pseudonym for DICOM, the user's own id where a table gives one,
             a stand-in for the study where no patient is known, else a digest of the pixels (identical pictures then
             count as one person's).
+        named_by: what calls the patients so: ``table`` (names as somebody gave them), ``DICOM`` (stand-ins for
+            PatientID), or an intake with a certain site key. Names of different kinds cannot be compared.
         labels: (N,) 1 with the finding, 0 without, -1 unknown; ``None`` when nothing is labelled.
         splits: (N,) name of the part that a table assigns, or ``None``.
         order: (N,) rank in which a table wants its labels used (-1: never), or ``None``.
@@ -59,6 +63,7 @@ class ImageSet:
     images: NDArray[np.uint8] | Store
     ids: NDArray[np.str_]
     patients: NDArray[np.str_]
+    named_by: str = TABLE
     labels: NDArray[np.int64] | None = None
     splits: NDArray[np.str_] | None = None
     order: NDArray[np.int64] | None = None

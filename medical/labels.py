@@ -12,8 +12,8 @@ from unlabeled.core import progress
 from unlabeled.core.errors import DataError
 from unlabeled.medical import attributes as attribute_columns
 from unlabeled.medical._people import MOST_NAMES, UNKNOWN, renamed, without_placeholders
-from unlabeled.medical._tables import find, find_labels, say_uncertain
-from unlabeled.medical.images import NAMELESS, PNEUMONIA, UNLABELLED, ImageSet, Skip
+from unlabeled.medical._tables import find, find_labels, read_csv, say_uncertain
+from unlabeled.medical.images import NAMELESS, PNEUMONIA, TABLE, UNLABELLED, ImageSet, Skip
 
 SHOWN = 5
 # A folder that CheXpert's paths name the patient by.
@@ -45,15 +45,8 @@ def read_labels(path: str | Path, *, finding: str = PNEUMONIA) -> dict[str, Row]
     Raises:
         DataError: not a CSV, a column is missing, a label is neither 0 nor 1, or one id has two labels.
     """
-    import pandas as pd
-
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path} does not exist: expected a CSV with an id and a label column")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a readable CSV: {error}") from None
+    table = read_csv(path)
     columns = [str(column) for column in table.columns]
     labelling = find_labels(columns, finding)
     roles = {role: find(columns, role) for role in ("id", "patient", "split", "side")}
@@ -153,6 +146,7 @@ def attach(images: ImageSet, labels: dict[str, Row]) -> ImageSet:
         attribute_columns.put_some(images, told),
         labels=values,
         patients=patients,
+        named_by=TABLE if given else images.named_by,
         splits=splits.astype(np.str_) if splits_known else None,
         skipped=(*images.skipped, *unknown),
         notes=tuple(dict.fromkeys(notes)),

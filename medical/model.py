@@ -34,6 +34,9 @@ from unlabeled.medical.images import PNEUMONIA, Framing, ImageSet
 from unlabeled.medical.splits import digests
 from unlabeled.medical.tasks import Masking
 
+# What is remembered with patients, of their names.
+_NAMES = "named by "
+
 
 class PneumoniaModel(BaseEstimator):
     """Pneumonia (or another finding) on frontal chest radiographs: a masked autoencoder, then a classifier on few
@@ -328,14 +331,22 @@ class PneumoniaModel(BaseEstimator):
             part.to(there)
         return self
 
-    def remember(self, patients: Sequence[str] | NDArray[np.str_]) -> None:
+    def remember(self, patients: Sequence[str] | NDArray[np.str_], *, named_by: str | None = None) -> None:
         """Keeps salted digests of patients whose labels were used, so that :meth:`seen` can tell a leak later
-        (:func:`~unlabeled.medical.splits.digests` says what they give away)."""
-        self.digests_ = sorted({*self.digests_, *digests(patients, salt=self.salt_)})
+        (:func:`~unlabeled.medical.splits.digests` says what they give away), and of what their names come from
+        (:class:`~unlabeled.medical.images.ImageSet`)."""
+        source = [] if named_by is None else [_NAMES, _NAMES + named_by]
+        self.digests_ = sorted({*self.digests_, *digests([*patients, *source], salt=self.salt_)})
 
     def seen(self, patients: Sequence[str] | NDArray[np.str_]) -> NDArray[np.bool_]:
         """Which of these patients' labels were used in fine-tuning or validation."""
         return np.isin(np.array(digests(patients, salt=self.salt_)), self.digests_)
+
+    def knows_whom(self, named_by: str) -> bool:
+        """Whether it can tell if it learnt from patients who are named by that
+        (:class:`~unlabeled.medical.images.ImageSet`)."""
+        told, alike = self.seen([_NAMES, _NAMES + named_by])
+        return bool(self.digests_) and bool(alike or not told)
 
     def score(self, images: ImageSet | NDArray[np.uint8]) -> NDArray[np.float64]:
         """Probability of pneumonia (N,), where prevalence is as it was among the labels."""

@@ -24,7 +24,17 @@ from unlabeled.medical._pictures import Frame, Picture
 from unlabeled.medical._tables import Labelling, find, find_labels, say_uncertain
 from unlabeled.medical.deidentify import quietly
 from unlabeled.medical.dicom import Refused
-from unlabeled.medical.images import NAMELESS, PNEUMONIA, UNLABELLED, Framing, ImageSet, Skip, skip_summary
+from unlabeled.medical.images import (
+    DICOM,
+    NAMELESS,
+    PNEUMONIA,
+    TABLE,
+    UNLABELLED,
+    Framing,
+    ImageSet,
+    Skip,
+    skip_summary,
+)
 from unlabeled.medical.intake.store import is_store, read_store
 
 PIXELS = ("jpeg", "jpg", "png", "image", "image_bytes", "bytes")
@@ -131,6 +141,7 @@ def _collect(results: Iterable[tuple[str, Picture | Refused]]) -> ImageSet:
         images=np.stack(images) if images else np.empty((0, 1, 1), dtype=np.uint8),
         ids=np.array(ids, dtype=np.str_),
         patients=np.array(_people.of_files(patients, studies, digests), dtype=np.str_),
+        named_by=TABLE if nameless == len(patients) else DICOM,
         attributes=attribute_columns.joined(said),
         sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
         studies=np.array(studies, dtype=np.str_) if any(studies) else None,
@@ -287,7 +298,7 @@ def _with_columns(
     if patients is not None:
         said = ["" if p is None else str(p).strip() for p in patients]
         known = [one or unknown for one, unknown in zip(said, found.patients, strict=True)]
-        found = replace(found, patients=np.array(known, dtype=np.str_), notes=())
+        found = replace(found, patients=np.array(known, dtype=np.str_), named_by=TABLE, notes=())
     if labels is not None and labelling is not None:
         values = [labelling.of(value, where=name) for value, name in zip(labels, found.ids, strict=True)]
         say_uncertain(labelling, labels)

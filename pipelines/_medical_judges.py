@@ -10,6 +10,12 @@ from unlabeled.medical.images import UNLABELLED, ImageSet
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.splits import SHOWN
 
+STRANGE = (
+    "whether the model learnt from any of these patients is not known: it knows its own by other names, and only the "
+    "very same pictures would be told. To be sure, take the files in with the site key of its store (medical intake "
+    "--site-key) and give the store"
+)
+
 
 class Judges(NamedTuple):
     """Labelled pictures that may judge a model (``None``: there are none), and what the report says about that."""
@@ -29,7 +35,7 @@ def judges_given(model: PneumoniaModel, images: ImageSet) -> Judges:
     _refuse_seen(model, labelled)
     if _one_class(labelled):
         raise DataError("the labels hold one class only, and judge nothing: predict without --labels")
-    return Judges(labelled)
+    return Judges(labelled, _strange(model, labelled))
 
 
 def judges_found(model: PneumoniaModel, images: ImageSet) -> Judges:
@@ -42,14 +48,20 @@ def judges_found(model: PneumoniaModel, images: ImageSet) -> Judges:
         return Judges(None, ("the input's own labels judge nothing: the model does not know whom it learnt from",))
     # By the picture too: the labels learnt from may have named patients otherwise than this input does.
     seen = model.seen(labelled.patients) | model.seen(by_pixels(labelled))
-    new = ~np.isin(labelled.patients, labelled.patients[seen])
+    new, strange = ~np.isin(labelled.patients, labelled.patients[seen]), _strange(model, labelled)
     left = f"{int((~new).sum())} labelled pictures of patients that the model learnt from are left out of the judging"
     if not new.any():
         return Judges(None, (f"the input's own labels judge nothing: all {left}",))
     unseen = labelled.take(new)
     if _one_class(unseen):
         return Judges(None, ("the input's own labels judge nothing: of new patients, they hold one class only", left))
-    return Judges(unseen, (f"judged with the input's own labels, on {len(unseen)} pictures of new patients", left))
+    return Judges(
+        unseen, (f"judged with the input's own labels, on {len(unseen)} pictures of new patients", left, *strange)
+    )
+
+
+def _strange(model: PneumoniaModel, images: ImageSet) -> tuple[str, ...]:
+    return () if not model.digests_ or model.knows_whom(images.named_by) else (STRANGE,)
 
 
 def by_pixels(images: ImageSet) -> list[str]:

@@ -279,7 +279,7 @@ def finetune_on(
         model.finetuning_["who"] = who(train)
         for part in (train, parts.validation):
             if part is not None:
-                model.remember([*part.patients, *by_pixels(part)])
+                model.remember([*part.patients, *by_pixels(part)], named_by=part.named_by)
         say("baselines: the same network from scratch, PCA + logistic regression")
         scratch = baselines.from_scratch(model, data, groups=train.patients, validation=validation)
         pixels = baselines.PixelRegression(folds=model.folds, seed=model.random_state).fit(
@@ -391,7 +391,8 @@ def _predict(
             )
             page = report.evaluation_report(
                 title=f"{model.finding.capitalize()}: predictions beside labels",
-                subtitle=f"{len(unseen)} labelled pictures, none of a patient that the model learnt from",
+                subtitle=f"{len(unseen)} labelled pictures"
+                + (", none of a patient that the model learnt from" if model.knows_whom(unseen.named_by) else ""),
                 verdict=verdict,
                 model=model,
                 unseen=unseen,

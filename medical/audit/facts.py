@@ -66,10 +66,14 @@ class Flow(NamedTuple):
 
 def known(model: PneumoniaModel, audit: Audit, skipped: Sequence[Skip], flow: Flow) -> dict[str, str]:
     """Sentences by what they are about; an absent one is not known."""
-    return {**_of_model(model), **_of_data(audit, skipped, flow, model.finding), **_of_results(audit, model.finding)}
+    return {
+        **_of_model(model, audit.unseen.named_by),
+        **_of_data(audit, skipped, flow, model.finding),
+        **_of_results(audit, model.finding),
+    }
 
 
-def _of_model(model: PneumoniaModel) -> dict[str, str]:
+def _of_model(model: PneumoniaModel, named_by: str) -> dict[str, str]:
     taught, learnt, decision = model.finetuning_ or {}, model.pretraining_, decision_of(model)
     weights = sum(p.numel() for p in model.module_.backbone.parameters())
     grid = (model.image_size // model.patch) ** 2
@@ -113,7 +117,7 @@ def _of_model(model: PneumoniaModel) -> dict[str, str]:
         "pictures).",
         "partition": "By patient: patients that the model learnt from are refused or left out by the audit. "
         f"Thresholds come from {taught.get('decided_on', 'held-out pictures')}."
-        if model.digests_
+        if model.knows_whom(named_by)
         else "",
         "runs": ", ".join(f"{name.replace('_', ' ')} {run}" for name, run in sorted(model.provenance_.items())) or "",
     }

@@ -82,7 +82,7 @@ def audit_report(
     report = Report(
         title=title,
         subtitle=subtitle,
-        verdict=verdict(audit, apart=bool(model.digests_)),
+        verdict=verdict(audit, apart=model.knows_whom(audit.unseen.named_by)),
         facts={
             "AUROC": str(audit.overall["AUROC"]),
             "pictures": len(audit.unseen),
@@ -149,10 +149,14 @@ def _overall(report: Report, audit: Audit, model: PneumoniaModel) -> None:
         f"95 %, {audit.scored.decision.sensitive_threshold:.4f}; the plain one, of best balanced accuracy, is "
         f"{audit.scored.decision.threshold:.4f}.",
     )
-    if not model.digests_:
+    if not model.knows_whom(audit.unseen.named_by):
         section.note(
-            "The model does not know whom it learnt from. Where this page speaks of unseen patients, that they are is "
-            "for a person to say."
+            (
+                "The model knows the patients that it learnt from by other names than these. "
+                if model.digests_
+                else "The model does not know whom it learnt from. "
+            )
+            + "Where this page speaks of unseen patients, that they are is for a person to say."
         )
     section.figure(
         _figures.roc(audit.unseen.labels, {OURS: audit.scored}, model.finding, patients=audit.unseen.patients),

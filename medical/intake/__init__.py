@@ -119,6 +119,7 @@ def take_in(
     told = _finish.finish(parts, new, names=names, site=site, labels=asked, dicom=reader.dicom, ocr=ocr)
     manifest = {
         "format": FORMAT, "kind": KIND, **settings, "site": site, **told, "findings": list(findings), "source": source,
+        "names": Pseudonyms(secret).digest("names", ""),
         "files": parts.listed(),
     }  # fmt: skip
     (new / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unlabeled.core.errors import DataError
 from unlabeled.medical._pseudonyms import Pseudonyms
-from unlabeled.medical._tables import NAMES, Labelling, find_labels, labellings
+from unlabeled.medical._tables import NAMES, Labelling, find_labels, labellings, read_csv
 from unlabeled.medical.images import PNEUMONIA, UNLABELLED
 from unlabeled.medical.intake._film import Finding
 from unlabeled.medical.intake.reasons import REFUSED
@@ -67,14 +67,7 @@ class Labels:
     """
 
     def __init__(self, path: Path, key: bytes, *, findings: Sequence[str] = (PNEUMONIA,)) -> None:
-        import pandas as pd
-
-        try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
-        except FileNotFoundError:
-            raise DataError(f"{path} does not exist: expected a CSV of labels") from None
-        except ValueError:  # its text may quote a row
-            raise DataError(f"{path} is not a readable CSV of labels") from None
+        table = read_csv(path)
         stand_in = Pseudonyms(key)
         lowered = {"_".join(str(column).strip().lower().split()): str(column) for column in table.columns}
         column_of = {role: next((lowered[n] for n in names if n in lowered), None) for role, names in COLUMNS.items()}
@@ -127,7 +120,7 @@ class Labels:
         A row without a label still says in which split its pictures are: what is kept for judging must not teach.
 
         Raises:
-            DataError: two rows give one picture different labels, or different splits.
+            DataError: two rows give one picture different labels, or different splits; or no row with a label fits.
         """
         labels: dict[int, tuple[tuple[int, ...], str]] = {}
         splits: dict[int, _Row] = {}
@@ -161,6 +154,13 @@ class Labels:
             if split not in ("", row.split):
                 raise _contradiction(line_of[number], row.line)
             labels[number] = values, row.split
+        if not counts["used"] and any(set(row.labels) != {UNLABELLED} for row in self._rows):
+            said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+            raise DataError(
+                f"none of {len(self._rows)} rows of the labels fits a film that is kept ({said}); films were looked "
+                f"for by what stands under {', '.join(self.named_by)}. Correct the table and run the same command "
+                "again: what was read of the films is kept"
+            )
         return Translated(labels=labels, counts=counts)
 
 

@@ -78,6 +78,8 @@ def read_store(folder: Path, *, size: int, finding: str = PNEUMONIA, leave_out_f
         images=_pixels(folder, store, size),
         ids=columns["instance"],
         patients=np.array(patients, dtype=np.str_),
+        # An earlier version's store does not say: its names are comparable with its own alone.
+        named_by=f"intake {manifest.get('names', manifest.get('source', ''))}",
         attributes={name: values for name, values in known.items() if (values != "").any()},
         studies=columns["study"],
         framing="padded",

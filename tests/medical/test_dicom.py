@@ -117,16 +117,23 @@ def test_compressed_files_decode_to_the_same_pixels(syntax: str, make_dicom: Mak
     np.testing.assert_array_equal(dicom.read(save(file, tmp_path / "packed.dcm")).pixels, plain.pixels)
 
 
+def test_how_somebody_lay_does_not_hide_that_the_rows_run_across(make_dicom: Make, save: Save, tmp_path: Path) -> None:
+    ramp = np.add.outer(np.arange(64), np.arange(48))
+    file = make_dicom(ramp, ViewPosition=None, PatientPosition="FFS", PatientOrientation=["L", "F"])
+    assert dicom.read(save(file, tmp_path / "a.dcm")).pixels.shape == (64, 48)
+
+
 @pytest.mark.parametrize(
     ("tags", "reason"),
     [
         ({"Modality": "CT"}, "not a radiograph: Modality is CT"),
         ({"Modality": None}, "not a radiograph: Modality is missing"),
         ({"BodyPartExamined": "LSPINE"}, "not a chest: BodyPartExamined is LSPINE"),
+        ({"BodyPartExamined": "CHESTABDOMEN"}, "not a chest: BodyPartExamined is CHESTABDOMEN"),
         ({"BodyPartExamined": None}, "body part unknown"),
         ({"ViewPosition": "LL"}, "lateral view: ViewPosition is LL"),
-        ({"ViewPosition": None}, "view unknown: ViewPosition, PatientPosition and PatientOrientation are missing"),
-        ({"ViewPosition": None, "PatientPosition": "HFS"}, "view unknown: PatientPosition is HFS"),
+        ({"ViewPosition": None}, "view unknown: neither ViewPosition, PatientPosition nor PatientOrientation tells"),
+        ({"ViewPosition": None, "PatientPosition": "HFS"}, "view unknown: neither"),
         ({"ViewPosition": None, "PatientPosition": "XX"}, "view unknown: PatientPosition is something else"),
         ({"ViewPosition": None, "PatientOrientation": ["P", "F"]}, "lateral view: rows run along P"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "not greyscale"),

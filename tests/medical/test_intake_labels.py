@@ -72,6 +72,34 @@ def test_labels_that_name_several_files_or_contradict_each_other(asked: Path, ta
     assert take(labels=asked).manifest["labels"]["used"] == 2
 
 
+def test_labels_that_fit_no_film_end_the_intake_and_a_mended_table_goes_on_from_what_was_read(
+    asked: Path, take: TakeIn
+) -> None:
+    asked.write_text("file,label\nMustermann,1\nfilm5,0\n")  # the last one is refused
+    with pytest.raises(DataError, match=r"none of 2 rows .*1 of refused files, 1 of no file.* under file\.") as caught:
+        take(labels=asked)
+    assert "Muster" not in str(caught.value)
+    work = next(asked.parent.glob("*/.*.intake"), None) or next(asked.parent.glob(".*.intake"))
+    parts = {path.name: path.stat().st_mtime_ns for path in work.glob("*.npz")}
+    assert parts
+    asked.write_text("file,label\nfilm1,1\n")
+    assert take(labels=asked).manifest["labels"]["used"] == 1
+
+
+@pytest.mark.parametrize(
+    ("coding", "separator"), [("utf-8", ";"), ("utf-16", ","), ("utf-16", "\t"), ("cp1252", ";"), ("utf-8-sig", ",")]
+)
+def test_tables_as_spreadsheets_of_other_countries_write_them(
+    coding: str, separator: str, asked: Path, take: TakeIn
+) -> None:
+    """The same rows, whether the intake or whatever learns from a folder reads them."""
+    lines = ["file,label,Äußerung", "film1,1,schön", "film2,0,"]
+    asked.write_bytes("\r\n".join(lines).replace(",", separator).encode(coding))
+    done = take(labels=asked)
+    assert sorted(row["label"] for row in rows(done.store / "labels.csv")) == ["0", "1"]
+    assert {name: row.label for name, row in read_labels(asked).items()} == {"film1": 1, "film2": 0}
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
