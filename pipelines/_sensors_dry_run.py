@@ -19,6 +19,8 @@ from unlabeled.pipelines._sensors_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Outcome
 from unlabeled.sensors.alarms import HOURS_PER_MONTH, alarm_states, episodes
 from unlabeled.sensors.logbook import Logbook
+from unlabeled.sensors.regimes import NEW_REGIME
+from unlabeled.sensors.stream import AS_FAR
 
 AS_IT_WAS, ANEW = "as it was", "under these settings"
 BEFORE = 30.0  # days that are replayed first, so that an alarm that was on already is on
@@ -118,7 +120,10 @@ def _replayed(book: Logbook, asset: str, job: Job, models: Models, days: float) 
     rows = pd.DataFrame(book.readings(asset, since=begin, late=False))
     time = rows["time"].to_numpy().astype("datetime64[ns]")
     rule = job.alarms.rule(stream.monitor.rule)
-    smoothed, on = alarm_states(rows["score"].to_numpy(dtype=float), stream.threshold, rule)
+    scores = rows["score"].to_numpy(dtype=float, copy=True)
+    if stream.new_regime == "alarm":  # as the job counts them
+        scores[rows["reason"].str.startswith(NEW_REGIME).to_numpy()] = AS_FAR * stream.threshold
+    smoothed, on = alarm_states(scores, stream.threshold, rule)
     return Replayed(
         asset=asset, time=time, smoothed=smoothed, threshold=stream.threshold,
         on={AS_IT_WAS: rows["alarm"].to_numpy(dtype=bool), ANEW: on},

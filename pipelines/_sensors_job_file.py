@@ -13,7 +13,7 @@ import numpy as np
 
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines._sensors_secrets import LOOPBACK, secret_of
-from unlabeled.pipelines._sensors_source_settings import Kafka, Mqtt, Opcua, OpcuaNode
+from unlabeled.pipelines._sensors_source_settings import Kafka, Mqtt, Opcua, OpcuaNode, check_port
 from unlabeled.sensors.alarms import AlarmRule
 from unlabeled.sensors.stream import NewRegime
 
@@ -179,6 +179,11 @@ class Job:
     ahead_minutes: float = 60.0
     retry_minutes: float = 10.0
 
+    def machines(self) -> tuple[str, ...]:
+        """Those that the file names; folders without ``asset``, a broker and Kafka bring others."""
+        served = () if self.opcua is None else self.opcua.machines()
+        return tuple(dict.fromkeys([*(one.asset for one in self.folders if one.asset is not None), *served]))
+
 
 SOURCES = ("mqtt", "kafka", "opcua")  # which have no end
 _TABLES: dict[str, type] = {
@@ -230,9 +235,13 @@ def read(path: Path) -> Job:
             raise DataError(f"{path}: a maintenance ends at {window.until}, before it begins")
     job = dataclasses.replace(job, folders=watched, maintenance=windows, **made)
     job.alarms.rule(AlarmRule())
-    for source in (job.kafka, job.opcua):
+    for source in (job.mqtt, job.kafka, job.opcua):
         if source is not None:
             source.check()
+    if job.status is not None:
+        check_port("status.port", job.status.port)
+    if job.mqtt is not None and not job.mqtt.topics and not job.folders and job.kafka is None and job.opcua is None:
+        raise DataError(f"{path}: there is nothing to read: name mqtt.topics, a watched folder or another source")
     if job.new_regime not in get_args(NewRegime):
         raise DataError(f"{path}: new_regime is {' or '.join(get_args(NewRegime))}, got {job.new_regime!r}")
     if job.alarms.threshold_factor <= 0:

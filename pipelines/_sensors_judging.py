@@ -13,6 +13,7 @@ from unlabeled.core.progress import say
 from unlabeled.pipelines._sensors_job_file import Job
 from unlabeled.pipelines._sensors_models import Models
 from unlabeled.sensors import MachineMonitor, _checks
+from unlabeled.sensors._clock import UNREADABLE
 from unlabeled.sensors.alarms import level
 from unlabeled.sensors.logbook import Logbook
 from unlabeled.sensors.recording import Recording
@@ -76,7 +77,9 @@ class Judging:
             self.book.remember(asset, judge.print, last, threshold=stream.threshold, memory=stream.memory())
         if late:
             self.book.tell(asset, now(), "late", {"file": name, "readings": late})
-        return ["readings are dated ahead of now"] if ahead else []
+        unread = sum(skip.reason == UNREADABLE for skip in recording.skipped)
+        whys = ["readings are dated ahead of now"] if ahead else []
+        return [*whys, f"{unread} reading(s) have a {UNREADABLE}"] if unread else whys
 
     def _one(self, stream: Stream, recording: Recording, row: int, at: np.datetime64, name: str, *, flaw: str) -> None:
         asset = recording.asset
@@ -135,7 +138,7 @@ def _evidence(stream: Stream, recording: Recording, row: int, judged: dict[str, 
 
 
 def in_order(recording: Recording, model: MachineMonitor) -> Recording:
-    """Indicators and operating conditions in the order that the model knows: objects of JSON have none. Conditions
+    """Axes, indicators and conditions in the order that the model knows: objects of JSON have none. Conditions
     that it knows nothing of are left out; those that are not told are not known."""
     wanted = () if model.conditional_ is None else model.conditional_.regimes.names
     if recording.condition_names != wanted:
@@ -143,10 +146,7 @@ def in_order(recording: Recording, model: MachineMonitor) -> Recording:
         nothing = np.full(len(recording), np.nan)
         conditions = np.stack([told.get(name, nothing) for name in wanted], axis=1) if wanted else None
         recording = replace(recording, conditions=conditions, condition_names=wanted)
-    if recording.kind != "trend" or set(recording.names) != set(model.names_) or recording.names == model.names_:
-        return recording
-    columns = [recording.names.index(name) for name in model.names_]
-    return replace(recording, values=recording.values[:, columns], names=model.names_)
+    return _checks.ordered(model, recording)
 
 
 def _columns(conditions: NDArray[np.float64] | None) -> list[NDArray[np.float64]]:

@@ -10,6 +10,7 @@ them in one.
 import queue
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.pipelines._sensors_message import recording_of
 from unlabeled.pipelines._sensors_secrets import LOOPBACK, secret_of
-from unlabeled.pipelines._sensors_source import MOMENT, MOST, Inbox, Message
+from unlabeled.pipelines._sensors_source import MOMENT, MOST, Inbox, Message, asset_in
 from unlabeled.pipelines._sensors_source_settings import Kafka
 
 _TOLD_S = 1.0  # after so long the cluster knows what was kept
@@ -81,9 +82,11 @@ class Cluster:
         self._store()
 
     def _take(self, found: Any) -> None:
-        reading = partial(recording_of, found.value() or b"")
+        payload = found.value() or b""
         place = (found.topic(), found.partition(), found.offset())
-        message = Message(self.name, found.topic(), reading, place)
+        message = Message(
+            self.name, found.topic(), partial(recording_of, payload), place, asset=partial(asset_in, payload)
+        )
         while not self._inbox.put(message, seconds=MOMENT):  # the cluster holds the others until there is room
             if self._ends.is_set():
                 return
@@ -98,10 +101,9 @@ class Cluster:
         if not self._there:
             say(f"connected to the Kafka brokers at {self._where}")
             self._there, self._said = True, set()
-        missing = ", ".join(topic for topic in self.settings.topics if topic not in topics)
-        if missing:
-            self._say(f"kafka.topics: {missing} is not there yet")
-        places = [(topic, n) for topic in self.settings.topics if topic in topics for n in topics[topic].partitions]
+        places, missing = places_of(topics, self.settings.topics, before=self._places)
+        for why in missing:
+            self._say(f"kafka.topics: {why}")
         if places != self._places:
             stored = self._client.OFFSET_STORED
             self._consumer.assign([self._client.TopicPartition(topic, n, stored) for topic, n in places])
@@ -145,6 +147,24 @@ class Cluster:
     def close(self) -> None:
         self._ends.set()
         self._thread.join()
+
+
+def places_of(
+    topics: Mapping[str, Any], wanted: Sequence[str], *, before: Sequence[tuple[str, int]]
+) -> tuple[list[tuple[str, int]], list[str]]:
+    """All partitions of the topics that are wanted, in order, and which topics have none and why. While a topic cannot
+    be told of, as in the election of a leader, it has those that it had ``before``."""
+    places, missing = list[tuple[str, int]](), []
+    for topic in wanted:
+        found = topics.get(topic)
+        if found is not None and found.error is None and found.partitions:
+            places += [(topic, number) for number in found.partitions]
+            continue
+        places += [place for place in before if place[0] == topic]
+        missing.append(
+            f"{topic} is not there yet" if found is None or found.error is None else f"{topic}: {found.error.str()}"
+        )
+    return sorted(places), missing
 
 
 def _configuration(settings: Kafka) -> dict[str, Any]:

@@ -10,15 +10,18 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from unlabeled.core.checkpoints import MANIFEST
 from unlabeled.core.errors import DataError
 from unlabeled.core.interrupts import interruptible
 from unlabeled.core.progress import say
 from unlabeled.pipelines._sensors_job_file import SOURCES, Folder, Job, read
 from unlabeled.pipelines._sensors_judging import Judging, now, why_of
 from unlabeled.pipelines._sensors_kafka import Cluster
+from unlabeled.pipelines._sensors_models import folder_of
 from unlabeled.pipelines._sensors_mqtt import Broker
 from unlabeled.pipelines._sensors_opcua import Server
 from unlabeled.pipelines._sensors_source import MOMENT, Message, Source
@@ -32,6 +35,8 @@ from unlabeled.sensors.recording import Recording
 
 _UNFINISHED = (".part", ".tmp", ".crdownload")
 _TICK = 0.02  # seconds by which a file system's clock may be behind
+_TOLD = 1000  # refusals that are remembered
+_TOLD_EVENTS = 10_000  # among so many of the last events those are that were told before the job began
 FIXED = ("logbook", *SOURCES, "status")  # what a job that runs does not change
 
 
@@ -46,17 +51,18 @@ def monitor(
         until: gives an event that ends the job when it is set; as it stands, Ctrl-C or a termination signal does.
 
     Raises:
-        DataError: the job file is wrong, or the logbook is of something else.
+        DataError: the job file is wrong, the logbook is of something else, or several machines have one model.
     """
     looked = _looks(job_file) if job_file.exists() else None
     job = read(job_file)
+    _check_models(job)
     endless = [f"[{name}]" for name in SOURCES if getattr(job, name) is not None]
     if once and endless:
         raise DataError(f"--once deals with what lies in folders; what comes by {', '.join(endless)} has no end: "
                         "leave one of them out")  # fmt: skip
     with Logbook(job.logbook) as book, until() as asked, served(job), ExitStack() as stack:
         came = threading.Event()
-        sources = tuple(stack.enter_context(closing(source)) for source in _sources(job, came))
+        sources = tuple(stack.enter_context(closing(source)) for source in _sources(job, book, came))
         work = _Work(job_file, job, book, sources, came, asked, looked=looked, once=once)
         while True:
             work.look()
@@ -64,14 +70,28 @@ def monitor(
                 return work.outcome()
 
 
-def _sources(job: Job, came: threading.Event) -> Iterator[Source]:
+def _check_models(job: Job) -> None:
+    """Raises a DataError where the only model would judge several of the machines that the job names."""
+    machines = job.machines()
+    if len(machines) < 2 or not (job.models / MANIFEST).is_file():
+        return
+    shared = [asset for asset in machines if folder_of(asset, job) == job.models]
+    if shared:
+        raise DataError(
+            f"{len(machines)} machines are configured and there is one model in {job.models}: give each its own folder "
+            f"{job.models.name}/<asset> ({', '.join(shared)}: none)"
+        )
+
+
+def _sources(job: Job, book: Logbook, came: threading.Event) -> Iterator[Source]:
     """Opened one after another, those that the job names."""
     if job.mqtt is not None:
         yield Broker(job.mqtt, came)
     if job.kafka is not None:
         yield Cluster(job.kafka, came)
     if job.opcua is not None:
-        yield Server(job.opcua, came)
+        ahead = np.timedelta64(round(job.ahead_minutes * 60), "s")
+        yield Server(job.opcua, came, last=book.last_times(), ahead=ahead)
 
 
 class _Work:
@@ -95,6 +115,9 @@ class _Work:
         self._looked, self._seen, self._said = looked, looked, ""
         self._judging = Judging(book)
         self._hook = self._hook_of(job)
+        # Since when a machine is expected of which nothing was ever kept; refusals that were told, and that are being.
+        self._expected: dict[str, np.datetime64] = {}
+        self._told, self._telling = _told_before(book), list[_Refusal]()
         self.once, self.read = once, 0
 
     def _hook_of(self, job: Job) -> Hook | None:
@@ -120,6 +143,7 @@ class _Work:
             return
         try:
             new = read(self.file)
+            _check_models(new)
             hook = self._hook if new.webhook == self.job.webhook else self._hook_of(new)
         except (OSError, sqlite3.Error):
             raise
@@ -202,41 +226,54 @@ class _Work:
         messages = source.waiting()
         if not messages:
             return
+        self._telling = []
         with self.book.together():
             for message in messages:
                 self._take_message(message)
+        if self._telling:
+            self._told = dict.fromkeys([*self._told, *self._telling][-_TOLD:])
         source.acknowledge()
         self._tell()
 
     def _take_message(self, message: Message) -> None:
         name = f"{message.source} {message.topic}"
         try:
-            whys = self._judging.kept(message.reading(), name, self.job)
+            recording = message.reading()
         except DataError as error:
-            whys = [str(error)]
-        for why in whys:
-            self._refuse(message.topic, name, why)
+            self._refuse(name, message.asset() or message.topic, str(error))
+            return
+        for why in self._judging.kept(recording, name, self.job):
+            self._refuse(name, recording.asset, why)
 
-    def _refuse(self, topic: str, name: str, why: str) -> None:
-        """Told once, however often a sender repeats it."""
-        before = self.book.last_event(topic, "refused")
-        if before is None or before.told["why"] != why:
-            say(f"{name}: a reading is refused: {why}")
-            self.book.tell(topic, now(), "refused", {"file": name, "why": why})
+    def _refuse(self, name: str, about: str, why: str) -> None:
+        """Told once, however often a sender repeats it and whatever comes in between: about the machine, or, where
+        none is named, the topic."""
+        refusal = _Refusal(name, about, why)
+        if refusal in self._told or refusal in self._telling:
+            return
+        self._telling.append(refusal)
+        say(f"{name}: a reading is refused: {why}")
+        self.book.tell(about, now(), "refused", {"file": name, "why": why})
 
     def _silence(self) -> None:
         """Tells of machines of which nothing has come for too long, once a silence."""
+        named = self.job.machines()
+        for asset in named:
+            self._expected.setdefault(asset, now())
         if self.job.silent_hours is None:
             return
         allowed = np.timedelta64(round(self.job.silent_hours * 3600), "s")
-        for asset, last in self.book.last_times().items():
+        judged = self.book.last_times()
+        never = {asset: None for asset in named if asset not in judged}
+        for asset, last in {**judged, **never}.items():
             if any(one.covers(asset, now()) for one in self.job.maintenance):
                 continue
-            told = self.book.last_event(asset, "silent")
-            if now() - last > allowed and (told is None or told.told["last"] != str(last)):
+            told, said = self.book.last_event(asset, "silent"), None if last is None else str(last)
+            since = self._expected[asset] if last is None else last
+            if now() - since > allowed and (told is None or told.told["last"] != said):
                 with self.book.together():
-                    self.book.tell(asset, now(), "silent", {"last": str(last)})
-                say(f"{asset}: nothing since {last}")
+                    self.book.tell(asset, now(), "silent", {"last": said})
+                say(f"{asset}: nothing since {last}" if last is not None else f"{asset}: nothing has ever come")
 
     def _tell(self) -> None:
         self.write_lines()
@@ -276,6 +313,21 @@ class _Work:
             files={"logbook": self.job.logbook, "events": self.job.lines},
             details={"judged": self._judging.judged, "files_read": self.read, "open": [case.asset for case in cases]},
         )
+
+
+class _Refusal(NamedTuple):
+    """Of which file or topic, about which machine, and why."""
+
+    name: str
+    about: str
+    why: str
+
+
+def _told_before(book: Logbook) -> dict[_Refusal, None]:
+    """Refusals that a logbook tells of, the oldest first, as far as they are remembered."""
+    events = book.events(after=max(book.told_elsewhere() - _TOLD_EVENTS, 0))
+    told = [_Refusal(one.told["file"], one.asset, one.told["why"]) for one in events if one.kind == "refused"]
+    return dict.fromkeys(told[-_TOLD:])
 
 
 def _waiting(folder: Folder, book: Logbook, *, retry: float, once: bool) -> list[tuple[Path, str]]:

@@ -1,7 +1,8 @@
 """Readings from an MQTT broker, and events to it, for ``unlabeled sensors monitor``.
 
 A reading is acknowledged after it has been kept, and the session outlives the connection: what comes while the job or
-the broker is away is delivered later (MQTT 3.1.1, quality of service 1).
+the broker is away is delivered later (MQTT 3.1.1, quality of service 1). Of those that are sent at quality of service 0
+a broker keeps none: where more of them come than can be kept, the oldest are lost.
 """
 
 import threading
@@ -12,9 +13,11 @@ from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.pipelines._sensors_message import recording_of
 from unlabeled.pipelines._sensors_secrets import LOOPBACK, secret_of
-from unlabeled.pipelines._sensors_source import Inbox, Message
+from unlabeled.pipelines._sensors_source import MOST, Inbox, Message, asset_in
 from unlabeled.pipelines._sensors_source_settings import Mqtt
 from unlabeled.sensors.logbook import Logbook
+
+_ROOM, _ROOM_BYTES = 16384, 64 << 20  # of readings that wait to be kept; the broker holds those that it wants answered
 
 
 class Broker:
@@ -36,7 +39,7 @@ class Broker:
         except ModuleNotFoundError:
             raise DataError("[mqtt] needs the package paho-mqtt: pip install 'unlabeled[monitor]'") from None
         self.settings = settings
-        self._inbox = Inbox(came)
+        self._inbox, self._full = Inbox(came, most=_ROOM, most_bytes=_ROOM_BYTES), False
         self._sent: list[tuple[int, Any]] = []
         self._client = paho.Client(
             paho.CallbackAPIVersion.VERSION2, settings.client, clean_session=False, manual_ack=True
@@ -69,15 +72,24 @@ class Broker:
             say(f"the broker at {self.settings.host} is away ({reason}); trying again")
 
     def _take(self, _: Any, __: Any, found: Any) -> None:
-        reading = partial(recording_of, found.payload)
-        self._inbox.put(Message(self.name, found.topic, reading, (found.mid, found.qos)))
+        message = Message(
+            self.name, found.topic, partial(recording_of, found.payload), (found.mid, found.qos),
+            asset=partial(asset_in, found.payload), size=len(found.payload),
+        )  # fmt: skip
+        if found.qos:
+            self._inbox.put(message, anyway=True)
+        elif self._inbox.put_instead(message, lambda old: not old.receipt[1]) and not self._full:
+            self._full = True
+            say("readings by MQTT are lost: more come at quality of service 0 than can be kept; send them at 1")
 
     def waiting(self) -> list[Message]:
         return self._inbox.waiting()
 
     def acknowledge(self) -> None:
         """The broker need not keep what :meth:`waiting` gave any longer."""
-        for message in self._inbox.acknowledged():
+        kept = self._inbox.acknowledged()
+        self._full = self._full and len(kept) >= MOST  # all that waited is kept: another time it is said again
+        for message in kept:
             number, qos = message.receipt
             if qos:  # of others it wants to hear nothing, and takes an answer for an error
                 self._client.ack(number, qos)

@@ -9,26 +9,29 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
-from unlabeled.pipelines._sensors_opcua_values import Joined, Value, time_of
+from unlabeled.pipelines._sensors_opcua_values import AHEAD, Joined, Value, time_of
 from unlabeled.pipelines._sensors_secrets import LOOPBACK, secret_of
 from unlabeled.pipelines._sensors_source import MOMENT, Inbox, Message
-from unlabeled.pipelines._sensors_source_settings import Opcua
+from unlabeled.pipelines._sensors_source_settings import Opcua, OpcuaNode
 
 if TYPE_CHECKING:
     from asyncua import Client
     from asyncua.common.subscription import Subscription
 
-_ROOM = 1024  # readings that wait to be kept; the server keeps none
+_ROOM, _ROOM_BYTES = 1024, 64 << 20  # of readings that wait to be kept; the server keeps none
 _ANSWER_S = 4.0  # after so long an answer is no longer waited for
 _SESSION_S = 60.0  # after so long the server forgets a job that was killed
 _LONGEST_REST_S = 30.0  # from one try to connect to the next
 _MISSING_S = 30.0  # after so long nodes that were not there are asked for again
+_PATIENCE_S, _PATIENCE_TIMES = 60.0, 10  # after so long, and so many publishing intervals, a silent node is given up
 
 
 class Server:
@@ -37,6 +40,8 @@ class Server:
     Args:
         settings: where, and what is asked for.
         came: is set when something has come.
+        last: when each machine was last judged: its readings are dated later.
+        ahead: so far from now a reading may be dated.
 
     Raises:
         DataError: asyncua is not installed, or a password, certificate or node's id is of no use.
@@ -44,7 +49,14 @@ class Server:
 
     name = "opcua"
 
-    def __init__(self, settings: Opcua, came: threading.Event) -> None:
+    def __init__(
+        self,
+        settings: Opcua,
+        came: threading.Event,
+        *,
+        last: Mapping[str, np.datetime64] | None = None,
+        ahead: np.timedelta64 = AHEAD,
+    ) -> None:
         try:
             from asyncua import ua
         except ModuleNotFoundError:
@@ -54,9 +66,17 @@ class Server:
         self._application = None if settings.certificate is None else _application(settings)
         self._nodes: dict[Any, list[tuple[Any, Joined]]] = {}
         self._machines: list[Joined] = []
+        self._given_up: set[OpcuaNode] = set()
+        every, interval = settings.every_seconds, settings.publishing_seconds
+        together = interval if settings.together_seconds is None else settings.together_seconds
+        patience = max(_PATIENCE_S, _PATIENCE_TIMES * interval, 2 * together)
         for asset, nodes in settings.machines().items():
-            settle = settings.publishing_seconds / 2
-            self._machines.append(Joined(asset, nodes, settle=settle, every=settings.every_seconds))
+            self._machines.append(
+                Joined(
+                    asset, nodes, settle=interval / 2, every=every, together=together, patience=patience,
+                    last=None if last is None else last.get(asset), ahead=ahead,
+                )
+            )  # fmt: skip
             for node in nodes:
                 try:
                     id_ = ua.NodeId.from_string(node.node)
@@ -68,7 +88,7 @@ class Server:
         if settings.username is not None and settings.security is None and _host(settings) not in LOOPBACK:
             say("the password for OPC UA may go over the network unencrypted: set security and its certificates")
         logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # what matters is said here, once
-        self._inbox = Inbox(came, most=_ROOM)
+        self._inbox = Inbox(came, most=_ROOM, most_bytes=_ROOM_BYTES)
         self._ends, self._connected, self._full, self._said = False, False, False, ""
         self._thread = threading.Thread(target=lambda: asyncio.run(self._stay()), daemon=True)
         self._thread.start()
@@ -127,6 +147,7 @@ class Server:
         """Takes what has changed, and passes readings on when they are due."""
         for machine in self._machines:
             machine.forget()
+        self._given_up = set()
         subscription = await client.create_subscription(self._parameters(), _Changes(self._take, lost))
         missing = await self._subscribed(client, subscription, list(self._nodes))
         self._connected, self._said = True, ""
@@ -173,6 +194,13 @@ class Server:
 
     def _pass_on(self) -> None:
         for machine in self._machines:
+            for node in machine.given_up(time.monotonic()):
+                if node not in self._given_up:
+                    self._given_up.add(node)
+                    say(
+                        f"{machine.asset}: its readings cannot be judged: {node.node} has told nothing of the same "
+                        f"moment for {machine.patience:g} s"
+                    )
             reading = machine.reading(time.monotonic())
             if reading is None:
                 continue

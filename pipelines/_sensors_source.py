@@ -1,7 +1,9 @@
 """Where a monitoring job's readings come from, beside watched folders: one small interface for all of them."""
 
-import queue
+import json
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -19,12 +21,16 @@ class Message(NamedTuple):
         topic: under which it came there; a refusal is told of it.
         reading: makes the reading of it, or raises a DataError that says why it is none.
         receipt: what its source needs to acknowledge it.
+        asset: says of which machine it is, as far as it names one: a refusal is told of that machine.
+        size: bytes that it holds.
     """
 
     source: str
     topic: str
     reading: Callable[[], Recording]
     receipt: Any = None
+    asset: Callable[[], str] = str
+    size: int = 0
 
 
 class Source(Protocol):
@@ -50,32 +56,77 @@ class Inbox:
     Args:
         came: is set whenever something lies in it.
         most: so many messages have room (default: any number).
+        most_bytes: so many bytes have (default: any number), those included that are being kept; one message always
+            has.
     """
 
-    def __init__(self, came: threading.Event, *, most: int = 0) -> None:
-        self._came, self._queue = came, queue.Queue[Message](most)
+    def __init__(self, came: threading.Event, *, most: int = 0, most_bytes: int = 0) -> None:
+        self._came, self._most, self._most_bytes = came, most, most_bytes
+        self._changed = threading.Condition()
+        self._waiting: deque[Message] = deque()
+        self._bytes = 0
         self._batch: list[Message] = []
 
-    def put(self, message: Message, *, seconds: float = 0.0) -> bool:
-        """Whether there was room for it, or has come to be within so many seconds."""
-        try:
-            self._queue.put(message, block=seconds > 0, timeout=seconds)
-        except queue.Full:
-            return False
+    def put(self, message: Message, *, seconds: float = 0.0, anyway: bool = False) -> bool:
+        """Whether there was room for it, or has come to be within so many seconds; ``anyway``: it needs none."""
+        ends = time.monotonic() + seconds
+        with self._changed:
+            while not anyway and not self._has_room(message.size):
+                left = ends - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(left)
+            self._waiting.append(message)
+            self._bytes += message.size
         self._came.set()
         return True
 
+    def put_instead(self, message: Message, dropped: Callable[[Message], bool]) -> int:
+        """In place of the oldest that may be ``dropped``, as many as there is too little room for; so many were, this
+        message itself where no other may."""
+        count = 0
+        with self._changed:
+            while not self._has_room(message.size):
+                count += 1
+                old = next((one for one in self._waiting if dropped(one)), None)
+                if old is None:
+                    return count
+                self._waiting.remove(old)
+                self._bytes -= old.size
+            self._waiting.append(message)
+            self._bytes += message.size
+        self._came.set()
+        return count
+
+    def _has_room(self, size: int) -> bool:
+        if self._most and len(self._waiting) >= self._most:
+            return False
+        return not self._most_bytes or not self._bytes or self._bytes + size <= self._most_bytes
+
     def waiting(self) -> list[Message]:
-        try:
-            while len(self._batch) < MOST:
-                self._batch.append(self._queue.get_nowait())
-        except queue.Empty:
-            pass
+        with self._changed:
+            while self._waiting and len(self._batch) < MOST:
+                self._batch.append(self._waiting.popleft())
+            self._changed.notify_all()
         return self._batch
 
     def acknowledged(self) -> list[Message]:
         """Those that are kept now, and leave it."""
-        batch, self._batch = self._batch, []
-        if not self._queue.empty():
+        with self._changed:
+            batch, self._batch = self._batch, []
+            self._bytes -= sum(message.size for message in batch)
+            self._changed.notify_all()
+            left = bool(self._waiting)
+        if left:
             self._came.set()
         return batch
+
+
+def asset_in(payload: bytes) -> str:
+    """The machine that a message names, however wrong the rest of it is; empty where it names none."""
+    try:
+        said = json.loads(payload)
+        asset = said.get("asset") if isinstance(said, dict) else None
+        return asset if isinstance(asset, str) and asset.strip() and asset.encode() else ""
+    except (ValueError, RecursionError):  # no JSON; half a character, which JSON can write, is no text
+        return ""

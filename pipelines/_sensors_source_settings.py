@@ -36,6 +36,12 @@ class Mqtt:
     ca: Path | None = None
     events: str | None = None
 
+    def check(self) -> None:
+        """Raises a DataError that names what is wrong with them."""
+        check_port("mqtt.port", self.port)
+        if not all(self.topics):
+            raise DataError("mqtt.topics: one of them is empty")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Kafka:
@@ -68,6 +74,9 @@ class Kafka:
         for name in ("bootstrap_servers", "topics"):
             if not all(getattr(self, name)) or not getattr(self, name):
                 raise DataError(f"kafka.{name} names none")
+        twice = sorted({topic for topic in self.topics if self.topics.count(topic) > 1})
+        if twice:
+            raise DataError(f"kafka.topics names {', '.join(twice)} twice: once is enough")
         if self.username is not None and self.password_env is None and self.password_file is None:
             raise DataError("kafka.username needs kafka.password_env or kafka.password_file")
         if self.mechanism not in SASL:
@@ -113,8 +122,10 @@ class Opcua:
         endpoint: its address, such as ``opc.tcp://plc7.plant.example:4840``.
         nodes: whose values are subscribed to.
         publishing_seconds: how often the server is to tell what has changed.
-        every_seconds: a machine has at most one reading in so long: as those were spaced that its model was fitted on
-            (default: one each time that something of it has changed).
+        every_seconds: a machine has at most one reading in so long: as those were spaced that its model was fitted on.
+            Machines of indicators need it, at least 1; waveforms by default have one each time that all axes have come.
+        together_seconds: axes of one waveform are joined where their dates lie no further apart (default:
+            ``publishing_seconds``).
         username: for a server that asks; its password is in
         password_env, password_file: a variable of the environment, or a file.
         security: the policy by which messages are signed and encrypted; with
@@ -126,6 +137,7 @@ class Opcua:
     nodes: tuple[OpcuaNode, ...]
     publishing_seconds: float = 1.0
     every_seconds: float = 0.0
+    together_seconds: float | None = None
     username: str | None = None
     password_env: str | None = None
     password_file: Path | None = None
@@ -143,13 +155,20 @@ class Opcua:
 
     def check(self) -> None:
         """Raises a DataError that names what is wrong with them."""
-        parts = urlsplit(self.endpoint)
-        if parts.scheme != "opc.tcp" or not parts.hostname or "@" in parts.netloc:
+        try:
+            parts = urlsplit(self.endpoint)
+            usable = parts.scheme == "opc.tcp" and bool(parts.hostname) and (parts.port or 1) > 0
+            usable = usable and "@" not in parts.netloc
+        except ValueError:
+            usable = False
+        if not usable:
             raise DataError(
                 "opcua.endpoint is an address such as opc.tcp://host:4840, without a name or password in it"
             )
         if not self.publishing_seconds:
             raise DataError("opcua.publishing_seconds is above 0")
+        if self.username is not None and self.password_env is None and self.password_file is None:
+            raise DataError("opcua.username needs opcua.password_env or opcua.password_file")
         if self.security not in (None, *POLICIES):
             raise DataError(f"opcua.security is {', '.join(POLICIES[:-1])} or {POLICIES[-1]}, got {self.security!r}")
         keys = (self.certificate, self.private_key, self.server_certificate)
@@ -161,6 +180,12 @@ class Opcua:
             node.check()
         for asset, nodes in self.machines().items():
             _check_machine(asset, nodes)
+        if self.every_seconds < 1 and any(node.indicator for node in self.nodes):
+            raise DataError(
+                f"opcua.every_seconds is {self.every_seconds:g}: machines of indicators need it, at least 1, as far "
+                "apart as the readings that their models were fitted on. A server tells each change, and with a "
+                "reading for each an indicator that rests while others change would be called flat-lined"
+            )
 
 
 def _check_machine(asset: str, nodes: list[OpcuaNode]) -> None:
@@ -175,3 +200,9 @@ def _check_machine(asset: str, nodes: list[OpcuaNode]) -> None:
     for kind, name in said:
         if name and said.count((kind, name)) > 1:
             raise DataError(f"opcua.nodes: {asset} has {kind} {'twice' if name is True else f'{name!r} twice'}")
+
+
+def check_port(name: str, port: int) -> None:
+    """Raises a DataError where there is no such port."""
+    if not 1 <= port <= 65535:
+        raise DataError(f"{name} is a port, 1 to 65535, got {port}")

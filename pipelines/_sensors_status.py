@@ -146,7 +146,7 @@ def metrics(book: Logbook) -> bytes:
             yield CounterMetricFamily("unlabeled_cleared_cases", "Alarms that cleared again", value=over)
             months = sum(book.monitored_h().values()) / HOURS_PER_MONTH
             yield GaugeMetricFamily(
-                "unlabeled_machine_months", "Machine-months from first to last reading", value=months
+                "unlabeled_machine_months", "Machine-months in which readings were judged", value=months
             )
 
     registry = CollectorRegistry(auto_describe=False)

@@ -1,11 +1,17 @@
 """Whether recordings and monitors belong together; each failure says what was expected and what came."""
 
+import re
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
 from unlabeled.sensors.recording import Recording
+
+# What axes are called that nobody has named.
+AXES = ("horizontal", "vertical", "axial")
 
 if TYPE_CHECKING:
     from unlabeled.sensors.monitor import MachineMonitor
@@ -46,6 +52,24 @@ def grid(monitor: "MachineMonitor", pictures: NDArray) -> None:
         )
 
 
+def ordered(monitor: "MachineMonitor", recording: Recording) -> Recording:
+    """With its axes or indicators in the order that the monitor knows them in, where they are the same ones."""
+    names, wanted = recording.names, getattr(monitor, "names_", recording.names)
+    if names == wanted or len(set(names)) < len(names) or set(names) != set(wanted):
+        return recording
+    columns = [names.index(name) for name in wanted]
+    return replace(recording, values=recording.values[..., columns], names=wanted)
+
+
+def _another(names: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether several axes are called otherwise, and by names of their own: a file that names none has the usual."""
+    return len(names) > 1 and set(names) != set(wanted) and not (_usual(names) or _usual(wanted))
+
+
+def _usual(names: Sequence[str]) -> bool:
+    return all(name in AXES or re.fullmatch(r"(axis )?\d+", name) is not None for name in names)
+
+
 def fits(monitor: "MachineMonitor", recording: Recording) -> None:
     """The recording can be scored by this monitor."""
     if not hasattr(monitor, "threshold_"):
@@ -54,6 +78,7 @@ def fits(monitor: "MachineMonitor", recording: Recording) -> None:
         recording.kind != monitor.kind_
         or len(recording.names) != len(monitor.names_)
         or (monitor.kind_ == "trend" and recording.names != monitor.names_)
+        or (monitor.kind_ == "waveform" and _another(recording.names, monitor.names_))
     ):
         raise DataError(
             f"fitted on {monitor.kind_} data ({', '.join(monitor.names_)}), {recording.asset} is {recording.kind} data "

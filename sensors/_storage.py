@@ -56,6 +56,7 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
         manifest["fitted"] |= {
             "names_": list(monitor.names_),
             "unit_": monitor.unit_,
+            "offset_": None if monitor.offset_ is None else asdict(monitor.offset_),
             "period_": asdict(monitor.period_),
             "plain_rules_": [asdict(rule) for rule in monitor.plain_rules_],
             "conditions": [] if monitor.conditional_ is None else list(monitor.conditional_.regimes.names),
@@ -87,6 +88,7 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
     from unlabeled.sensors.baselines import Rule
     from unlabeled.sensors.bearings import Bearing
     from unlabeled.sensors.false_alarms import Tail
+    from unlabeled.sensors.health import Offset
     from unlabeled.sensors.level import Level
     from unlabeled.sensors.monitor import KIND, Period
     from unlabeled.sensors.views import Scaling
@@ -109,6 +111,8 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
     if fitted:
         for name in _FITTED:
             setattr(monitor, name, fitted[name])
+        offset = fitted.get("offset_")
+        monitor.offset_ = None if offset is None else Offset(**{name: tuple(of) for name, of in offset.items()})
         monitor.unit_ = fitted.get("unit_", "")  # a monitor of before there was one has none
         monitor.names_, monitor.period_ = tuple(fitted["names_"]), Period(**fitted["period_"])
         # A monitor of before there were these has none.

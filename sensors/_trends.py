@@ -1,4 +1,7 @@
-"""Condition-indicator trends (RMS, kurtosis, temperature...) from Parquet and CSV tables."""
+"""Condition-indicator trends (RMS, kurtosis, temperature...) from Parquet and CSV tables.
+
+What a column is shows in its beginning, so that rows which are added to a file change nothing of what was read before.
+"""
 
 import re
 from collections.abc import Sequence
@@ -14,6 +17,10 @@ from unlabeled.sensors.recording import Recording
 
 ASSET_NAMES = ("asset", "machine", "bearing", "run", "unit", "asset_id", "machine_id")
 NOT_INDICATORS = ("snapshot", "index", "row", "sample", "fs", "id")
+# Cells at the beginning of a column, missing ones not counted, that tell what it holds.
+BEGINNING = 20
+# What says that a machine ran.
+TRUE = ("true", "t", "yes", "y", "on")
 # Prefixes that name a direction or a place of one machine, not a machine.
 DIRECTIONS = {"h", "v", "x", "y", "z", "a", "de", "fe", "ba", "ax", "ay", "az", "horizontal", "vertical", "axial"}
 
@@ -25,10 +32,12 @@ def asset_column(table: pd.DataFrame) -> str | None:
 
 
 def unit_column(table: pd.DataFrame) -> str | None:
-    """The column that says what the numbers are in: of that name, and with nothing else in it."""
+    """The column that says what the numbers are in: of that name, and beginning with nothing else."""
     for name in table.columns:
-        said = table[name].dropna()
-        if str(name).lower() in units.NAMES and len(said) and all(map(units.is_unit, said.unique())):
+        if str(name).lower() not in units.NAMES:
+            continue
+        said = table[name].dropna().iloc[:BEGINNING]
+        if len(said) and all(map(units.is_unit, said.unique())):
             return str(name)
     return None
 
@@ -42,7 +51,10 @@ def read_table(
     two machines with the same two indicators.
     """
     source = str(path)
+    table = table.reset_index(drop=True)
     time = _clock.find([str(c) for c in table.columns], source=source)
+    # Of all machines at once: days and months may be told apart by the rows of another one.
+    times = _clock.read(table[time].to_numpy(), source=source)
     asset, unit = asset_column(table), unit_column(table)
     check_operating(operating, [str(c) for c in table.columns], source)
     aside = {
@@ -64,18 +76,21 @@ def read_table(
     if asset is not None:
         notes.append(f"machines told apart by column {asset!r}")
         return [
-            _recording(str(name), group, numeric, numeric, time, source, running_column, operating, notes)
+            _recording(
+                asset_name(name), group, numeric, numeric, times.at(group.index.to_numpy()), source, running_column,
+                operating, notes,
+            )
             for name, group in table.groupby(asset, sort=False)
-        ]
+        ]  # fmt: skip
     wide = _prefixes(numeric)
     if wide:
         notes.append(f"machines told apart by the prefixes {', '.join(wide)}")
         return [
-            _recording(prefix, table, columns, [c[len(prefix) + 1 :] for c in columns], time, source, running_column,
+            _recording(prefix, table, columns, [c[len(prefix) + 1 :] for c in columns], times, source, running_column,
                        operating, notes)
             for prefix, columns in wide.items()
         ]  # fmt: skip
-    return [_recording(path.stem, table, numeric, numeric, time, source, running_column, operating, notes)]
+    return [_recording(path.stem, table, numeric, numeric, times, source, running_column, operating, notes)]
 
 
 def check_operating(operating: Sequence[str], there: Sequence[str], source: str) -> None:
@@ -93,10 +108,26 @@ def conditions_of(table: pd.DataFrame, operating: Sequence[str], rows: NDArray) 
     return np.stack(cells, axis=1)
 
 
-def _numbers(table: pd.DataFrame, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """The table with text columns in which most cells are numbers read as numbers, and a note for each of them.
+def asset_name(cell: object) -> str:
+    """A machine's name; its number is a whole one, also where a missing cell elsewhere made the column a decimal."""
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 
-    A logger writes a word now and then (``err``): that is one missing cell, no reason to drop the channel.
+
+def ran(cells: pd.Series) -> NDArray[np.bool_]:
+    """(n,) whether the machine ran: true cells, numbers but 0, and words such as ``True``, ``yes`` and ``on``; anything
+    else, a missing cell too, says that it stood."""
+    if pd.api.types.is_bool_dtype(cells.dtype) or pd.api.types.is_numeric_dtype(cells.dtype):
+        return cells.fillna(0).to_numpy(dtype=bool)
+    words = cells.fillna("").astype(str).str.strip().str.lower()
+    return (words.isin(TRUE) | (pd.to_numeric(words, errors="coerce").fillna(0) != 0)).to_numpy(dtype=bool)
+
+
+def _numbers(table: pd.DataFrame, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The table with such text columns read as numbers as begin with numbers, and a note for each of them.
+
+    A logger writes a word now and then (``err``), or from some day on: those are missing cells, no reason to drop the
+    channel. At least half of the first ``BEGINNING`` cells that are not missing have to be numbers, or of all where
+    there are fewer. A column without any cell is a channel of missing ones, as of a sensor that came later.
     """
     read: dict[str, pd.Series] = {}
     notes = []
@@ -106,7 +137,8 @@ def _numbers(table: pd.DataFrame, columns: list[str]) -> tuple[pd.DataFrame, lis
             continue
         truths = cells.map(lambda cell: isinstance(cell, bool | np.bool_)).to_numpy(dtype=bool)
         numbers = pd.to_numeric(cells.mask(truths), errors="coerce").astype(np.float64)
-        if numbers.notna().mean() <= 0.5:
+        beginning = numbers[cells.notna()].iloc[:BEGINNING]
+        if beginning.isna().sum() > len(beginning) / 2:
             continue
         read[name] = numbers
         wrong = cells[numbers.isna() & cells.notna()]
@@ -139,19 +171,19 @@ def _recording(
     table: pd.DataFrame,
     columns: list[str],
     names: list[str],
-    time: str,
+    times: _clock.Times,
     source: str,
     running_column: str,
     operating: Sequence[str],
     notes: list[str],
 ) -> Recording:
-    ordered = _clock.order(table[time].to_numpy(), source=source)
+    ordered = _clock.order(times, source=source)
     rows = ordered.rows
     unit = unit_column(table)
     values = table[columns].to_numpy(dtype=np.float64)[rows]
     running = np.ones(len(rows), dtype=bool)
     if running_column in table:
-        running = table[running_column].fillna(False).to_numpy(dtype=bool)[rows]
+        running = ran(table[running_column])[rows]
     return Recording(
         asset=asset,
         values=values.astype(np.float32),

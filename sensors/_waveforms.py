@@ -1,4 +1,9 @@
-"""Waveform snapshots from arrays and Parquet tables."""
+"""Waveform snapshots from arrays and Parquet tables.
+
+How a machine's snapshots are sampled, and how long they are, is what the first of them says, in order of time, that is
+long enough for a spectrum; whatever differs from it is marked. So no snapshot that is added to a file changes what was
+said of earlier ones.
+"""
 
 import re
 from collections.abc import Sequence
@@ -55,7 +60,7 @@ def read_arrays(
             path.stem,
             values,
             rates,
-            times,
+            _clock.order(_clock.read(times, source=str(path)), source=str(path)),
             names=names,
             source=str(path),
             running=content.get("running"),
@@ -79,40 +84,45 @@ def read_table(
 ) -> list[Recording]:
     """Machines from a table: a list a snapshot in one or more columns (those of ``signal``, or all), or one sample a
     row (columns ``snapshot`` and ``sample``)."""
-    from unlabeled.sensors._trends import asset_column, check_operating, conditions_of, unit_column
+    from unlabeled.sensors._trends import asset_column, asset_name, check_operating, conditions_of, ran, unit_column
 
-    check_operating(operating, [str(c) for c in table.columns], str(path))
-    unit = unit_column(table)
-    lists = list_columns(table)
-    asset = asset_column(table)
+    source = str(path)
+    check_operating(operating, [str(c) for c in table.columns], source)
+    unit, lists, asset = unit_column(table), list_columns(table), asset_column(table)
+    whole = [(path.stem, table)] if asset is None else [(asset_name(k), g) for k, g in table.groupby(asset, sort=False)]
+    groups = whole if lists else [(name, _gather(g, path, skip=asset, operating=operating)) for name, g in whole]
+    times = _table_times([group for _, group in groups], every, source)
     recordings = []
-    groups = [(path.stem, table)] if asset is None else [(str(k), g) for k, g in table.groupby(asset, sort=False)]
-    for name, group in groups:
-        said = "" if unit is None else units.common(group[unit].unique(), source=f"{path}, {name}")
-        if not lists:
-            group = _gather(group, path, skip=asset, operating=operating)
+    for (name, group), (_, all_of_it), own in zip(groups, whole, times, strict=True):
+        said = "" if unit is None else units.common(all_of_it[unit].unique(), source=f"{path}, {name}")
         columns = list_columns(group)
         missing = sorted(set(signal) - set(columns))
         if missing:
             raise DataError(f"{path}: no waveforms in {', '.join(missing)} (has {', '.join(columns)})")
         columns = list(signal) or columns
-        values, flaws = _stack([group[column].tolist() for column in columns])
+        ordered = _clock.order(own, source=source)
+        values, flaws = _stack([group[column].tolist() for column in columns], ordered.rows)
         rates = _rates(
-            group["fs"].to_numpy(dtype=float) if "fs" in group else None, fs, count=len(group), source=str(path)
+            group["fs"].to_numpy(dtype=float) if "fs" in group else None, fs, count=len(group), source=source
         )
-        if every is not None and not set(map(str.lower, group.columns)) & set(_clock.TIME_NAMES):
-            times: NDArray = np.arange(len(group)) * every
-        else:
-            times = group[_clock.find([str(c) for c in group.columns], source=str(path))].to_numpy()
-        running = group["running"].to_numpy(dtype=bool) if "running" in group else None
         recordings.append(
             _recording(
-                name, values, rates, times, names=columns, source=str(path), running=running, failure_s=None, notes=(),
-                flaws=flaws, conditions=conditions_of(group, operating, np.arange(len(group))), operating=operating,
-                unit=said,
+                name, values, rates, ordered, names=columns, source=source,
+                running=ran(group["running"]) if "running" in group else None, failure_s=None, notes=(), flaws=flaws,
+                conditions=conditions_of(group, operating, np.arange(len(group))), operating=operating, unit=said,
             )
         )  # fmt: skip
     return recordings
+
+
+def _table_times(groups: Sequence[pd.DataFrame], every: float | None, source: str) -> list[_clock.Times]:
+    """Of each machine, read in one way for all of them."""
+    if every is not None and not set(map(str.lower, groups[0].columns)) & set(_clock.TIME_NAMES):
+        return [_clock.read(np.arange(len(group)) * every, source=source) for group in groups]
+    name = _clock.find([str(c) for c in groups[0].columns], source=source)
+    times = _clock.read(pd.concat([group[name] for group in groups]).to_numpy(), source=source)
+    ends = np.cumsum([len(group) for group in groups])
+    return [times.at(np.arange(end - len(group), end)) for group, end in zip(groups, ends, strict=True)]
 
 
 def list_columns(table: pd.DataFrame) -> list[str]:
@@ -284,10 +294,14 @@ def _gather(table: pd.DataFrame, path: Path, *, skip: str | None, operating: Seq
     return rows.reset_index(drop=True)
 
 
-def _stack(columns: Sequence[Sequence[Any]]) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
-    """Lists of possibly different lengths -> (n, samples, axes) of the commonest length, and what was wrong."""
+def _stack(columns: Sequence[Sequence[Any]], order: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    """Lists of possibly different lengths -> (n, samples, axes) of the first one's length, and what was wrong.
+
+    The first is, in the ``order`` of time, the first that is long enough for a spectrum in all axes alike.
+    """
     lengths = np.array([[0 if row is None else len(row) for row in column] for column in columns])
-    usual = int(np.bincount(lengths.reshape(-1)).argmax())
+    usable = [i for i in order if lengths[0, i] >= LEAST and (lengths[:, i] == lengths[0, i]).all()]
+    usual = int(lengths[0, usable[0]] if usable else lengths.max())
     n = lengths.shape[1]
     signal = np.full((n, usual, len(columns)), np.nan, dtype=np.float32)
     flaws = np.full(n, "", dtype="<U120")
@@ -304,7 +318,7 @@ def _recording(
     asset: str,
     signal: NDArray[np.float32],
     rates: NDArray[np.float64],
-    times: NDArray,
+    ordered: _clock.Ordered,
     *,
     names: Sequence[str],
     source: str,
@@ -320,14 +334,12 @@ def _recording(
         raise DataError(
             f"{source}: {signal.shape[1]} samples a snapshot are too few for a spectrum; expected {LEAST} or more"
         )
-    values, counts = np.unique(rates, return_counts=True)
-    usual = float(values[counts.argmax()])
+    rows = ordered.rows
     flaws = np.full(len(signal), "", dtype="<U120") if flaws is None else flaws
+    sound = rows[flaws[rows] == ""]
+    usual = float(rates[sound[0] if len(sound) else rows[0]])
     for i in np.flatnonzero(rates != usual):
         flaws[i] = f"sampled at {rates[i]:g} Hz instead of {usual:g} Hz"
-    ordered = _clock.order(times, source=source)
-    rows = ordered.rows
-    start = float(times[rows[0]]) if failure_s is not None and ordered.clock is None else 0.0
     return Recording(
         asset=asset,
         values=signal[rows],
@@ -343,6 +355,6 @@ def _recording(
         skipped=ordered.skipped,
         notes=notes + ordered.notes,
         source=source,
-        failure_h=None if failure_s is None else (failure_s - start) / 3600,
+        failure_h=None if failure_s is None else (failure_s - ordered.start) / 3600,
         index=rows,
     )

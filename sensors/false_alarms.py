@@ -11,7 +11,7 @@ Stated assumptions: the scores of the well machine go on as in the calibration p
 drift), and peaks further apart than the rule looks back are independent.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,8 @@ from unlabeled.sensors.alarms import HOURS_PER_MONTH, AlarmRule, alarm_states, e
 
 # Independent stretches below which a tail cannot be told.
 LEAST_PEAKS = 10
+# Tails that are drawn to see what chance does to one, and the smallest share of a budget that a threshold is set for.
+REDRAWN, LEAST_SHARE = 200, 0.02
 # The tail begins at the highest of these quantiles beyond which there are enough stretches.
 QUANTILES = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
 # Of a Pareto tail: a heavier one has no mean, and a lighter one than -0.5 ends where the data end.
@@ -55,6 +57,36 @@ class Tail:
         ratio = max(self.per_month / per_month, 1.0)
         beyond = np.log(ratio) if abs(self.shape) < 1e-9 else (ratio**self.shape - 1) / self.shape
         return float(self.start + self.scale * beyond)
+
+    def careful_threshold(self, per_month: float) -> float:
+        """Above which, on average over what else chance could have made of the calibration, so many alarms a
+        machine-month are expected: the threshold of a smaller budget, higher the fewer peaks there are.
+
+        A threshold that is right for the fitted tail is too low on average, because a tail that chance makes too short
+        costs more alarms than one it makes too long saves. Tails are drawn from this one and fitted anew, and the
+        budget that their thresholds are set for is lowered until this one's rate above them keeps to ``per_month`` on
+        average (bootstrap calibration: Beran, "Calibrating prediction regions", JASA 1990).
+        """
+        draws = self._redrawn()
+
+        def realised(share: float) -> float:
+            return float(np.mean([self.expected(one.threshold(share * per_month)) for one in draws]))
+
+        shares = np.geomspace(1, LEAST_SHARE, 40)
+        kept = [share for share in shares if realised(share) <= per_month]
+        return self.threshold(per_month * (kept[0] if kept else LEAST_SHARE))
+
+    def _redrawn(self) -> list["Tail"]:
+        """As chance could have made it: the number of peaks is Poisson's, each is drawn from the fitted tail."""
+        draw = np.random.default_rng(0)
+        found = []
+        for _ in range(REDRAWN):
+            count = max(LEAST_PEAKS, int(draw.poisson(self.peaks)))
+            p = draw.uniform(size=count)
+            x = -np.log(p) if abs(self.shape) < 1e-9 else (p**-self.shape - 1) / self.shape
+            scale, shape = _pareto(self.scale * x)
+            found.append(replace(self, per_month=self.per_month * count / self.peaks, scale=scale, shape=shape))
+        return found
 
     def expected(self, threshold: float) -> float:
         """Alarms a machine-month above ``threshold``; what :meth:`threshold` inverts."""

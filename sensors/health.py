@@ -1,6 +1,7 @@
 """Can a snapshot be judged at all? If not it is neither an alarm nor an all-clear, and the reason is kept."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,8 @@ FEWEST_LEVELS = 16
 FLAT_ROWS = 24
 HELD_SHARE = 0.01  # of the samples, in one stretch that does not move: a dropout
 HELD_TIMES = 20  # as long as nearly all other stretches of the same snapshot
+# How far a mean may move: in shares of the RMS, or so many of its usual spreads if that is farther.
+SHIFT, SHIFT_SPREADS = 0.25, 8.0
 MOST_CODES = 2**24  # float32 holds no more of them apart
 
 
@@ -84,6 +87,44 @@ def _in_runs(at: NDArray[np.bool_], shortest: int = 3) -> int:
     edges = np.flatnonzero(np.diff(np.r_[False, at, False]))
     lengths = edges[1::2] - edges[::2]
     return int(lengths[lengths >= shortest].sum())
+
+
+@dataclass(frozen=True)
+class Offset:
+    """The mean of each axis of a well machine, which belongs to the sensor and its amplifier and not to the machine.
+
+    Attributes:
+        mean: (axes,) usual.
+        alternating: (axes,) usual RMS without it.
+        limit: (axes,) how far it may move, in shares of the RMS (that of the snapshot, if it is larger: short pieces of
+            a strong vibration have strong means of their own).
+    """
+
+    mean: tuple[float, ...]
+    alternating: tuple[float, ...]
+    limit: tuple[float, ...]
+
+    @classmethod
+    def of(cls, snapshots_nsa: NDArray) -> "Offset":
+        """Of snapshots of the normal period."""
+        mean_na, alternating_na = _mean_and_rms(snapshots_nsa)
+        alternating = np.maximum(alternating_na.mean(axis=0), 1e-12)
+        limit = np.maximum(SHIFT, SHIFT_SPREADS * mean_na.std(axis=0) / alternating)
+        return cls(tuple(mean_na.mean(axis=0).tolist()), tuple(alternating.tolist()), tuple(limit.tolist()))
+
+    def flaw(self, signal_sa: NDArray) -> str:
+        """Whether a snapshot's mean has moved; empty when it has not."""
+        mean_a, alternating_a = (each[0] for each in _mean_and_rms(signal_sa[None]))
+        moved_a = np.abs(mean_a - self.mean) / np.maximum(alternating_a, self.alternating)
+        far = np.flatnonzero(moved_a > self.limit)
+        if not len(far):
+            return ""
+        axis = int(far[0])
+        return f"offset (the mean of axis {axis + 1} has moved by {moved_a[axis]:.2g} times its RMS)"
+
+
+def _mean_and_rms(snapshots_nsa: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return snapshots_nsa.mean(axis=1, dtype=np.float64), snapshots_nsa.std(axis=1, dtype=np.float64)
 
 
 class TrendHealth:

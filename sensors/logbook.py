@@ -7,6 +7,7 @@ of it or none, and a reading is judged once.
 import json
 import math
 import sqlite3
+import time as time_of
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
@@ -18,6 +19,9 @@ import numpy as np
 from unlabeled.core.errors import DataError
 
 VERSION = 1
+# A pause longer than this between two readings that were judged counts as so long.
+LONGEST_H = 24.0
+_JUDGED = ("normal", "alarm")
 OPEN, ACKNOWLEDGED, CLEARED = "open", "acknowledged", "cleared"
 _TABLES = """
 CREATE TABLE files (name TEXT PRIMARY KEY, print TEXT NOT NULL, why TEXT NOT NULL, tried REAL NOT NULL);
@@ -41,6 +45,7 @@ CREATE TABLE events (
     told TEXT NOT NULL
 );
 CREATE INDEX about ON events (asset, kind, id);
+CREATE TABLE monitored (asset TEXT PRIMARY KEY, last TEXT NOT NULL, hours REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE cursors (name TEXT PRIMARY KEY, last INTEGER NOT NULL, place INTEGER NOT NULL);
 """
 
@@ -162,6 +167,8 @@ class Logbook:
             "INSERT INTO counts VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET readings = readings + 1",
             (asset, judged["state"]),
         )
+        if judged["state"] in _JUDGED:
+            _monitored(self._db, asset, time)
 
     def readings(
         self, asset: str, *, last: int = -1, since: np.datetime64 | None = None, late: bool = True
@@ -197,12 +204,8 @@ class Logbook:
         return {asset: np.datetime64(str(last), "ns") for asset, last in rows}
 
     def monitored_h(self) -> dict[str, float]:
-        """Hours from each machine's first reading to its last."""
-        rows = self._db.execute(
-            "SELECT asset, (SELECT min(time) FROM readings WHERE readings.asset = machines.asset), last FROM machines"
-        )
-        ends = {asset: (np.datetime64(str(first), "ns"), np.datetime64(str(last), "ns")) for asset, first, last in rows}
-        return {asset: float((last - first) / np.timedelta64(1, "h")) for asset, (first, last) in ends.items()}
+        """Hours in which each machine was judged: between readings that could be, a pause counting a day at most."""
+        return {asset: float(hours) for asset, hours in self._db.execute("SELECT asset, hours FROM monitored")}
 
     # Cases
 
@@ -296,7 +299,7 @@ def _opened(path: Path) -> tuple[sqlite3.Connection, int]:
     """A logbook to write in, made where there is none, and its version."""
     path.parent.mkdir(parents=True, exist_ok=True)
     db = sqlite3.connect(path, isolation_level=None, timeout=30)
-    db.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(db)
     db.execute("PRAGMA synchronous = FULL")  # what is acknowledged survives a power cut
     with _transaction(db):  # two jobs may begin at once
         (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -305,7 +308,42 @@ def _opened(path: Path) -> tuple[sqlite3.Connection, int]:
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {VERSION}")
             version = VERSION
+        elif version == VERSION:
+            _count_before(db)
     return db, int(version)
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """SQLite does not wait for another that changes the same at the same time: it is asked again."""
+    ends = time_of.monotonic() + 30
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time_of.monotonic() > ends:
+                raise
+            time_of.sleep(0.01)
+
+
+def _count_before(db: sqlite3.Connection) -> None:
+    """Adds up what an earlier version, which did not, has kept."""
+    if db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'monitored'").fetchone()[0]:
+        return
+    db.execute(next(one for one in _TABLES.split(";") if "TABLE monitored" in one))
+    wanted = ", ".join(f"'{state}'" for state in _JUDGED)
+    for asset, time in db.execute(f"SELECT asset, time FROM readings WHERE state IN ({wanted}) ORDER BY asset, time"):
+        _monitored(db, asset, np.datetime64(str(time), "ns"))
+
+
+def _monitored(db: sqlite3.Connection, asset: str, time: np.datetime64) -> None:
+    before = db.execute("SELECT last, hours FROM monitored WHERE asset = ?", (asset,)).fetchone()
+    last, hours = (time, 0.0) if before is None else (np.datetime64(str(before[0]), "ns"), float(before[1]))
+    further = float((time - last) / np.timedelta64(1, "h"))
+    db.execute(
+        "INSERT OR REPLACE INTO monitored VALUES (?, ?, ?)",
+        (asset, _text(max(time, last)), hours + min(max(further, 0.0), LONGEST_H)),
+    )
 
 
 @contextmanager

@@ -24,12 +24,13 @@ from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.tokens import GridPatches
 from unlabeled.core.training import History
 from unlabeled.core.views import SignalView
-from unlabeled.sensors import _checks, explain, features
+from unlabeled.sensors import _checks, explain, features, views
 from unlabeled.sensors._learning import Judge, Log, learn, planned
 from unlabeled.sensors.alarms import AlarmRule
 from unlabeled.sensors.baselines import usual_rules
 from unlabeled.sensors.bearings import Bearing
 from unlabeled.sensors.false_alarms import Tail, tail
+from unlabeled.sensors.health import Offset
 from unlabeled.sensors.level import LEVEL, Level
 from unlabeled.sensors.outliers import named, part_name
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
@@ -92,6 +93,7 @@ class MachineMonitor(BaseEstimator):
     Attributes:
         backbone_: the encoder with its tokenizer.
         threshold_: of the smoothed score.
+        offset_: mean of each axis of a waveform, which is the sensor's; ``None`` for a trend.
         unit_: what the values that it was fitted on are in, as far as their file said.
         level_: what is normal of the overall level; ``None`` for a trend without one, and under ``false_alarms``.
         conditional_: what is normal under which conditions (:mod:`~unlabeled.sensors.regimes`); ``None`` where the
@@ -104,6 +106,7 @@ class MachineMonitor(BaseEstimator):
     """
 
     tail_: Tail | None
+    offset_: Offset | None
     level_: Level | None
     conditional_: Conditional | None
 
@@ -232,9 +235,11 @@ class MachineMonitor(BaseEstimator):
             recording, rows=stop, window=self.window, share=1 - CALIBRATION_SHARE
         )
         if cut < MIN_REFERENCE or len(seen.rows) - cut < MIN_CALIBRATION:
+            why = views.refusals(recording, rows=stop, window=self.window, normal=self.conditional_)
             raise DataError(
                 f"{recording.asset}: {len(seen.rows)} snapshots of the normal period can be judged, at least "
-                f"{MIN_REFERENCE * 3 // 2} are needed: record longer, or enlarge --normal-share / --normal-until"
+                f"{MIN_REFERENCE * 3 // 2} are needed{views.in_words(why)}: {views.advice(why)}record longer, or "
+                "enlarge --normal-share / --normal-until"
             )
         self.scaling_ = Scaling.of(seen.pictures[:cut], seen.indicators[:cut])
         pictures = self.scaling_.picture(seen.pictures)
@@ -245,6 +250,8 @@ class MachineMonitor(BaseEstimator):
         self.level_ = None
         self.asset_, self.kind_, self.names_, self.fs_ = recording.asset, recording.kind, recording.names, recording.fs
         self.unit_ = recording.unit
+        waveforms = recording.kind == "waveform"
+        self.offset_ = Offset.of(recording.values[seen.rows[:cut]]) if waveforms else None
         self.samples_ = recording.values.shape[1] if recording.kind == "waveform" else None
         self.period_ = Period(calibration=int(seen.rows[cut]), stop=stop)
         self.plain_rules_ = usual_rules(recording, normal_rows=stop)
@@ -256,7 +263,7 @@ class MachineMonitor(BaseEstimator):
         calibration = np.array([fused(parts, None) for parts in told])
         if self.false_alarms is not None:
             self.tail_ = tail(calibration, recording.hours[seen.rows[cut:]], self.rule, what=recording.asset)
-            self.threshold_ = self.tail_.threshold(self.false_alarms)
+            self.threshold_ = self.tail_.careful_threshold(self.false_alarms)
             return self
         # Spread of single scores, not of smoothed ones: a few dozen of these hold a handful of independent values.
         self.threshold_, self.tail_ = float(calibration.mean() + self.sigmas * calibration.std(ddof=1)), None
@@ -282,6 +289,7 @@ class MachineMonitor(BaseEstimator):
         Raises:
             DataError: sampling rate, length, axes or indicators differ from those that the monitor was fitted on.
         """
+        recording = _checks.ordered(self, recording)
         _checks.fits(self, recording)
         stream = self.stream()
         rows = []
@@ -308,6 +316,7 @@ class MachineMonitor(BaseEstimator):
             last: the median over so many snapshots up to it is explained.
         """
         _checks.bearing(self)
+        recording = _checks.ordered(self, recording)
         _checks.fits(self, recording)
         at = len(recording) - 1 if row is None else row
         return explain.explain(self, recording.rows(slice(0, at + 1)), last=last)

@@ -32,6 +32,10 @@ def read(
     with a time column is a trend: its numeric columns are indicators. So is what a query in a ``.sql`` file gives, of
     the database that the environment names (``UNLABELED_DATABASE``); folders are not searched for queries.
 
+    Times are dates, best as ISO 8601, or seconds; seconds since 1970 are dates too. How a file is read shows in its
+    beginning: a column of numbers by its first cells, a machine's sampling rate and length of snapshots by its first
+    one. What is added to a file later changes nothing of what was read before.
+
     Args:
         fs: sampling rate in Hz where the file does not say; it is never guessed.
         every: seconds between snapshots where the file has no times.
@@ -107,7 +111,9 @@ def _one(
         if path.suffix.lower() == _sql.SUFFIX:
             table = _sql.query(path)
         else:
-            table = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path)
+            # In chunks, a word far down in a column would leave numbers and texts beside each other in it.
+            is_parquet = path.suffix.lower() == ".parquet"
+            table = pd.read_parquet(path) if is_parquet else pd.read_csv(path, low_memory=False)
     except DataError:
         raise
     except (OSError, ValueError) as error:

@@ -21,7 +21,7 @@ CANNOT_JUDGE = "cannot judge"
 # States of a snapshot of which no score says anything.
 UNJUDGED = (CANNOT_JUDGE, NEW_REGIME)
 # What a new regime counts as, in thresholds, where it is to count: an alarm, and no danger.
-_AS_FAR = 1.5
+AS_FAR = 1.5
 
 
 class Stream:
@@ -85,6 +85,9 @@ class Stream:
         seen = self._view.push(values, flaw=flaw, running=running, conditions=conditions)
         if isinstance(seen, str):
             return self._unjudged(seen)
+        moved = "" if monitor.offset_ is None else monitor.offset_.flaw(values)
+        if moved:
+            return self._unjudged(moved)
         scaling = monitor.scaling_
         found = InSpreads(scaling.picture(seen.picture), scaling.indicators(seen.indicators), self._level(seen))
         steady = found if self._drift is None else self._drift.without(found)
@@ -116,7 +119,7 @@ class Stream:
         if not isinstance(why, Unfamiliar):
             return {"state": CANNOT_JUDGE, "alarm": self._alarm.on, **nothing, "reason": why}
         if self.new_regime == "alarm":
-            nothing["smoothed"], _ = self._alarm.push(_AS_FAR * self.threshold)
+            nothing["smoothed"], _ = self._alarm.push(AS_FAR * self.threshold)
         return {"state": "alarm" if self._alarm.on else NEW_REGIME, "alarm": self._alarm.on, **nothing,
                 "reason": str(why)}  # fmt: skip
 

@@ -3,7 +3,8 @@
 Shape suffixes: n snapshot, c channel, h row of the picture, w column, i indicator.
 """
 
-from collections import deque
+import re
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -261,21 +262,54 @@ def normal_pictures(
     """
     if not fleet:
         raise DataError("pretraining needs at least one recording")
-    pictures, used = [], []
+    pictures, used, why = [], [], Counter[str]()
     for recording, rows in zip(fleet, normal, strict=True):
         _checks.alike(recording, fleet[0])
-        seen, _, _ = look_under_conditions(recording, rows=rows, window=window)
+        seen, known, _ = look_under_conditions(recording, rows=rows, window=window)
         if len(seen.rows) < MIN_REFERENCE:
             progress.say(f"{recording.asset} is left out of the pretraining: {len(seen.rows)} snapshots to learn from")
+            why += refusals(recording, rows=rows, window=window, normal=known)
             continue
         used.append(recording.asset)
         pictures.append(Scaling.of(seen.pictures, seen.indicators).picture(seen.pictures))
     if not pictures:
         raise DataError(
-            f"no recording has {MIN_REFERENCE} snapshots in its normal period that can be judged: "
-            "give longer recordings, or a larger --normal-share"
+            f"no recording has {MIN_REFERENCE} snapshots in its normal period that can be judged{in_words(why)}: "
+            f"{advice(why)}give longer recordings, or a larger --normal-share"
         )
     return np.concatenate(pictures), used
+
+
+def refusals(recording: Recording, *, rows: int, window: int, normal: Conditional | None = None) -> Counter[str]:
+    """How many of the first ``rows`` snapshots cannot be judged for each reason; reasons that differ in numbers alone
+    count together, under the first of them."""
+    view = View(recording.kind, recording.names, recording.fs, window, normal)
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for i in range(rows):
+        why = view.push(
+            recording.values[i], flaw=str(recording.flaws[i]), running=bool(recording.running[i]),
+            conditions=recording.conditions_at(i),
+        )  # fmt: skip
+        if isinstance(why, str):
+            counts[first.setdefault(re.sub(r"\d+", "0", why), str(why))] += 1
+    return counts
+
+
+def in_words(refused: Mapping[str, int], most: int = 3) -> str:
+    """The commonest reasons with their counts in brackets, for an error; nothing where there are none."""
+    common = Counter(refused).most_common(most)
+    return f" ({'; '.join(f'{count} x {why}' for why, count in common)})" if common else ""
+
+
+def advice(refused: Mapping[str, int]) -> str:
+    """What to do about indicators that do not move or are not there, where these keep snapshots from being judged."""
+    if not any(why.startswith(("flat-lined", "not a number")) for why in refused):
+        return ""
+    return (
+        "leave a column that never moves or is empty out of the table, or name it with --operating if it says how the "
+        "machine is run; else "
+    )
 
 
 def departure(z: Floats, kind: Kind) -> Floats:

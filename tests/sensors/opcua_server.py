@@ -67,9 +67,10 @@ class Plc:
         self._nodes[name] = await objects.add_variable(ua.NodeId(name, 2), name, told.Value)
         await self._nodes[name].write_value(told)
 
-    def add(self, name: str, value: Any) -> None:
-        """A variable that was not there at first."""
-        self._do(self._add(name, ua.DataValue(_variant(value))))
+    def add(self, name: str, value: Any, at: np.datetime64) -> None:
+        """A variable that was not there at first, dated ``at``."""
+        when = at.astype("datetime64[us]").item()
+        self._do(self._add(name, ua.DataValue(_variant(value), SourceTimestamp=when)))
 
     def write(self, at: np.datetime64, *, status: int = ua.StatusCodes.Good, **values: Any) -> None:
         """Sets variables, dated ``at``."""

@@ -66,7 +66,7 @@ def kept(job_file: Path, *, months: float, cleared: int) -> None:
     ends = START + np.timedelta64(round(months * HOURS_PER_MONTH * 3600), "s")
     nothing = {"state": "normal", "alarm": False, "score": 0.0, "smoothed": 0.0, "reason": ""}
     with Logbook(job_file.parent / "monitor.sqlite") as book:
-        for at in (START, ends):
+        for at in np.append(np.arange(START, ends, np.timedelta64(12, "h")), ends):
             book.reading("pump7", at, nothing, file="f")
         book.remember("pump7", "m", ends, threshold=4.0, memory={})
         for n in range(cleared):
@@ -98,3 +98,23 @@ def test_without_a_budget_none_is_spoken_of(of_trend: Path, tmp_path: Path) -> N
     assert told.details["budget"] is None
     assert len(told.lines) == 1
     assert json.loads(json.dumps(told.details))["cleared"] == 1
+
+
+def test_hours_are_those_in_which_readings_were_judged(tmp_path: Path) -> None:
+    """Neither a clock that was set back to 1970 nor a pause of months makes a machine monitored."""
+
+    def judged(state: str) -> dict[str, object]:
+        return {"state": state, "alarm": False, "score": 0.0, "smoothed": 0.0, "reason": ""}
+
+    path = tmp_path / "monitor.sqlite"
+    with Logbook(path) as book:
+        for hour, state in ((0, "normal"), (2, "normal"), (3, "cannot judge"), (5, "alarm"), (8000, "normal")):
+            book.reading("pump7", START + np.timedelta64(hour, "h"), judged(state), file="f")
+        book.reading("pump7", np.datetime64("1970-01-01", "ns"), judged("late"), file="f")
+        assert book.monitored_h() == {"pump7": 2 + 3 + 24}
+        # A logbook of before this was counted has it counted once.
+        book._db.execute("DROP TABLE monitored")
+    with Logbook(path) as book:
+        assert book.monitored_h() == {"pump7": 29}
+    with Logbook(path) as book:
+        assert book.monitored_h() == {"pump7": 29}

@@ -1,5 +1,6 @@
 """A budget of false alarms: levels by hand, a tail that is known, and what well machines then do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from unlabeled.core.errors import DataError
 from unlabeled.pipelines import sensors as jobs
 from unlabeled.sensors import MachineMonitor, read, simulate
 from unlabeled.sensors.alarms import HOURS_PER_MONTH, AlarmRule, alarm_states, episodes
-from unlabeled.sensors.false_alarms import Tail, levels, tail
+from unlabeled.sensors.false_alarms import Tail, _pareto, levels, tail
 
 PLAIN = AlarmRule(smooth=1, needed=2, of=3, clear_below=0.7, clear_after=2)
 EVERY_H = 1 / 6
@@ -62,6 +63,30 @@ def test_a_tail_by_hand() -> None:
         straight.threshold(0.0)
 
 
+def test_few_peaks_ask_for_more_care_than_many() -> None:
+    few, many = (
+        Tail(start=2.0, per_month=20.0, scale=0.5, shape=0.0, peaks=peaks, highest=4.0, hours=700.0)
+        for peaks in (10, 1000)
+    )
+    assert few.threshold(1.0) == many.threshold(1.0) < many.careful_threshold(1.0) < few.careful_threshold(1.0)
+    assert many.careful_threshold(1.0) == pytest.approx(many.threshold(1.0), abs=0.15)
+
+
+def test_on_average_over_calibrations_the_careful_threshold_keeps_the_budget() -> None:
+    """Peaks of a known tail, fitted anew again and again: the true rate above each threshold."""
+    true = Tail(start=0.0, per_month=20.0, scale=1.0, shape=0.0, peaks=12, highest=3.0, hours=438.0)
+    draws = np.random.default_rng(1)
+    plain, careful = [], []
+    for _ in range(150):
+        fitted = replace(true, **dict(zip(("scale", "shape"), _pareto(draws.exponential(size=12)), strict=True)))
+        plain.append(true.expected(fitted.threshold(1.0)))
+        careful.append(true.expected(fitted.careful_threshold(1.0)))
+    (worse, better), errors = np.mean([plain, careful], axis=1), np.std([plain, careful], axis=1) / np.sqrt(150)
+    assert worse - 2 * errors[0] > 1  # what care is for
+    assert better - 2 * errors[1] < 1
+    assert better < worse / 1.3
+
+
 def test_the_tail_of_independent_scores_is_the_one_that_they_have() -> None:
     """Of an exponential distribution: every excess over any start has scale 1 and shape 0."""
     every_row = AlarmRule(smooth=1, needed=1, of=1)
@@ -109,7 +134,7 @@ def test_a_monitor_meets_a_budget_keeps_it_and_says_so(in_tmp: Path) -> None:
     jobs.fit([machine], out=in_tmp / "out", normal_share=0.9, template=MachineMonitor(steps=5, false_alarms=2.0))
     kept = MachineMonitor.load(in_tmp / "out" / "fan")
     assert kept.tail_ is not None
-    assert kept.threshold_ == kept.tail_.threshold(2.0)
+    assert kept.threshold_ == kept.tail_.careful_threshold(2.0)
     assert kept.level_ is None  # what a plain rule raises would be in nobody's budget
     # 1,296 of the 1,440 rows are normal, and the last third of them calibrates.
     assert kept.tail_.hours == pytest.approx(431 * 0.5)

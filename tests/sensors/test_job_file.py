@@ -52,6 +52,25 @@ NODE = '\n[[opcua.nodes]]\nnode = "ns=2;s=x"\nasset = "a"\n'
             "security, certificate, private_key and server_certificate go together",
         ),
         (OPCUA + 'private_key = "k"', "security, certificate, private_key and server_certificate go together"),
+        (KAFKA + 'topics = ["v", "v"]', "kafka.topics names v twice"),
+        ('models = "m"\n[mqtt]\nhost = "h"', "there is nothing to read: name mqtt.topics, a watched folder or another"),
+        ('models = "m"\n[mqtt]\nhost = "h"\ntopics = [""]', "mqtt.topics: one of them is empty"),
+        (
+            'models = "m"\n[mqtt]\nhost = "h"\nport = 65536\n[[folders]]\npath = "in"',
+            "mqtt.port is a port, 1 to 65535, got 65536",
+        ),
+        (
+            'models = "m"\n[[folders]]\npath = "in"\n[status]\nport = 99999',
+            "status.port is a port, 1 to 65535, got 99999",
+        ),
+        ('models = "m"\n[[folders]]\npath = "in"\n[status]\nport = 0', "status.port is 0, expected a number above 0"),
+        (OPCUA.replace("4840", "99999") + NODE, "opcua.endpoint is an address such as"),
+        (OPCUA + 'username = "u"', "opcua.username needs opcua.password_env or opcua.password_file"),
+        (
+            OPCUA + NODE + 'indicator = "r"',
+            "every_seconds is 0: machines of indicators need it, at least 1, as far apart as the readings that",
+        ),
+        (OPCUA + "every_seconds = 0.5" + NODE + 'indicator = "r"', "every_seconds is 0.5: machines of indicators"),
         (OPCUA + NODE, "opcua.nodes: ns=2;s=x is one of indicator, axis, operating or running"),
         (OPCUA + NODE + 'indicator = "r"\nrunning = true', "ns=2;s=x is one of indicator, axis, operating or running"),
         (OPCUA + NODE + 'axis = "x"', "ns=2;s=x needs both an axis and its fs in Hz, or neither"),
@@ -95,6 +114,13 @@ def test_a_wrong_job_file_is_told_by_the_name_in_it(tmp_path: Path, text: str, w
     (tmp_path / "job.toml").write_text(text)
     with pytest.raises(DataError, match=why):
         read(tmp_path / "job.toml")
+
+
+def test_waveforms_of_a_server_need_no_spacing_and_a_broker_that_only_hears_no_topics(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    text = OPCUA + NODE + 'axis = "x"\nfs = 9\n[mqtt]\nhost = "h"\n[[folders]]\npath = "in"\nasset = "b"'
+    (tmp_path / "job.toml").write_text(text)
+    assert read(tmp_path / "job.toml").machines() == ("b", "a")
 
 
 def test_the_example_is_a_job_file(tmp_path: Path) -> None:

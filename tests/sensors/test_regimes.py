@@ -14,6 +14,7 @@ from monitoring import events
 
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines import _sensors_monitor as job
+from unlabeled.pipelines._sensors_dry_run import ANEW, AS_IT_WAS, dry_run
 from unlabeled.pipelines._sensors_judging import in_order
 from unlabeled.pipelines._sensors_message import recording_of
 from unlabeled.pipelines.cli import main
@@ -264,6 +265,11 @@ def test_the_commands_know_conditions_and_the_job_tells_of_a_new_regime_once(
     job.monitor(in_tmp / "strict" / "job.toml", once=True)
     kinds = [event["kind"] for event in events(in_tmp / "strict" / "job.toml")]
     assert kinds == ["new regime", "alarm", "cleared"]
+    # Under the settings in force a dry run finds what the job did, row by row.
+    dry = dry_run(in_tmp / "strict" / "job.toml", out=in_tmp / "dry", days=60)
+    assert dry.details["alarms"] == {AS_IT_WAS: 1, ANEW: 1}
+    (row,) = dry.details["machines"]
+    assert row[f"hours in alarm {AS_IT_WAS}"] == row[f"hours in alarm {ANEW}"] > 0
 
 
 def test_a_message_may_say_how_the_machine_is_run(fitted: MachineMonitor) -> None:
