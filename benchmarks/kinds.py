@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unlabeled.core.batches import Transform, chunks
+from unlabeled.core.batches import Transform
 from unlabeled.core.encoder import Backbone
 from unlabeled.core.evaluation import roc_auc
+from unlabeled.core.store import chunks
 from unlabeled.core.tokens import GridPatches
 from unlabeled.medical import read_images
 from unlabeled.medical._network import embeddings

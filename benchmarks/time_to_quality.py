@@ -32,7 +32,7 @@ from peers import DECODER, DEPTH, DIM, HEADS, PATCH, SIDE, Peer, monai_mae, plai
 from tables import interval
 from torch import Tensor, nn
 
-from unlabeled.core.batches import Batches, chunks
+from unlabeled.core.batches import Batches
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.evaluation import roc_auc
@@ -41,6 +41,7 @@ from unlabeled.core.optimization import TrainingSettings, learning_rate, make_op
 from unlabeled.core.pretext import MaskedReconstruction, Pretraining
 from unlabeled.core.progress import quiet
 from unlabeled.core.seeds import derive
+from unlabeled.core.store import chunks
 from unlabeled.core.tokens import GridPatches, Tokens
 from unlabeled.medical import read_images
 from unlabeled.medical._network import embeddings

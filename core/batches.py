@@ -4,7 +4,7 @@ Batch ``i`` is a function of (seed, i) alone: which rows, in which order, under 
 resumed run therefore asks for batch ``i`` and gets what the uninterrupted run would have got.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -69,8 +69,3 @@ def select(array: np.ndarray | Tensor | Store, rows: np.ndarray) -> Tensor:
     if isinstance(array, Tensor):
         return array.index_select(0, torch.from_numpy(rows))
     return torch.from_numpy(np.ascontiguousarray(array[rows]))
-
-
-def chunks(total: int, size: int) -> Sequence[slice]:
-    """Consecutive slices that cover ``range(total)``."""
-    return [slice(start, min(start + size, total)) for start in range(0, total, size)]

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from unlabeled.core.batches import chunks
-from unlabeled.core.store import Store, unmapped
+from unlabeled.core.store import Store, chunks, unmapped
 
 _AT_ONCE = 64 << 20
 

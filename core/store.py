@@ -9,7 +9,7 @@ import copy
 import math
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -21,6 +21,11 @@ from numpy.typing import DTypeLike, NDArray
 from unlabeled.core.errors import CheckpointError, DataError
 
 Rows = TypeVar("Rows")
+
+
+def chunks(total: int, size: int) -> Sequence[slice]:
+    """Consecutive slices that cover ``range(total)``."""
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
 class Store:

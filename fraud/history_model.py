@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unlabeled.core import checkpoints, fingerprint
 from unlabeled.core.audit.watch import Watch, looked_at
-from unlabeled.core.batches import Batches, chunks
+from unlabeled.core.batches import Batches
 from unlabeled.core.budget import Budget
 from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone, Encoder
@@ -26,6 +26,7 @@ from unlabeled.core.pretext.event_modelling import field_surprisal
 from unlabeled.core.progress import say
 from unlabeled.core.seeds import derive
 from unlabeled.core.several_kinds import Lesson
+from unlabeled.core.store import chunks
 from unlabeled.core.tokens import EventFields
 from unlabeled.core.training import History, TrainingSettings, fit, forget
 from unlabeled.core.views import HistorySlice

@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unlabeled.core.batches import chunks
 from unlabeled.core.encoder import Backbone, Encoder
 from unlabeled.core.heads import Classifier
 from unlabeled.core.pretext import Joint, MaskedReconstruction, Pretext, Pretraining
 from unlabeled.core.seeds import derive
-from unlabeled.core.store import Store
+from unlabeled.core.store import Store, chunks
 from unlabeled.core.tokens import GridPatches, Tokens, take
 from unlabeled.medical.tasks import Masking, build_task
 from unlabeled.medical.transforms import looks, standardise

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from unlabeled.core import checkpoints
-from unlabeled.core.batches import chunks
 from unlabeled.core.errors import DataError
-from unlabeled.core.store import Store
+from unlabeled.core.store import Store, chunks
 from unlabeled.medical import _finetuning as finetuning
 from unlabeled.medical._decisions import HeldOut
 from unlabeled.medical._finetuning import Decision, Labelled

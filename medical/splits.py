@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unlabeled.core import fingerprint
-from unlabeled.core.batches import chunks
 from unlabeled.core.errors import DataError, GateError
 from unlabeled.core.seeds import derive
+from unlabeled.core.store import chunks
 from unlabeled.medical.images import ImageSet
 
 AT_ONCE = 256

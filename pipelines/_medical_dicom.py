@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core import fingerprint, progress
-from unlabeled.core.batches import chunks
 from unlabeled.core.checkpoints import MANIFEST
 from unlabeled.core.errors import DataError, UnlabeledError
+from unlabeled.core.store import chunks
 from unlabeled.medical import dicom
 from unlabeled.medical._decisions import REFER, Decisions, Stated, decide
 from unlabeled.medical._pictures import on_film

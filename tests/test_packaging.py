@@ -24,6 +24,12 @@ def test_the_command_line_starts_without_anything_heavy() -> None:
     assert loaded & {"torch", "pandas", "sklearn", "monai", "mlflow", "pyod", "lightgbm", "matplotlib"} == set()
 
 
+def test_a_process_that_reads_films_loads_no_more_than_it_needs() -> None:
+    """There is one a core, and each would hold its own copy."""
+    loaded = loaded_after("import unlabeled.medical.intake._film, unlabeled.medical.intake._workers")
+    assert loaded & {"torch", "pandas", "sklearn", "PIL", "scipy"} == set()
+
+
 @pytest.mark.parametrize("room", ["core", "medical", "sensors", "fraud"])
 def test_importing_a_room_loads_no_library_that_it_may_not_need(room: str) -> None:
     loaded = loaded_after(f"import unlabeled.{room}")

@@ -16,10 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from unlabeled.core.audit import collapse
-from unlabeled.core.batches import Batches, chunks, select
+from unlabeled.core.batches import Batches, select
 from unlabeled.core.errors import CollapseError, DataError
 from unlabeled.core.pretext.base import Pretext
 from unlabeled.core.seeds import derive, generator
+from unlabeled.core.store import chunks
 
 PREFIX = "watch."
 RANK, DEVIATION = f"{PREFIX}effective_rank", f"{PREFIX}deviation"

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from unlabeled.core.batches import chunks
 from unlabeled.core.checkpoints import MANIFEST, read_manifest
 from unlabeled.core.errors import DataError
-from unlabeled.core.store import Store
+from unlabeled.core.store import Store, chunks
 from unlabeled.medical import _pictures, attributes
 from unlabeled.medical._people import IN_DOUBT, IN_SOME_FILES, Issuers, of_files
 from unlabeled.medical._tables import find_labels

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlabeled.core.batches import Batches, chunks
+from unlabeled.core.batches import Batches
+from unlabeled.core.store import chunks
 
 
 @settings(max_examples=30, deadline=None)
