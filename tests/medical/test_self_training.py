@@ -18,6 +18,7 @@ from unlabeled.medical._finetuning import Labelled, distil
 from unlabeled.medical._network import Member, log_odds
 from unlabeled.medical.audit import facts
 from unlabeled.medical.baselines import from_scratch
+from unlabeled.medical.images import TABLE
 from unlabeled.medical.splits import patient_folds
 from unlabeled.pipelines import _medical_crossvalidation as crossvalidation
 from unlabeled.pipelines import _medical_label_need as label_need
@@ -154,7 +155,7 @@ def test_the_command_says_on_how_many_pictures_its_students_learnt(
     assert model.finetuning_ is not None
     students = model.finetuning_["students"]
     assert model.finetuning_["images"] == 24 < students["images"]
-    said = facts._of_model(model)["training"]
+    said = facts._of_model(model, TABLE)["training"]
     assert f"said of {students['images']} pictures without labels (data fingerprint {students['fingerprint']})" in said
     # The baseline beside it knows the labels alone.
     assert not PneumoniaModel.load(in_tmp / "m" / "baselines" / "scratch").self_training
