@@ -27,7 +27,8 @@ DIRECTIONS = {"h", "v", "x", "y", "z", "a", "de", "fe", "ba", "ax", "ay", "az", 
 
 def asset_column(table: pd.DataFrame) -> str | None:
     """The column that names the machine, if there is one."""
-    lower = {str(name).lower(): str(name) for name in table.columns if name != unit_column(table)}
+    unit = unit_column(table)
+    lower = {str(name).lower(): str(name) for name in table.columns if name != unit}
     return next((lower[name] for name in ASSET_NAMES if name in lower), None)
 
 

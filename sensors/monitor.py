@@ -252,7 +252,7 @@ class MachineMonitor(BaseEstimator):
         self.unit_ = recording.unit
         waveforms = recording.kind == "waveform"
         self.offset_ = Offset.of(recording.values[seen.rows[:cut]]) if waveforms else None
-        self.samples_ = recording.values.shape[1] if recording.kind == "waveform" else None
+        self.samples_ = recording.values.shape[1] if waveforms else None
         self.period_ = Period(calibration=int(seen.rows[cut]), stop=stop)
         self.plain_rules_ = usual_rules(recording, normal_rows=stop)
         self.data_fingerprint_ = fingerprint.of_array(recording.values[:stop])
@@ -268,8 +268,7 @@ class MachineMonitor(BaseEstimator):
         # Spread of single scores, not of smoothed ones: a few dozen of these hold a handful of independent values.
         self.threshold_, self.tail_ = float(calibration.mean() + self.sigmas * calibration.std(ddof=1)), None
         if seen.overall is not None:  # a plain rule's own false alarms are in nobody's budget
-            waveform = recording.kind == "waveform"
-            self.level_ = Level.of(seen.overall, names=recording.names, waveform=waveform, threshold=self.threshold_)
+            self.level_ = Level.of(seen.overall, names=recording.names, waveform=waveforms, threshold=self.threshold_)
         return self
 
     def teaching_rows(self, recording: Recording, *, normal_rows: int) -> int:
