@@ -39,6 +39,7 @@ from unlabeled.sensors.alarms import HOURS_PER_MONTH, AlarmRule, alarm_states, e
 from unlabeled.sensors.baselines import indicator_table, three_sigma, usual_rules
 from unlabeled.sensors.event_metrics import volume
 from unlabeled.sensors.monitor import CALIBRATION_SHARE, PARTS
+from unlabeled.sensors.outliers import named
 from unlabeled.sensors.views import Look, Scaling, look
 
 FACTORS = np.geomspace(0.15, 30, 54)
@@ -152,13 +153,10 @@ def band_pca(seen: Look, teach: NDArray[np.int64]) -> Floats:
 
 
 def _pyod(name: str, seen: Look, teach: NDArray[np.int64]) -> Floats:
-    from importlib import import_module
-
-    kind = getattr(import_module(f"pyod.models.{name.lower()}"), name)
     scaling = Scaling.of(seen.pictures[teach], seen.indicators[teach])
     z = scaling.indicators(seen.indicators)
-    detector = kind(random_state=0) if name == "IForest" else kind()
-    return np.asarray(detector.fit(z[teach]).decision_function(z), dtype=float)
+    # Row by row, as a monitor asks them: some, ECOD among them, rank what is scored together among each other.
+    return named(name, seed=0).fit(z[teach]).score(z)
 
 
 def _monitored(run: Run) -> float:
