@@ -138,9 +138,14 @@ def _finest(turns: float) -> float:
     return 0.5 if turns >= HALVES else 1.0
 
 
+def _bins(length: int, turns: float) -> int:
+    """That are looked at: below half the sampling rate, and up to two whole orders above the highest."""
+    return int(min(length // 2, (max(ORDERS) + 2) * turns + 1))
+
+
 def _free(length: int, turns: float) -> NDArray[np.bool_]:
     """Bins that belong to no order that can be told apart."""
-    bins, finest = np.arange(length // 2), _finest(turns)
+    bins, finest = np.arange(_bins(length, turns)), _finest(turns)
     nearest = np.maximum(np.round(bins / (finest * turns)), 1) * finest * turns
     free = np.abs(bins - nearest) > LOBE + SLIP * nearest
     free[:2] = False  # what an offset leaves
@@ -179,25 +184,25 @@ def measure(values_nsa: NDArray, *, fs: float, shaft_hz: float) -> Levels:
     """
     n, samples, axes = values_nsa.shape
     count, length, turns = _pieces(samples, fs=fs, shaft_hz=shaft_hz)
-    orders, free = judged(samples, fs=fs, shaft_hz=shaft_hz), _free(length, turns)
+    orders, bins = judged(samples, fs=fs, shaft_hz=shaft_hz), _bins(length, turns)
     window = np.hanning(length + 1)[:-1, None]
-    level, over = np.empty((2, n, axes, len(orders)))
-    total = np.zeros((length // 2, axes))
+    power = np.empty((n, bins, axes))
     for i in range(n):
         x = values_nsa[i, : count * length].astype(np.float64).reshape(count, length, axes)
         x = (x - x.mean(axis=1, keepdims=True)) * window
-        power = (np.abs(np.fft.rfft(x, axis=1)[:, : length // 2]) ** 2).mean(axis=0) * 4 / window.sum() ** 2
-        total += power
-        three = power.copy()
-        three[1:-1] += power[:-2] + power[2:]
-        three /= 1.5  # bins that a Hann window's noise is as wide as
-        for k, order in enumerate(orders):
-            reach = 0.5 + SLIP * order * turns
-            first, last = int(np.ceil(order * turns - reach)), int(np.floor(order * turns + reach))
-            level[i, :, k] = _decibels(three[first : last + 1].max(axis=0))
-            sides = [np.median(power[side], axis=0) for side in _around(free, order, turns)]
-            over[i, :, k] = level[i, :, k] - _decibels(np.maximum(*sides))
-    return Levels(level, over, np.ascontiguousarray((total / n).T))
+        power[i] = (np.abs(np.fft.rfft(x, axis=1)[:, :bins]) ** 2).mean(axis=0) * 4 / window.sum() ** 2
+    three = power.copy()
+    three[:, 1:-1] += power[:, :-2] + power[:, 2:]
+    three /= 1.5  # bins that a Hann window's noise is as wide as
+    free = _free(length, turns)
+    level, over = np.empty((2, n, axes, len(orders)))
+    for k, order in enumerate(orders):
+        reach = 0.5 + SLIP * order * turns
+        first, last = int(np.ceil(order * turns - reach)), int(np.floor(order * turns + reach))
+        level[..., k] = _decibels(three[:, first : last + 1].max(axis=1))
+        below, above = (np.median(power[:, side], axis=1) for side in _around(free, order, turns))
+        over[..., k] = level[..., k] - _decibels(np.maximum(below, above))
+    return Levels(level, over, np.ascontiguousarray(power.mean(axis=0).T))
 
 
 def compare(normal: Normal, values_nsa: NDArray, *, names: tuple[str, ...], fs: float) -> Comparison:
@@ -226,7 +231,7 @@ def compare(normal: Normal, values_nsa: NDArray, *, names: tuple[str, ...], fs: 
         for a, axis in enumerate(names)
         for k, order in enumerate(normal.orders)
     )  # fmt: skip
-    hz = np.arange(length // 2) * fs / length
+    hz = np.arange(_bins(length, turns)) * fs / length
     shown = (hz > 0) & (hz <= (max(ORDERS) + 0.5) * normal.shaft_hz)
     spectra = (_decibels(spectrum[:, shown]) for spectrum in (now.spectrum, normal.spectrum))
     return Comparison(normal.shaft_hz, turns, harmonics, hz[shown], *spectra)
