@@ -279,7 +279,7 @@ def words(found: Comparison) -> list[str]:
     orders = tuple(dict.fromkeys(one.order for one in found.harmonics))
     if not orders:
         return [
-            f"Snapshots of {found.turns:.1f} turns do not tell the harmonics of the shaft ({found.shaft_hz:g} Hz) "
+            f"Snapshots of {found.turns:.1f} turns do not tell the harmonics of the shaft ({found.shaft_hz:.4g} Hz) "
             "apart: record six turns or more, twenty for half orders, at a rate above four times the shaft's."
         ]
     said = [
@@ -301,7 +301,7 @@ def words(found: Comparison) -> list[str]:
     if said:
         return [*said, _meaning({one.order for one in found.harmonics if one.rose}), *besides]
     listed = ", ".join(f"{order:g}x" for order in orders)
-    none = f"No harmonic of the shaft ({found.shaft_hz:g} Hz; {listed}) rose against the normal period"
+    none = f"No harmonic of the shaft ({found.shaft_hz:.4g} Hz; {listed}) rose against the normal period"
     return [f"{none} beyond its surroundings.", *besides]
 
 

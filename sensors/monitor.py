@@ -314,7 +314,7 @@ class MachineMonitor(BaseEstimator):
         return table
 
     def explain(self, recording: Recording, *, row: int | None = None, last: int = 9) -> "explain.Explanation":
-        """Which part of the score and which bands or indicators are away from normal, in numbers and words.
+        """Which part of the score and which bands, indicators or harmonics are off normal, in numbers and words.
 
         Args:
             recording: as given to :meth:`score`.

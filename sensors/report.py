@@ -256,8 +256,8 @@ def _harmonics(section: Section, found: Comparison) -> None:
         ["axis", "harmonic", "Hz", "normal (dB)", "now (dB)", "rise (dB)", "beyond its surroundings (dB)",
          "normal spreads", "p"],
         [
-            [one.axis, f"{one.order:g}x", one.order * found.shaft_hz, one.normal, one.now, one.rise, one.beyond,
-             one.spreads, f"{one.p_value:.1g}"]
+            [one.axis, f"{one.order:g}x", f"{one.order * found.shaft_hz:.1f}",
+             *(f"{x:.1f}" for x in (one.normal, one.now, one.rise, one.beyond, one.spreads)), f"{one.p_value:.1g}"]
             for one in found.harmonics
         ],
         ours=[i for i, one in enumerate(found.harmonics) if one.rose],

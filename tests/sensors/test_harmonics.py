@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from unlabeled.core import checkpoints
+from unlabeled.core.errors import DataError
 from unlabeled.pipelines import _sensors_monitor as job
 from unlabeled.pipelines.cli import main
 from unlabeled.sensors import MachineMonitor, Recording, harmonics
@@ -220,6 +221,12 @@ def test_a_monitor_of_before_there_was_this_loads_and_says_what_it_lacks(
     told = old.explain(unbalanced)
     assert told.shaft is None
     assert "What is normal at the harmonics of the shaft is not known: fit with --shaft-hz 25." in told.words
+
+
+@pytest.mark.parametrize("speed", [0.0, -25.0, float("nan"), float("inf")])
+def test_a_speed_that_is_none_is_refused(unbalanced: Recording, speed: float) -> None:
+    with pytest.raises(DataError, match="revolutions a second above 0, got"):
+        MachineMonitor(shaft_hz=speed).fit(unbalanced, normal_share=0.75)
 
 
 def test_a_trend_has_no_harmonics() -> None:
