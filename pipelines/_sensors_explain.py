@@ -18,6 +18,7 @@ from unlabeled.sensors import MachineMonitor, read, remaining
 from unlabeled.sensors import report as pages
 from unlabeled.sensors.alarms import DANGER_FROM
 from unlabeled.sensors.bearings import Bearing
+from unlabeled.sensors.harmonics import Harmonic
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.severity import Severity, Unit, severities
 from unlabeled.sensors.stream import UNJUDGED
@@ -99,6 +100,12 @@ def explain(
             path.parent.mkdir(parents=True, exist_ok=True)
             _told(m).changes.to_csv(path, index=False)
             written[f"changes {m.recording.asset}"] = path
+            shaft = _told(m).shaft
+            if shaft is not None and shaft.harmonics:
+                lines_of = out / f"harmonics-{name}.csv"
+                pd.DataFrame([_line(one) for one in shaft.harmonics]).to_csv(lines_of, index=False)
+                written[f"harmonics {m.recording.asset}"] = lines_of
+                run.artifact(lines_of)
             run.metrics(
                 {f"part.{part}.{files.metric_name(m.recording.asset)}": v for part, v in _told(m).parts.items()}
             )
@@ -156,10 +163,15 @@ def _severity(
 def _json(machine: pages.Machine) -> dict[str, Any]:
     told = _told(machine)
     faults = {one.axis: [evidence._asdict() for evidence in one.evidence] for one in told.repeats}
+    shaft = [] if told.shaft is None else [_line(one) for one in told.shaft.harmonics]
     severity = [one._asdict() for one in told.severity]
     said = {"explained": machine.explained, "parts": told.parts, "words": list(told.words)}
     left = None if told.remaining is None or told.remaining.declined else told.remaining._asdict()
-    return {**said, "bearing": faults, "severity": severity, "hours_until_danger": left}
+    return {**said, "bearing": faults, "harmonics": shaft, "severity": severity, "hours_until_danger": left}
+
+
+def _line(one: Harmonic) -> dict[str, Any]:
+    return {**one._asdict(), "rose": one.rose}
 
 
 def _told(machine: pages.Machine) -> "pages.Explanation":

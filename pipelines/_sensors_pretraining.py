@@ -115,9 +115,8 @@ def learnt_before(folder: Path) -> MachineMonitor:
 def check_nothing_asked(template: MachineMonitor) -> None:
     """Raises a DataError where an encoder that is given would ignore what was asked of its pretraining."""
     usual = MachineMonitor()
+    # The shaft's speed is for explanations too.
     names = ["steps", "task", "masking", "mask_ratio", "temperature", "augmentation", "lr"]
-    if template.bearing is None:  # which the speed is for otherwise
-        names.append("shaft_hz")
     changed = [name for name in names if getattr(template, name) != getattr(usual, name)]
     asked = ["--learning-rate" if name == "lr" else f"--{name.replace('_', '-')}" for name in changed]
     if asked:

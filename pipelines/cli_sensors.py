@@ -107,7 +107,8 @@ LearningRate = Annotated[
 Shaft = Annotated[
     float | None,
     typer.Option(
-        help="Shaft speed in revolutions a second, for --masking bearing and --bearing (default: unknown).",
+        help="Shaft speed of waveforms in revolutions a second, the same at all times (default: unknown): explanations "
+        "say which of its harmonics rose since the normal period; --masking bearing and --bearing use it too.",
         min=SMALLEST,
     ),
 ]
@@ -337,7 +338,7 @@ def explain(
     signal: Signal = None,
     asset: Assets = None,
 ) -> Outcome:
-    """Say what is away from normal at one moment, alarm or not: parts of the score, bands, indicators, the bearing."""
+    """Say what is away from normal at one moment, alarm or not: score, bands, indicators, shaft and bearing."""
     from unlabeled.pipelines import _sensors_explain as job
     from unlabeled.sensors.bearings import find
 

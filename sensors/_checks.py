@@ -31,7 +31,9 @@ def alike(one: Recording, other: Recording) -> None:
 
 
 def bearing(monitor: "MachineMonitor") -> None:
-    """What a bearing's rates follow from is known."""
+    """A shaft's speed is one, and what a bearing's rates follow from is known."""
+    if monitor.shaft_hz is not None and not 0 < monitor.shaft_hz < float("inf"):
+        raise DataError(f"a shaft's speed is a number of revolutions a second above 0, got {monitor.shaft_hz:g}")
     if monitor.bearing is not None and monitor.shaft_hz is None:
         raise DataError("the rates of a bearing follow from the shaft's speed: give --shaft-hz too")
 

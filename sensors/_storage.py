@@ -14,12 +14,14 @@ from unlabeled.core import checkpoints
 from unlabeled.core.checkpoints import under
 from unlabeled.core.errors import CheckpointError
 from unlabeled.core.training import History
+from unlabeled.sensors.harmonics import Normal
 from unlabeled.sensors.regimes import Conditional, Regimes
 
 if TYPE_CHECKING:
     from unlabeled.sensors.monitor import MachineMonitor
 
 _SCALING = ("picture_mean", "picture_scale", "indicator_mean", "indicator_scale")
+_HARMONICS = ("level", "over", "spectrum")
 # Written into the manifest once fitted: plain values only.
 _FITTED = ("asset_", "kind_", "fs_", "samples_", "threshold_", "cut_", "data_fingerprint_")
 
@@ -52,6 +54,8 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
             tensors |= {
                 f"conditional.{k}": torch.from_numpy(v) for k, v in _of_conditions(monitor.conditional_).items()
             }
+        if monitor.harmonics_ is not None:
+            tensors |= {f"harmonics.{k}": torch.from_numpy(getattr(monitor.harmonics_, k)) for k in _HARMONICS}
         manifest["fitted"] = {name: getattr(monitor, name) for name in _FITTED}
         manifest["fitted"] |= {
             "names_": list(monitor.names_),
@@ -61,9 +65,20 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
             "plain_rules_": [asdict(rule) for rule in monitor.plain_rules_],
             "conditions": [] if monitor.conditional_ is None else list(monitor.conditional_.regimes.names),
             "level_": None if monitor.level_ is None else asdict(monitor.level_),
+            "harmonics_": None if monitor.harmonics_ is None else _of_shaft(monitor.harmonics_),
             "tail_": None if monitor.tail_ is None else asdict(monitor.tail_),
         }
     return checkpoints.save(folder, kind=KIND, tensors=tensors, manifest=manifest)
+
+
+def _of_shaft(normal: Normal) -> dict[str, Any]:
+    return {"shaft_hz": normal.shaft_hz, "orders": list(normal.orders)}
+
+
+def _harmonics(stored: Mapping[str, Tensor], told: Mapping[str, Any] | None) -> Normal | None:
+    if told is None:
+        return None
+    return Normal(shaft_hz=told["shaft_hz"], orders=tuple(told["orders"]), **{k: stored[k].numpy() for k in _HARMONICS})
 
 
 def _of_conditions(normal: Conditional) -> dict[str, NDArray[Any]]:
@@ -120,6 +135,7 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
         monitor.tail_ = None if told is None else Tail(**told)
         monitor.level_ = None if level is None else Level(**level)
         monitor.conditional_ = _conditional(under("conditional.", tensors), fitted.get("conditions", []))
+        monitor.harmonics_ = _harmonics(under("harmonics.", tensors), fitted.get("harmonics_"))
         monitor.plain_rules_ = [Rule(**rule) for rule in fitted["plain_rules_"]]
         monitor.scaling_ = Scaling(*(tensors[f"scaling.{k}"].numpy() for k in _SCALING))
         reference = {k: v.numpy() for k, v in under("reference.", tensors).items()}

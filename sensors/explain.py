@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
-from unlabeled.sensors import bearings, features
+from unlabeled.sensors import bearings, features, harmonics
 from unlabeled.sensors.level import LEVEL
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.remaining import Remaining
@@ -39,6 +39,7 @@ class Explanation:
         normal_spectrum: (axes, bands) in the normal period.
         words: a few plain sentences.
         repeats: axis by axis, what stands at the rates of the bearing; empty where that or the speed is not known.
+        shaft: what the lines of the shaft did; ``None`` where its speed, or what is normal at it, is not known.
         remaining: hours until the level danger, or why they are not said; ``None`` without an alarm.
         severity: axis by axis, by ISO 20816-3; empty where no class of machine was asked about.
     """
@@ -49,6 +50,7 @@ class Explanation:
     normal_spectrum: NDArray[np.float64] | None
     words: tuple[str, ...]
     repeats: tuple[bearings.Repeats, ...] = ()
+    shaft: harmonics.Comparison | None = None
     severity: tuple[Severity, ...] = ()
     remaining: Remaining | None = None
 
@@ -93,9 +95,17 @@ def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Ex
     repeats: tuple[bearings.Repeats, ...] = ()
     if monitor.kind_ == "waveform" and monitor.bearing is not None and monitor.shaft_hz is not None:
         repeats = bearings.repeats(recording.rows(np.array(rows[-last:])), monitor.bearing, monitor.shaft_hz)
+    shaft, of_shaft = None, list[str]()
+    if recording.fs is not None and monitor.shaft_hz is not None:
+        shaft, of_shaft = harmonics.told(
+            monitor.harmonics_, recording.values[rows[-last:]], names=monitor.names_, fs=recording.fs,
+            shaft_hz=monitor.shaft_hz,
+        )  # fmt: skip
     drifting = () if not monitor.drift else (_DRIFT,)
-    words = (*_words(parts, changes), *drifting, *_loudest(monitor, spectrum, normal), *bearings.words(repeats))
-    return Explanation(parts, changes, spectrum, normal, words, repeats)
+    words = (
+        *_words(parts, changes), *drifting, *_loudest(monitor, spectrum, normal), *of_shaft, *bearings.words(repeats)
+    )  # fmt: skip
+    return Explanation(parts, changes, spectrum, normal, words, repeats, shaft)
 
 
 def _changes(monitor: "MachineMonitor", now: NDArray[np.float64], names: tuple[str, ...]) -> pd.DataFrame:

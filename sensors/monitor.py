@@ -30,6 +30,7 @@ from unlabeled.sensors.alarms import AlarmRule
 from unlabeled.sensors.baselines import usual_rules
 from unlabeled.sensors.bearings import Bearing
 from unlabeled.sensors.false_alarms import Tail, tail
+from unlabeled.sensors.harmonics import Normal
 from unlabeled.sensors.health import Offset
 from unlabeled.sensors.level import LEVEL, Level
 from unlabeled.sensors.outliers import named, part_name
@@ -75,7 +76,8 @@ class MachineMonitor(BaseEstimator):
         mask_ratio: share of the patches hidden in pretraining; nothing from 0.4 to 0.85 was clearly better than 0.6
             (benchmarks/results/settings.md).
         temperature, augmentation: of tasks that compare two views.
-        shaft_hz: shaft speed in revolutions a second, for masking ``bearing`` and, with
+        shaft_hz: shaft speed of waveforms in revolutions a second, the same at all times: :meth:`explain` then says
+            which of its harmonics rose (:mod:`~unlabeled.sensors.harmonics`); for masking ``bearing`` too and, with
         bearing: what it runs in, for :meth:`explain`, which then looks for the bearing's rates in the envelope.
         steps, batch_size, lr: pretraining.
         window: rows of a trend that are seen together.
@@ -98,6 +100,7 @@ class MachineMonitor(BaseEstimator):
         level_: what is normal of the overall level; ``None`` for a trend without one, and under ``false_alarms``.
         conditional_: what is normal under which conditions (:mod:`~unlabeled.sensors.regimes`); ``None`` where the
             normal period says nothing of conditions.
+        harmonics_: what is normal at the shaft's harmonics; ``None`` for a trend or where the speed is not known.
         tail_: what a well machine's scores do beyond the usual, where the threshold meets a budget; else ``None``.
         period_: the rows that were declared normal.
         plain_rules_: mean + 3 sigma of the plain indicators over those rows, to be compared with.
@@ -109,6 +112,7 @@ class MachineMonitor(BaseEstimator):
     offset_: Offset | None
     level_: Level | None
     conditional_: Conditional | None
+    harmonics_: Normal | None
 
     def __init__(
         self,
@@ -253,6 +257,9 @@ class MachineMonitor(BaseEstimator):
         waveforms = recording.kind == "waveform"
         self.offset_ = Offset.of(recording.values[seen.rows[:cut]]) if waveforms else None
         self.samples_ = recording.values.shape[1] if waveforms else None
+        self.harmonics_ = None
+        if recording.fs is not None and self.shaft_hz is not None:
+            self.harmonics_ = Normal.of(recording.values[seen.rows], fs=recording.fs, shaft_hz=self.shaft_hz)
         self.period_ = Period(calibration=int(seen.rows[cut]), stop=stop)
         self.plain_rules_ = usual_rules(recording, normal_rows=stop)
         self.data_fingerprint_ = fingerprint.of_array(recording.values[:stop])
@@ -307,7 +314,7 @@ class MachineMonitor(BaseEstimator):
         return table
 
     def explain(self, recording: Recording, *, row: int | None = None, last: int = 9) -> "explain.Explanation":
-        """Which part of the score and which bands or indicators are away from normal, in numbers and words.
+        """Which part of the score and which bands, indicators or harmonics are off normal, in numbers and words.
 
         Args:
             recording: as given to :meth:`score`.

@@ -20,12 +20,13 @@ from unlabeled.core.report import (
     plot_curves,
     watch_figure,
 )
-from unlabeled.sensors import features
+from unlabeled.sensors import _spectra
 from unlabeled.sensors.alarms import Episode, episodes
 from unlabeled.sensors.backtest import Result
 from unlabeled.sensors.baselines import SIGMAS, ThreeSigma
-from unlabeled.sensors.bearings import HARMONICS, PARTS
+from unlabeled.sensors.bearings import HARMONICS
 from unlabeled.sensors.explain import Explanation
+from unlabeled.sensors.harmonics import CERTAIN, LEAST, SLIP, Comparison
 from unlabeled.sensors.level import LEVEL
 from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.recording import Recording
@@ -151,51 +152,6 @@ def timeline(machine: Machine) -> "Figure":
     return figure
 
 
-def spectrum(machine: Machine) -> "Figure":
-    """Level over frequency, normal and at the explained moment, one plot an axis."""
-    explanation, monitor = machine.explanation, machine.monitor
-    assert explanation is not None
-    assert explanation.spectrum is not None
-    assert explanation.normal_spectrum is not None
-    assert monitor.fs_ is not None
-    count = len(explanation.spectrum)
-    figure, axes = new_figure(height=2.8, columns=count, sharey=True, squeeze=False)
-    frequency = (np.arange(features.BANDS) + 0.5) / features.BANDS * monitor.fs_ / 2000
-    for i in range(count):
-        axis = axes[0, i]
-        axis.plot(frequency, explanation.normal_spectrum[i], color=OTHERS[1], label="normal")
-        axis.plot(frequency, explanation.spectrum[i], color=OURS, label="now")
-        axis.set(xlabel="frequency (kHz)", title=monitor.names_[i])
-    axes[0, 0].set_ylabel("dB against the mean level")
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", frameon=False, fontsize=8, ncols=2
-    )
-    return figure
-
-
-def envelopes(machine: Machine) -> "Figure":
-    """What repeats itself, one plot an axis, with the rates of the bearing marked."""
-    assert machine.explanation is not None
-    repeats = machine.explanation.repeats
-    figure, axes = new_figure(height=2.8, columns=len(repeats), sharey=True, squeeze=False)
-    for axis, one in zip(axes[0], repeats, strict=True):
-        fastest = max(found.hz for found in one.evidence) if one.evidence else one.spectrum.hz[-1]
-        shown = (one.spectrum.hz > 0) & (one.spectrum.hz <= 1.1 * HARMONICS * fastest)
-        axis.plot(one.spectrum.hz[shown], 10 * np.log10(one.spectrum.power[shown] + 1e-12), color=OURS, lw=0.9)
-        for found in sorted(one.evidence, key=lambda found: list(PARTS).index(found.name)):
-            colour = (*OTHERS, "grey")[list(PARTS).index(found.name)]
-            for harmonic in range(1, HARMONICS + 1):
-                axis.axvline(
-                    harmonic * found.hz, color=colour, lw=0.8, ls="--", label=found.name if harmonic == 1 else None
-                )
-        axis.set(xlabel="repetitions a second", title=one.axis)
-    axes[0, 0].set_ylabel("dB over where nothing repeats")
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", frameon=False, fontsize=8, ncols=4
-    )
-    return figure
-
-
 def bars(machine: Machine, most: int = 12) -> "Figure":
     """Distance of the indicators from normal, those that weigh most in the score."""
     assert machine.explanation is not None
@@ -274,15 +230,41 @@ def explanation(section: Section, machine: Machine) -> None:
     for sentence in told.words:
         section.text(sentence)
     if told.spectrum is not None:
-        section.figure(spectrum(machine), "Levels in 64 bands: the normal period's mean, and the explained moment.")
+        section.figure(
+            _spectra.bands(told, machine.monitor),
+            "Levels in 64 bands: the normal period's mean, and the explained moment.",
+        )
+    if told.shaft is not None and told.shaft.harmonics:
+        _harmonics(section, told.shaft)
     if told.repeats:
         section.figure(
-            envelopes(machine),
+            _spectra.envelopes(told.repeats),
             "Squared envelope spectrum after pre-whitening, and the bearing's rates up to their "
             f"{HARMONICS}rd harmonic.",
         )
     section.figure(bars(machine), "Which indicators moved, in spreads of the normal period.")
     section.table(["part of the score", "usual spreads"], [[k, v] for k, v in told.parts.items()])
+
+
+def _harmonics(section: Section, found: Comparison) -> None:
+    section.figure(
+        _spectra.shaft(found),
+        "Spectrum at the harmonics of the shaft (dashed): the normal period's mean, and the explained moment's. Red: "
+        "what rose.",
+    )
+    section.table(
+        ["axis", "harmonic", "Hz", "normal (dB)", "now (dB)", "rise (dB)", "beyond its surroundings (dB)",
+         "normal spreads", "p"],
+        [
+            [one.axis, f"{one.order:g}x", f"{one.order * found.shaft_hz:.1f}",
+             *(f"{x:.1f}" for x in (one.normal, one.now, one.rise, one.beyond, one.spreads)), f"{one.p_value:.1g}"]
+            for one in found.harmonics
+        ],
+        ours=[i for i, one in enumerate(found.harmonics) if one.rose],
+        note=f"Amplitudes in decibels against one of the signal's unit, the highest within {SLIP:.0%} of each. "
+        f"Set off: by {LEAST:g} dB or more, level and level over its surroundings, p below {CERTAIN:g} (Holm's, over "
+        "all rows).",
+    )  # fmt: skip
 
 
 def plain_alarms(machine: Machine) -> dict[str, NDArray[np.bool_]]:
