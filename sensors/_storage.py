@@ -142,9 +142,7 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
         monitor.conditional_ = _conditional(
             under("conditional.", tensors), fitted.get("conditions", []), fitted.get("additions", ())
         )
-        monitor.vouched_ = tuple(
-            Vouched(**{**one, "files": tuple(one["files"])}) for one in fitted.get("vouched_", ())
-        )
+        monitor.vouched_ = tuple(Vouched(**{**one, "files": tuple(one["files"])}) for one in fitted.get("vouched_", ()))
         monitor.plain_rules_ = [Rule(**rule) for rule in fitted["plain_rules_"]]
         monitor.scaling_ = Scaling(*(tensors[f"scaling.{k}"].numpy() for k in _SCALING))
         reference = {k: v.numpy() for k, v in under("reference.", tensors).items()}

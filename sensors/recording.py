@@ -156,13 +156,13 @@ def joined(parts: Sequence[Recording]) -> Recording:
                  if getattr(one, name) != getattr(first, name)]  # fmt: skip
         wrong += ["samples"] if one.values.shape[1:] != first.values.shape[1:] and not wrong else []
         if wrong:
-            said = "; ".join(f"{name.replace('_', ' ')} {_shown(first, name)} and {_shown(one, name)}" for name in wrong)
+            said = "; ".join(
+                f"{name.replace('_', ' ')} {_shown(first, name)} and {_shown(one, name)}" for name in wrong
+            )
             raise DataError(f"{first.source} and {one.source} are not alike: {said}")
     clock = np.concatenate([one.clock for one in parts if one.clock is not None]).astype("datetime64[ns]")
     clock, order = np.unique(clock, return_index=True)
     conditions = [one.conditions for one in parts if one.conditions is not None]
-    every = {name: np.concatenate([getattr(one, name) for one in parts])[order]
-             for name in ("values", "running", "flaws")}  # fmt: skip
     return replace(
         first,
         clock=clock,
@@ -173,7 +173,9 @@ def joined(parts: Sequence[Recording]) -> Recording:
         source=", ".join(dict.fromkeys(one.source for one in parts)),
         failure_h=None,
         index=np.arange(len(clock)),
-        **every,
+        values=np.concatenate([one.values for one in parts])[order],
+        running=np.concatenate([one.running for one in parts])[order],
+        flaws=np.concatenate([one.flaws for one in parts])[order],
     )
 
 

@@ -13,12 +13,10 @@ Shape suffixes: n snapshot, i indicator.
 """
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
@@ -109,8 +107,8 @@ def _beyond(monitor: MachineMonitor, stretch: Recording, *, allowed: bool) -> in
         first = stretch.when(int(np.flatnonzero(wrong.to_numpy())[0]))
         raise DataError(
             f"{stretch.asset}: {count} of {len(stretch)} snapshots are beyond the threshold under conditions that the "
-            f"model knows, the first at {first}: a fault may be learnt as normal. See why with 'sensors explain', leave "
-            "them out of the stretch, or say --beyond-too if they are known to be well"
+            f"model knows, the first at {first}: a fault may be learnt as normal. See why with 'sensors explain', "
+            "leave them out of the stretch, or say --beyond-too if they are known to be well"
         )
     return count
 
@@ -137,8 +135,8 @@ def _extended(monitor: MachineMonitor, stretch: Recording, *, unsteady_too: bool
     rows = raw.rows[new]
     if not len(rows):
         raise DataError(
-            f"{stretch.asset}: all conditions of the stretch are known already, or none of its snapshots can be judged: "
-            "there is nothing to add. Say --replace to learn the machine anew from it, as after a repair"
+            f"{stretch.asset}: all conditions of the stretch are known already, or none of its snapshots can be "
+            "judged: there is nothing to add. Say --replace to learn the machine anew from it, as after a repair"
         )
     _enough(stretch, len(rows), "are of a new regime")
     cut = int(len(rows) * (1 - CALIBRATION_SHARE))
@@ -207,7 +205,7 @@ def _ratio(usual: NDArray[np.float64], here: Any) -> NDArray[np.float64]:
 def _scores(
     monitor: MachineMonitor, normal: Conditional, stretch: Recording, *, held_out: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Of those held-out snapshots that the extended model can judge; the level, which is scaled on its own, left out."""
+    """Of those held-out snapshots that the extended model can judge; the level has a scale of its own."""
     view = View(monitor.kind_, monitor.names_, monitor.fs_, monitor.window, normal)
     wanted, found = set(held_out.tolist()), []
     for row in range(len(stretch)):
@@ -230,8 +228,3 @@ def _calibration(monitor: MachineMonitor) -> NDArray[np.float64]:
 
 def _reach(scores: NDArray[np.float64], sigmas: float) -> float:
     return float(scores.mean() + sigmas * scores.std(ddof=1))
-
-
-def said(vouched: Sequence[Vouched]) -> pd.DataFrame:
-    """One row a stretch, for a page."""
-    return pd.DataFrame([vars(one) for one in vouched])
