@@ -79,24 +79,23 @@ def learn_stretch(
     table = learnt.score(recording)
     path = learnt.save(out / files.folder_name(recording.asset), pretraining_run=monitor.pretraining_run_)
     words = _words(recording, word, learnt)
-    page = pages.build(
-        title="What was learnt as normal",
-        subtitle=recording.asset,
-        verdict=Verdict(words[0], "bad" if word.beyond or table["alarm"].any() else "good"),
-        facts={"snapshots": word.snapshots, "thereof learnt": word.learnt, "threshold": f"{learnt.threshold_:.3g}",
-               "stretches learnt so far": len(learnt.vouched_)},
-        machines=[pages.Machine(recording, learnt, table, normal_rows=len(recording) if anew else 0)],
-        run_id=monitor.pretraining_run_,
-    )  # fmt: skip
-    written = {"model": path, "report": page.write(out / f"learnt-{files.folder_name(recording.asset)}.html")}
     told = {name: value for name, value in vars(word).items() if name not in ("files", "gain")}
     parent = monitor.pretraining_run_
     with tracking.run(pre.EXPERIMENT, f"learn {recording.asset}", params=told, parent=parent) as run:
         run.tags({**pre.prints([recording], [len(recording)]), "files": ", ".join(word.files)[:5000]})
-        judged = table[~table["state"].isin(UNJUDGED)]
         run.metrics({"threshold": learnt.threshold_, "gain": word.gain, "learnt": word.learnt, "beyond": word.beyond})
-        run.curve("score", judged["score"].to_list())
+        run.curve("score", table.loc[~table["state"].isin(UNJUDGED), "score"].to_list())
         run.model(path)
+        page = pages.build(
+            title="What was learnt as normal",
+            subtitle=recording.asset,
+            verdict=Verdict(words[0], "bad" if word.beyond or table["alarm"].any() else "good"),
+            facts={"snapshots": word.snapshots, "thereof learnt": word.learnt, "threshold": f"{learnt.threshold_:.3g}",
+                   "stretches learnt so far": len(learnt.vouched_)},
+            machines=[pages.Machine(recording, learnt, table, normal_rows=len(recording) if anew else 0)],
+            run_id=run.run_id,
+        )  # fmt: skip
+        written = {"model": path, "report": page.write(out / f"learnt-{files.folder_name(recording.asset)}.html")}
         run.artifact(written["report"])
     return Outcome(
         headline=words[0], lines=[*words[1:], *left_out], files=written, run_id=run.run_id,
@@ -149,12 +148,20 @@ def _read(
 def _within(recording: Recording, stretch: Stretch, *, alone: bool) -> Recording:
     """Cut before files are joined, so that no more is held in memory than is asked for."""
     for moment in (stretch.since, stretch.until):
-        if not alone and moment is not None and moment.replace(".", "", 1).isdigit():
+        if not alone and moment is not None and _is_number(moment):
             raise DataError(f"hours ({moment}) count from the beginning of one file, and there are several: give dates")
     inside = recording.hours >= recording.hours_at(stretch.since)
     if stretch.until is not None:
         inside &= recording.hours <= recording.hours_at(stretch.until)
     return recording.rows(inside)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _words(recording: Recording, word: Vouched, learnt: MachineMonitor) -> list[str]:

@@ -2,11 +2,12 @@
 
 A new regime is added beside what is known: encoder, scales, distances and threshold stay, so that under conditions that
 were known before every score stays what it was (of a trend, while its window holds no row of the new regime; with a
-``drift``, while no snapshot of it has been followed). Of the stretch, snapshots under unknown conditions are learnt; the
+``drift``, while no snapshot of it has been followed). Snapshots of the stretch under unknown conditions are learnt. The
 first two thirds of these say what is usual under which conditions and how far it spreads, and are put on the scale of
 the normal period (:class:`~unlabeled.sensors.regimes.Addition`). The last third is held out, as in a normal period:
 where mean + ``sigmas`` standard deviations of its scores lies farther out than those of the normal period's own
-held-out part, scores in the regime are multiplied by what brings it back.
+held-out part, scores in the regime are multiplied by what brings it back (also where the threshold meets a budget of
+false alarms, for which one stretch rarely holds enough).
 
 After a repair a machine is another one: the encoder stays, and all else is learnt anew from the stretch alone.
 
