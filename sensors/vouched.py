@@ -29,8 +29,8 @@ from unlabeled.sensors.regimes import Addition, Conditional
 from unlabeled.sensors.stream import UNJUDGED, fused
 from unlabeled.sensors.views import MIN_REFERENCE, Look, Seen, View, conditional, departure, look
 
-# A stretch of which the last third reaches so many times as far as a normal period's is not steady: a dozen scores leave
-# mean + 5 standard deviations uncertain by a factor of two or three, which is no reason to refuse a well machine.
+# A stretch of which the last third reaches so many times as far as a normal period's is not steady: a dozen scores
+# leave mean + 5 standard deviations uncertain by a factor of two or three, no reason to refuse a well machine.
 _UNSTEADY = 4.0
 # A few snapshots that happen to be alike make no finer scale than the normal period's by this factor.
 _FINER = 10.0
