@@ -13,6 +13,7 @@ from unlabeled.pipelines.jobs import Outcome
 from unlabeled.sensors.alarms import HOURS_PER_MONTH
 from unlabeled.sensors.logbook import CLEARED, Case, Logbook
 from unlabeled.sensors.monitor import KIND
+from unlabeled.sensors.regimes import NEW_REGIME
 
 # Less likely than this under the budget, false alarms are said to be more than it allows.
 _CHANCE = 0.05
@@ -98,4 +99,6 @@ def _line(case: Case) -> str:
     ends = [f"{what} {when[:19]}" for what, when in (("acknowledged", case.acknowledged), ("cleared", case.cleared))
             if when is not None]  # fmt: skip
     since = ", ".join([f"since {case.opened[:19]}", *ends])
-    return f"case {case.id}, {case.asset}: {case.state}, {since}, highest score {case.highest:.2f}"
+    why = str(next(iter(case.evidence.get("words", ())), ""))
+    strange = f", {why}" if why.startswith(NEW_REGIME) else ""
+    return f"case {case.id}, {case.asset}: {case.state}, {since}, highest score {case.highest:.2f}{strange}"

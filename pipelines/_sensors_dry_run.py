@@ -114,7 +114,7 @@ def dry_run(
 
 
 def _replayed(book: Logbook, asset: str, job: Job, models: Models, days: float) -> Replayed:
-    stream = models.of(asset, job).stream(job)
+    stream = models.of(asset, job).stream(job, asset)
     last = book.last_times()[asset]
     begin = last - np.timedelta64(round((days + BEFORE) * 86400), "s")
     rows = pd.DataFrame(book.readings(asset, since=begin, late=False))

@@ -154,6 +154,7 @@ class Job:
         maintenance: times that are not judged.
         new_regime: ``report``: a machine that is run as its model never saw is neither in alarm nor all clear;
             ``alarm``: such readings count as far from normal.
+        new_regime_of: the same of single machines, by name, where it is to be otherwise.
         logbook: SQLite file that remembers all of it.
         lines: file to which each event is written as a line of JSON.
         every_seconds: how often the folders are looked at.
@@ -174,6 +175,7 @@ class Job:
     alarms: Alarms = Alarms()
     maintenance: tuple[Maintenance, ...] = ()
     new_regime: str = "report"
+    new_regime_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
     every_seconds: float = 5.0
     silent_hours: float | None = None
     ahead_minutes: float = 60.0
@@ -212,6 +214,9 @@ def read(path: Path) -> Job:
     if not lists["folders"] and all(tables[name] is None for name in SOURCES):
         raise DataError(f"{path}: name at least one watched folder under [[folders]], or a broker or server under "
                         f"{', '.join(f'[{name}]' for name in SOURCES)}")  # fmt: skip
+    single = said.pop("new_regime_of", {})
+    if not isinstance(single, dict):
+        raise DataError(f'{path}: each machine\'s new regime stands under [new_regime_of], as pump7 = "alarm"')
     said = {"logbook": "monitor.sqlite", "lines": "events.jsonl", **said}
     job = _made(Job, {**said, "folders": ()}, path, "")
     watched = tuple(_made(Folder, one, path, "folders.") for one in lists["folders"])
@@ -233,7 +238,7 @@ def read(path: Path) -> Job:
     for window in windows:
         if window.until is not None and window.until <= window.since:
             raise DataError(f"{path}: a maintenance ends at {window.until}, before it begins")
-    job = dataclasses.replace(job, folders=watched, maintenance=windows, **made)
+    job = dataclasses.replace(job, folders=watched, maintenance=windows, new_regime_of=single, **made)
     job.alarms.rule(AlarmRule())
     for source in (job.mqtt, job.kafka, job.opcua):
         if source is not None:
@@ -242,8 +247,9 @@ def read(path: Path) -> Job:
         check_port("status.port", job.status.port)
     if job.mqtt is not None and not job.mqtt.topics and not job.folders and job.kafka is None and job.opcua is None:
         raise DataError(f"{path}: there is nothing to read: name mqtt.topics, a watched folder or another source")
-    if job.new_regime not in get_args(NewRegime):
-        raise DataError(f"{path}: new_regime is {' or '.join(get_args(NewRegime))}, got {job.new_regime!r}")
+    for name, choice in {"new_regime": job.new_regime, **{f"new_regime_of.{k}": v for k, v in single.items()}}.items():
+        if choice not in get_args(NewRegime):
+            raise DataError(f"{path}: {name} is {' or '.join(get_args(NewRegime))}, got {choice!r}")
     if job.alarms.threshold_factor <= 0:
         raise DataError(f"{path}: alarms.threshold_factor is above 0")
     return job
@@ -263,7 +269,8 @@ def _made(kind: type[_Kind], said: Mapping[str, Any], path: Path, above: str) ->
     unknown = sorted(set(said) - set(fields))
     if unknown:
         raise DataError(f"{path}: unknown {', '.join(above + name for name in unknown)}; known are {', '.join(fields)}")
-    missing = [n for n, f in fields.items() if n not in said and f.default is dataclasses.MISSING]
+    needed = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
+    missing = [name for name in needed if name not in said]
     if missing:
         raise DataError(f"{path} does not say {', '.join(above + name for name in missing)}")
     return kind(**{name: _value(value, str(fields[name].type), path, above + name) for name, value in said.items()})

@@ -50,8 +50,8 @@ class Judging:
         judge = self._models.of(asset, job)
         recording = in_order(recording, judge.model)
         _checks.fits(judge.model, recording)
-        last, memory = self.book.memory(asset, judge.print)
-        stream = judge.stream(job)
+        last, memory = self.book.memory(asset, judge.print, *judge.same_before)
+        stream = judge.stream(job, asset)
         if memory is not None:
             stream.recall(memory)
         elif self.book.case_of(asset) is not None:  # fitted anew, which heals no machine

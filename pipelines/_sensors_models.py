@@ -18,7 +18,18 @@ class Judge(NamedTuple):
     print: str
     model: MachineMonitor
 
-    def stream(self, job: Job) -> Stream:
+    @property
+    def same_before(self) -> tuple[str, ...]:
+        """What models are told by from which this one has grown by learning regimes: under conditions that these knew
+        it judges as they did, and so goes on from what they remember."""
+        found: list[str] = []
+        for one in reversed(self.model.vouched_):
+            if one.replaced:
+                break
+            found.append(one.model)
+        return tuple(found)
+
+    def stream(self, job: Job, asset: str) -> Stream:
         """With the job's alarm settings in place of the model's own.
 
         Raises:
@@ -26,7 +37,7 @@ class Judge(NamedTuple):
         """
         model, alarms = self.model, job.alarms
         threshold = alarms.threshold_factor * model.threshold_
-        regime = cast(NewRegime, job.new_regime)
+        regime = cast(NewRegime, job.new_regime_of.get(asset, job.new_regime))
         return Stream(model, rule=alarms.rule(model.rule), threshold=threshold, new_regime=regime)
 
 
@@ -45,6 +56,11 @@ def folder_of(asset: str, job: Job) -> Path:
     return folder
 
 
+def print_of(folder: Path) -> str:
+    """What a model on disk is told from others by."""
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+
+
 class Models:
     """Those that were read before, by machine."""
 
@@ -58,7 +74,7 @@ class Models:
             DataError: there is none: no other machine's model judges it, not even for a moment.
         """
         folder = folder_of(asset, job)
-        print_ = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+        print_ = print_of(folder)
         if asset not in self._read or self._read[asset].print != print_:
             model = MachineMonitor.load(folder)
             if folder == job.models and asset not in (model.asset_, *(one.asset for one in job.folders)):

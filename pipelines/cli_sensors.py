@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
+from unlabeled.pipelines import cli_sensors_learn
 from unlabeled.pipelines._cost import BesideRandom, DryRun, Price, Watts
+from unlabeled.pipelines._sensors_options import SMALLEST, Every, Inputs, Rate, Signal
 from unlabeled.pipelines.jobs import Outcome
 
 if TYPE_CHECKING:
@@ -18,25 +20,6 @@ app = typer.Typer(
     help="What is normal for this machine, and an alarm when it no longer is: vibration snapshots or indicator trends.",
 )
 
-SMALLEST = 1e-6  # of what has to be greater than zero
-Inputs = Annotated[
-    list[Path],
-    typer.Argument(help="Files or folders: npz, Parquet, CSV, MAT, HDF5, TDMS, WAV or FLAC.", metavar="INPUT..."),
-]
-Rate = Annotated[
-    float | None, typer.Option("--fs", help="Sampling rate in Hz, where the file does not say.", min=SMALLEST)
-]
-Every = Annotated[
-    float | None, typer.Option(help="Seconds between snapshots, where the file has no times.", min=SMALLEST)
-]
-Signal = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--signal",
-        help="Array or channel of the file that is the vibration, where its name does not tell (may be repeated, once "
-        "an axis).",
-    ),
-]
 Operating = Annotated[
     list[str] | None,
     typer.Option(
@@ -185,6 +168,9 @@ def fit(
         labels=labels, beside_random=beside_random, dry_run=dry_run,
         rates=Rates(watts=watts, price_per_hour=price_per_hour),
     )  # fmt: skip
+
+
+app.command()(cli_sensors_learn.learn)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from unlabeled.core.checkpoints import under
 from unlabeled.core.errors import CheckpointError
 from unlabeled.core.training import History
 from unlabeled.sensors.harmonics import Normal
-from unlabeled.sensors.regimes import Conditional, Regimes
+from unlabeled.sensors.regimes import Addition, Conditional, Regimes
 
 if TYPE_CHECKING:
     from unlabeled.sensors.monitor import MachineMonitor
@@ -67,7 +67,11 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
             "level_": None if monitor.level_ is None else asdict(monitor.level_),
             "harmonics_": None if monitor.harmonics_ is None else _of_shaft(monitor.harmonics_),
             "tail_": None if monitor.tail_ is None else asdict(monitor.tail_),
-        }
+            "additions": [] if monitor.conditional_ is None else [
+                {"gain": one.gain, "overall_ratio": one.overall_ratio} for one in monitor.conditional_.additions
+            ],
+            "vouched_": [asdict(one) for one in monitor.vouched_],
+        }  # fmt: skip
     return checkpoints.save(folder, kind=KIND, tensors=tensors, manifest=manifest)
 
 
@@ -86,16 +90,31 @@ def _of_conditions(normal: Conditional) -> dict[str, NDArray[Any]]:
         "known": normal.regimes.known, "indicators": normal.indicators, "pictures": normal.pictures,
         "overall": normal.overall,
     }  # fmt: skip
-    return {name: np.ascontiguousarray(values) for name, values in every.items() if values is not None}
+    told = {name: np.ascontiguousarray(values) for name, values in every.items() if values is not None}
+    for number, one in enumerate(normal.additions):
+        own = {**_of_conditions(one.normal), "indicator_ratio": one.indicator_ratio}
+        own |= {} if one.picture_ratio is None else {"picture_ratio": one.picture_ratio}
+        told |= {f"added.{number}.{name}": np.ascontiguousarray(values) for name, values in own.items()}
+    return told
 
 
-def _conditional(stored: Mapping[str, Tensor], names: Sequence[str]) -> Conditional | None:
+def _conditional(
+    stored: Mapping[str, Tensor], names: Sequence[str], additions: Sequence[Mapping[str, float]] = ()
+) -> Conditional | None:
     if not names:
         return None
     known = {name: values.numpy() for name, values in stored.items()}
+    added = []
+    for number, told in enumerate(additions):
+        own = under(f"added.{number}.", dict(stored))
+        normal = _conditional(own, names)
+        assert normal is not None
+        picture = own["picture_ratio"].numpy() if "picture_ratio" in own else None
+        added.append(Addition(normal, own["indicator_ratio"].numpy(), picture, **told))
     return Conditional(
-        Regimes.of(known["known"], names), known["indicators"], known.get("pictures"), known.get("overall")
-    )
+        Regimes.of(known["known"], names), known["indicators"], known.get("pictures"), known.get("overall"),
+        tuple(added),
+    )  # fmt: skip
 
 
 def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
@@ -107,6 +126,7 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
     from unlabeled.sensors.level import Level
     from unlabeled.sensors.monitor import KIND, Period
     from unlabeled.sensors.views import Scaling
+    from unlabeled.sensors.vouched import Vouched
 
     tensors, manifest = checkpoints.load(folder, kind=KIND)
     params = {**manifest["params"], "rule": AlarmRule(**manifest["params"]["rule"])}
@@ -134,8 +154,11 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
         told, level = fitted.get("tail_"), fitted.get("level_")
         monitor.tail_ = None if told is None else Tail(**told)
         monitor.level_ = None if level is None else Level(**level)
-        monitor.conditional_ = _conditional(under("conditional.", tensors), fitted.get("conditions", []))
         monitor.harmonics_ = _harmonics(under("harmonics.", tensors), fitted.get("harmonics_"))
+        monitor.conditional_ = _conditional(
+            under("conditional.", tensors), fitted.get("conditions", []), fitted.get("additions", ())
+        )
+        monitor.vouched_ = tuple(Vouched(**{**one, "files": tuple(one["files"])}) for one in fitted.get("vouched_", ()))
         monitor.plain_rules_ = [Rule(**rule) for rule in fitted["plain_rules_"]]
         monitor.scaling_ = Scaling(*(tensors[f"scaling.{k}"].numpy() for k in _SCALING))
         reference = {k: v.numpy() for k, v in under("reference.", tensors).items()}

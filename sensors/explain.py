@@ -83,7 +83,8 @@ def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Ex
     for one in seen:
         z = monitor.scaling_.indicators(one.indicators)
         embedding, error = monitor.see(monitor.scaling_.picture(one.picture))
-        every.append(monitor.parts(embedding, error, float(departure(z, monitor.kind_)), one.overall))
+        outside = float(departure(z, monitor.kind_))
+        every.append(monitor.parts(embedding, error, outside, one.overall, gain=one.gain))
     parts = {name: float(np.median([p[name] for p in every])) for name in every[0]}
     parts = dict(sorted(parts.items(), key=lambda item: -item[1]))
     now = np.median([one.indicators for one in seen], axis=0)

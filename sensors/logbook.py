@@ -134,12 +134,12 @@ class Logbook:
 
     # Readings
 
-    def memory(self, asset: str, model: str) -> tuple[np.datetime64 | None, dict[str, Any] | None]:
-        """When a machine was last judged, and what its stream remembers: nothing under another model."""
+    def memory(self, asset: str, *models: str) -> tuple[np.datetime64 | None, dict[str, Any] | None]:
+        """When a machine was last judged, and what its stream remembers: nothing under other models than these."""
         row = self._db.execute("SELECT model, last, memory FROM machines WHERE asset = ?", (asset,)).fetchone()
         if row is None:
             return None, None
-        return np.datetime64(str(row[1]), "ns"), json.loads(row[2]) if row[0] == model else None
+        return np.datetime64(str(row[1]), "ns"), json.loads(row[2]) if row[0] in models else None
 
     def remember(
         self, asset: str, model: str, last: np.datetime64, *, threshold: float, memory: Mapping[str, Any]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,9 @@ from unlabeled.sensors.states import Asked
 from unlabeled.sensors.stream import Stream, fused
 from unlabeled.sensors.tasks import Masking, bearing_prior, build_task, foretelling_error, foretells, time_steps
 from unlabeled.sensors.views import MIN_REFERENCE, Scaling, departure, look, look_under_conditions, normal_pictures
+
+if TYPE_CHECKING:
+    from unlabeled.sensors.vouched import Vouched
 
 KIND = "sensors.MachineMonitor"
 PARTS = ("mahalanobis", "nearest", "reconstruction", "indicators")
@@ -101,6 +105,7 @@ class MachineMonitor(BaseEstimator):
         conditional_: what is normal under which conditions (:mod:`~unlabeled.sensors.regimes`); ``None`` where the
             normal period says nothing of conditions.
         harmonics_: what is normal at the shaft's harmonics; ``None`` for a trend or where the speed is not known.
+        vouched_: what was learnt later, on somebody's word (:mod:`~unlabeled.sensors.vouched`).
         tail_: what a well machine's scores do beyond the usual, where the threshold meets a budget; else ``None``.
         period_: the rows that were declared normal.
         plain_rules_: mean + 3 sigma of the plain indicators over those rows, to be compared with.
@@ -113,6 +118,7 @@ class MachineMonitor(BaseEstimator):
     level_: Level | None
     conditional_: Conditional | None
     harmonics_: Normal | None
+    vouched_: tuple["Vouched", ...]
 
     def __init__(
         self,
@@ -251,7 +257,7 @@ class MachineMonitor(BaseEstimator):
             learn(self, pictures[:cut], recording.fs, usual=MachineMonitor(), kind=KIND, state=state, log=log)
             self.fleet_ = [recording.asset]
         _checks.grid(self, pictures)
-        self.level_ = None
+        self.level_, self.vouched_ = None, ()
         self.asset_, self.kind_, self.names_, self.fs_ = recording.asset, recording.kind, recording.names, recording.fs
         self.unit_ = recording.unit
         waveforms = recording.kind == "waveform"
@@ -397,10 +403,13 @@ class MachineMonitor(BaseEstimator):
             embedding[:cut], embedding[cut:], self._others(error[cut:], outside[cut:])
         )
 
-    def parts(self, embedding: NDArray, error: float, outside: float, overall: float | None = None) -> dict[str, float]:
-        """The parts of one snapshot's score, each in usual spreads."""
+    def parts(
+        self, embedding: NDArray, error: float, outside: float, overall: float | None = None, *, gain: float = 1.0
+    ) -> dict[str, float]:
+        """The parts of one snapshot's score, each in usual spreads; all but the level, which is a plain rule's, times
+        the ``gain`` of a regime that was learnt later."""
         found = self.normal_.parts(embedding[None], self._others(np.array([error]), np.array([outside])))
-        told = {name: float(value[0]) for name, value in found.items()}
+        told = {name: gain * float(value[0]) for name, value in found.items()}
         if self.level_ is not None and overall is not None:
             told[LEVEL] = self.level_.spreads(overall)
         return told

@@ -52,7 +52,7 @@ def read(
     """
     unread: list[tuple[str, str]] = []
     recordings: list[Recording] = []
-    for path in _files(inputs):
+    for path in files_in(inputs):
         try:
             recordings += _one(path, fs, every, running_column, signal, operating)
         except DataError as error:
@@ -76,7 +76,12 @@ def read(
     return recordings
 
 
-def _files(inputs: Sequence[str | Path]) -> list[Path]:
+def files_in(inputs: Sequence[str | Path]) -> list[Path]:
+    """Files as given, and those of a known kind in folders.
+
+    Raises:
+        DataError: nothing there, or a file of an unknown kind.
+    """
     found: list[Path] = []
     for given in map(Path, inputs):
         if given.is_dir():

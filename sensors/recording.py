@@ -140,6 +140,49 @@ class Recording:
         return f"{self.hours[row]:.3f} h"
 
 
+def joined(parts: Sequence[Recording]) -> Recording:
+    """One machine's files as one recording, in order of time; of snapshots of one moment the first given counts.
+
+    Raises:
+        DataError: several files without dates, or of different machines, axes, rates or lengths.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    for one in parts:
+        if one.clock is None:
+            raise DataError(f"{one.source or one.asset} has no dates, without which files cannot be put in order")
+        wrong = [name for name in ("asset", "names", "fs", "unit", "condition_names")
+                 if getattr(one, name) != getattr(first, name)]  # fmt: skip
+        wrong += ["samples"] if one.values.shape[1:] != first.values.shape[1:] and not wrong else []
+        if wrong:
+            said = "; ".join(
+                f"{name.replace('_', ' ')} {_shown(first, name)} and {_shown(one, name)}" for name in wrong
+            )
+            raise DataError(f"{first.source} and {one.source} are not alike: {said}")
+    clock = np.concatenate([one.clock for one in parts if one.clock is not None]).astype("datetime64[ns]")
+    clock, order = np.unique(clock, return_index=True)
+    conditions = [one.conditions for one in parts if one.conditions is not None]
+    return replace(
+        first,
+        clock=clock,
+        hours=(clock - clock[0]) / np.timedelta64(1, "s") / 3600,
+        conditions=np.concatenate(conditions)[order] if conditions else None,
+        skipped=tuple(skip for one in parts for skip in one.skipped),
+        notes=tuple(dict.fromkeys(note for one in parts for note in one.notes)),
+        source=", ".join(dict.fromkeys(one.source for one in parts)),
+        failure_h=None,
+        index=np.arange(len(clock)),
+        values=np.concatenate([one.values for one in parts])[order],
+        running=np.concatenate([one.running for one in parts])[order],
+        flaws=np.concatenate([one.flaws for one in parts])[order],
+    )
+
+
+def _shown(recording: Recording, name: str) -> object:
+    return recording.values.shape[1:] if name == "samples" else getattr(recording, name)
+
+
 def make(
     asset: str,
     values: NDArray,

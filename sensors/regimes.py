@@ -8,7 +8,8 @@ do: Sohn, "Effects of environmental and operational variability on structural he
 Transactions of the Royal Society A 365, 2007).
 
 Conditions that are farther from all known ones than these are from each other are a new regime. There nothing can be
-said of the machine: it is neither an alarm nor an all-clear, until somebody says which, or lets the monitor learn it.
+said of the machine: it is neither an alarm nor an all-clear, until somebody says which, or lets the monitor learn it
+(:mod:`~unlabeled.sensors.vouched`).
 
 Shape suffixes: n snapshot, m known snapshot, k condition, i indicator.
 """
@@ -121,22 +122,41 @@ class Conditional:
         indicators: (m, I) of each known snapshot.
         pictures: (m, C, H) of each waveform's picture, mean over its time; ``None`` for a trend.
         overall: (m,) level of each waveform; ``None`` for a trend.
+        additions: regimes that were learnt later, each asked only about conditions that nothing before it knows.
     """
 
     regimes: Regimes
     indicators: Floats
     pictures: Floats | None = None
     overall: Floats | None = None
+    additions: tuple["Addition", ...] = ()
 
     def strange(self, conditions_k: Floats | None) -> str | None:
         """Why nothing can be said under these conditions: they are not known, or new."""
         if conditions_k is None or not np.isfinite(conditions_k).all():
             return f"{' and '.join(self.regimes.names)} not known"
-        return self.regimes.unfamiliar(conditions_k)
+        why = self.regimes.unfamiliar(conditions_k)
+        return None if why is None or self.addition(conditions_k) is not None else why
+
+    def addition(self, conditions_k: Floats | None) -> "Addition | None":
+        """The regime learnt later that such conditions belong to; ``None`` where they were known from the beginning, or
+        are not known at all."""
+        assert conditions_k is not None
+        if not self.additions or self.regimes.unfamiliar(conditions_k) is None:
+            return None
+        return next((one for one in self.additions if one.normal.regimes.unfamiliar(conditions_k) is None), None)
+
+    def gain(self, conditions_k: Floats | None) -> float:
+        """What a score under these conditions is multiplied by (:class:`Addition`)."""
+        learnt = None if not self.additions else self.addition(conditions_k)
+        return 1.0 if learnt is None else learnt.gain
 
     def row(self, row_i: Floats, conditions_k: Floats | None, *, without: int | None = None) -> Floats:
         """A trend's indicators, as they would be if the machine were run as it is on average."""
         assert conditions_k is not None
+        learnt = self.addition(conditions_k)
+        if learnt is not None:
+            return learnt.indicator_ratio * learnt.residual_row(row_i, conditions_k) + self._means[0]
         return self._row(row_i, self.regimes.nearest(conditions_k, without=without))
 
     def snapshot(self, seen: "Seen", conditions_k: Floats | None, *, without: int | None = None) -> "Seen":
@@ -145,6 +165,16 @@ class Conditional:
         assert self.pictures is not None
         assert self.overall is not None
         assert seen.overall is not None
+        learnt = self.addition(conditions_k)
+        if learnt is not None:
+            indicators, picture, overall = self._means
+            assert learnt.picture_ratio is not None
+            left, departed = learnt.residual_picture(seen, conditions_k)
+            return seen._replace(
+                picture=learnt.picture_ratio[..., None] * left + picture[..., None],
+                indicators=learnt.indicator_ratio * learnt.residual_row(seen.indicators, conditions_k) + indicators,
+                overall=float(overall * (1 + learnt.overall_ratio * departed)),
+            )
         similar = self.regimes.nearest(conditions_k, without=without)
         usual = self.pictures[similar].mean(axis=0) - self._means[1]
         return seen._replace(
@@ -161,6 +191,43 @@ class Conditional:
         """Over all known snapshots: indicators, pictures and level."""
         every = (self.indicators, self.pictures, self.overall)
         return tuple(np.empty(0) if one is None else np.asarray(one.mean(axis=0)) for one in every)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, eq=False)
+class Addition:
+    """A regime that was learnt after the normal period, put on that period's scale: what is left of a snapshot once
+    what is usual in the regime is taken out, in the regime's own spreads, times the normal period's spreads.
+
+    Attributes:
+        normal: what is normal in it, by the conditions that nothing before it knew.
+        indicator_ratio: (I,) spread in the normal period over spread in this regime.
+        picture_ratio: (C, H) the same of each row of a waveform's picture; ``None`` for a trend.
+        overall_ratio: the same of a waveform's level, as a share of what is usual.
+        gain: at most 1: what the parts of a score are multiplied by, so that well snapshots of this regime reach no
+            farther than those of the normal period.
+    """
+
+    normal: Conditional
+    indicator_ratio: Floats
+    picture_ratio: Floats | None
+    overall_ratio: float
+    gain: float
+
+    def residual_row(self, row_i: Floats, conditions_k: Floats, *, without: int | None = None) -> Floats:
+        """(I,) what the regime does not account for."""
+        similar = self.normal.regimes.nearest(conditions_k, without=without)
+        return np.asarray(row_i - self.normal.indicators[similar].mean(axis=0))
+
+    def residual_picture(
+        self, seen: "Seen", conditions_k: Floats, *, without: int | None = None
+    ) -> tuple[Floats, float]:
+        """(C, H, W) of a picture, and by which share the level is above what is usual."""
+        assert self.normal.pictures is not None
+        assert self.normal.overall is not None
+        assert seen.overall is not None
+        similar = self.normal.regimes.nearest(conditions_k, without=without)
+        left = seen.picture - self.normal.pictures[similar].mean(axis=0)[..., None]
+        return left, float(seen.overall / self.normal.overall[similar].mean() - 1)
 
 
 def _distances(one_k: Floats, known_mk: Floats) -> Floats:

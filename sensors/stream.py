@@ -93,7 +93,8 @@ class Stream:
         steady = found if self._drift is None else self._drift.without(found)
         embedding, error = monitor.see(steady.picture)
         outside = float(departure(steady.indicators, monitor.kind_))
-        parts = monitor.parts(embedding, error, outside, self._overall(seen, found.level - steady.level))
+        overall = self._overall(seen, found.level - steady.level)
+        parts = monitor.parts(embedding, error, outside, overall, gain=seen.gain)
         score = fused(parts, monitor.level_)
         smoothed, on = self._alarm.push(score)
         judged = {"state": "alarm" if on else "normal", "alarm": on, "score": score, "smoothed": smoothed, **parts}

@@ -34,12 +34,14 @@ class Seen(NamedTuple):
         indicators: (I,).
         overall: level (:mod:`~unlabeled.sensors.level`), or ``None`` where a trend has none.
         level: (axes,) decibels that were taken out of a waveform's picture.
+        gain: what its score is multiplied by, where it is of a regime that was learnt later.
     """
 
     picture: Floats
     indicators: Floats
     overall: float | None
     level: Floats | None = None
+    gain: float = 1.0
 
 
 class View:
@@ -112,13 +114,18 @@ class View:
         if len(self._rows) < self.window:
             return f"too early: a trend is judged from its {self.window}th row on"
         overall = None if self._column is None else float(row[self._column])
-        return Seen(np.stack(self._rows, axis=1)[None], row, overall)
+        return Seen(np.stack(self._rows, axis=1)[None], row, overall, gain=self._gain(conditions))
 
     def _strange(self, conditions: Floats | None) -> str | None:
         return None if self.normal is None else self.normal.strange(conditions)
 
     def _usual(self, seen: Seen, conditions: Floats | None, without: int | None) -> Seen:
-        return seen if self.normal is None else self.normal.snapshot(seen, conditions, without=without)
+        if self.normal is None:
+            return seen
+        return self.normal.snapshot(seen, conditions, without=without)._replace(gain=self._gain(conditions))
+
+    def _gain(self, conditions: Floats | None) -> float:
+        return 1.0 if self.normal is None else self.normal.gain(conditions)
 
 
 def waveform(values_sa: NDArray) -> Seen:

@@ -1,0 +1,26 @@
+"""Options that several of ``unlabeled sensors``' commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SMALLEST = 1e-6  # of what has to be greater than zero
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(help="Files or folders: npz, Parquet, CSV, MAT, HDF5, TDMS, WAV or FLAC.", metavar="INPUT..."),
+]
+Rate = Annotated[
+    float | None, typer.Option("--fs", help="Sampling rate in Hz, where the file does not say.", min=SMALLEST)
+]
+Every = Annotated[
+    float | None, typer.Option(help="Seconds between snapshots, where the file has no times.", min=SMALLEST)
+]
+Signal = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--signal",
+        help="Array or channel of the file that is the vibration, where its name does not tell (may be repeated, once "
+        "an axis).",
+    ),
+]
