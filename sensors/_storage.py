@@ -14,11 +14,13 @@ from unlabeled.core import checkpoints
 from unlabeled.core.checkpoints import under
 from unlabeled.core.errors import CheckpointError
 from unlabeled.core.training import History
+from unlabeled.sensors.found_regimes import FoundRegimes
 from unlabeled.sensors.regimes import Conditional, Regimes
 
 if TYPE_CHECKING:
     from unlabeled.sensors.monitor import MachineMonitor
 
+_FOUND = ("middle", "scale", "directions", "centres")
 _SCALING = ("picture_mean", "picture_scale", "indicator_mean", "indicator_scale")
 # Written into the manifest once fitted: plain values only.
 _FITTED = ("asset_", "kind_", "fs_", "samples_", "threshold_", "cut_", "data_fingerprint_")
@@ -71,16 +73,17 @@ def _of_conditions(normal: Conditional) -> dict[str, NDArray[Any]]:
         "known": normal.regimes.known, "indicators": normal.indicators, "pictures": normal.pictures,
         "overall": normal.overall,
     }  # fmt: skip
+    if isinstance(normal.regimes, FoundRegimes):
+        every |= {name: getattr(normal.regimes, name) for name in _FOUND}
     return {name: np.ascontiguousarray(values) for name, values in every.items() if values is not None}
 
 
 def _conditional(stored: Mapping[str, Tensor], names: Sequence[str]) -> Conditional | None:
-    if not names:
-        return None
     known = {name: values.numpy() for name, values in stored.items()}
-    return Conditional(
-        Regimes.of(known["known"], names), known["indicators"], known.get("pictures"), known.get("overall")
-    )
+    if not known:
+        return None
+    regimes = Regimes.of(known["known"], names) if names else FoundRegimes(known["known"], *(known[n] for n in _FOUND))
+    return Conditional(regimes, known["indicators"], known.get("pictures"), known.get("overall"))
 
 
 def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
+from unlabeled.sensors.found_regimes import FoundRegimes, described
 
 if TYPE_CHECKING:
     from unlabeled.sensors.views import Seen
@@ -117,41 +118,62 @@ class Conditional:
     """What normal snapshots look like under each of the known conditions; what conditions do is taken out by it.
 
     Attributes:
-        regimes: the known conditions.
+        regimes: the known conditions, or the regimes that were found where nothing is said of them.
         indicators: (m, I) of each known snapshot.
         pictures: (m, C, H) of each waveform's picture, mean over its time; ``None`` for a trend.
         overall: (m,) level of each waveform; ``None`` for a trend.
     """
 
-    regimes: Regimes
+    regimes: Regimes | FoundRegimes
     indicators: Floats
     pictures: Floats | None = None
     overall: Floats | None = None
 
     def strange(self, conditions_k: Floats | None) -> str | None:
-        """Why nothing can be said under these conditions: they are not known, or new."""
+        """Why nothing can be said under these conditions: they are not known, or new. Regimes that were found excuse
+        nothing."""
+        if isinstance(self.regimes, FoundRegimes):
+            return None
         if conditions_k is None or not np.isfinite(conditions_k).all():
             return f"{' and '.join(self.regimes.names)} not known"
         return self.regimes.unfamiliar(conditions_k)
 
     def row(self, row_i: Floats, conditions_k: Floats | None, *, without: int | None = None) -> Floats:
         """A trend's indicators, as they would be if the machine were run as it is on average."""
-        assert conditions_k is not None
-        return self._row(row_i, self.regimes.nearest(conditions_k, without=without))
+        return self._row(row_i, self._similar(conditions_k, self.regime(row_i), without))
+
+    def regime(self, row_i: Floats, picture_ch: Floats | None = None, overall: float | None = None) -> int | None:
+        """Number of the found regime of a trend's row, or of a waveform with this mean picture and level; ``None``
+        where conditions are measured."""
+        if not isinstance(self.regimes, FoundRegimes):
+            return None
+        pictures = None if picture_ch is None else picture_ch[None]
+        return self.regimes.regime(
+            described(pictures, row_i[None], None if overall is None else np.array([overall]))[0]
+        )
 
     def snapshot(self, seen: "Seen", conditions_k: Floats | None, *, without: int | None = None) -> "Seen":
         """A waveform's picture, indicators and level, in the same way; a level grows by a factor."""
-        assert conditions_k is not None
         assert self.pictures is not None
         assert self.overall is not None
         assert seen.overall is not None
-        similar = self.regimes.nearest(conditions_k, without=without)
+        regime = self.regime(seen.indicators, seen.picture.mean(axis=-1), seen.overall)
+        similar = self._similar(conditions_k, regime, without)
         usual = self.pictures[similar].mean(axis=0) - self._means[1]
         return seen._replace(
             picture=seen.picture - usual[..., None],
             indicators=self._row(seen.indicators, similar),
             overall=float(seen.overall / self.overall[similar].mean() * self._means[2]),
+            regime=regime,
         )
+
+    def _similar(self, conditions_k: Floats | None, regime: int | None, without: int | None) -> NDArray[np.int64]:
+        """Numbers of the known snapshots that one is compared with."""
+        if isinstance(self.regimes, FoundRegimes):
+            assert regime is not None
+            return self.regimes.members(regime, without=without)
+        assert conditions_k is not None
+        return self.regimes.nearest(conditions_k, without=without)
 
     def _row(self, row_i: Floats, similar: NDArray[np.int64]) -> Floats:
         return np.asarray(row_i - self.indicators[similar].mean(axis=0) + self._means[0])
