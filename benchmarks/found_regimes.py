@@ -7,8 +7,8 @@ The machines, all of them with their speed hidden from two of the three monitors
 400 to 430; "two speeds": one of two for stretches of 5 to 40 readings, no new one; "look-alike": the same, but the
 fault moves every indicator of the slow speed, and of no other, towards the fast one's, all the way at the end: the
 fault that found regimes hide best; "one speed": there is nothing to find. The first quarter is declared normal and the
-last quarter of a failing machine's life holds the growing fault. Settings are the defaults; seeds, machines, limits and
-this text were fixed before the first complete run.
+last quarter of a failing machine's life holds the growing fault. The encoder is small (32 wide, 2 deep, 50 steps), all
+else is the defaults; seeds, machines and settings were fixed before the first complete run.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def judged(kind: str, name: str, seed: int) -> dict[str, object]:
     recording = machine(kind, seed, fault=fails)
     one = recording if name == KNOWN else replace(recording, conditions=None, condition_names=())
     with one_thread():
-        monitor = MachineMonitor(random_state=seed, find_regimes=name == FOUND).fit(one)
+        monitor = MachineMonitor(dim=32, depth=2, steps=50, random_state=seed, find_regimes=name == FOUND).fit(one)
         table = monitor.score(one)
     starts = [e.start for e in episodes(table["alarm"])]
     false = [row for row in starts if row < FAULT or not fails]
@@ -83,7 +83,7 @@ def judged(kind: str, name: str, seed: int) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--machines", type=int, default=10, help="of each kind; half of them fail")
+    parser.add_argument("--machines", type=int, default=6, help="of each kind; half of them fail")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     given = parser.parse_args()
     quiet(True)

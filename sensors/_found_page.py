@@ -39,8 +39,8 @@ def show(section: Section, monitor: "MachineMonitor", table: pd.DataFrame) -> No
     here = table.get("regime", pd.Series(pd.NA, index=table.index))
     section.text(
         f"Nothing says how this machine is run; in the first two thirds of its normal period {len(numbers)} regimes "
-        "were found, and each snapshot is judged within the nearest. A way of running that was not among them looks like a "
-        "fault, and a fault that makes one look like another is partly hidden."
+        "were found, and each snapshot is judged within the nearest. A way of running that was not among them looks "
+        "like a fault, and a fault that makes one look like another is partly hidden."
     )
     section.table(
         ["regime", "learnt from", *(names[i] for i in telling), "snapshots here", "of these in alarm"],
