@@ -319,7 +319,7 @@ def test_the_commands_and_the_monitoring_job_know_found_regimes(
     for start in range(0, ROWS, 30):
         written(recording, in_tmp / "incoming" / f"{start:04d}.csv", slice(start, start + 30))
     job.monitor(in_tmp / "job.toml", once=True)
-    assert [event["kind"] for event in events(in_tmp / "job.toml")] == ["alarm"]
+    assert [event["kind"] for event in events(in_tmp / "job.toml")] == ["alarm", "danger"]
     with Logbook(in_tmp / "monitor.sqlite") as book:
         kept = book.readings("pump7")
     whole = MachineMonitor.load(in_tmp / "m" / "pump7").score(read(in_tmp / "pump7.csv")[0])
