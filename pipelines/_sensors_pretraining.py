@@ -138,6 +138,7 @@ def copy_of(encoder: MachineMonitor, folder: Path, template: MachineMonitor) -> 
         )
     own = {name: getattr(template, name) for name in ("shaft_hz", "bearing", "false_alarms", "detector")}
     told = {name: value for name, value in own.items() if value is not None}
+    told["find_regimes"] = template.find_regimes
     return MachineMonitor.load(folder).set_params(random_state=encoder.random_state, **told)
 
 

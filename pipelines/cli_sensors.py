@@ -80,6 +80,14 @@ Drift = Annotated[
     ),
 ]
 DriftOver = Annotated[int, typer.Option(help="Slowly: over so many snapshots.", min=1)]
+FindRegimes = Annotated[
+    bool,
+    typer.Option(
+        "--find-regimes",
+        help="No column says how the machine is run, but it is run in a few ways (idle and loaded): find them in the "
+        "normal period, and judge each snapshot within the nearest.",
+    ),
+]
 DetectorName = Annotated[
     str | None,
     typer.Option("--detector", help="One of PyOD's by name (IForest, ECOD, LOF...), as a further part of the score."),
@@ -137,6 +145,7 @@ def fit(
     false_alarms: FalseAlarms = None,
     drift: Drift = 0.0,
     drift_over: DriftOver = 1000,
+    find_regimes: FindRegimes = False,
     detector: DetectorName = None,
     learning_rate: LearningRate = 1e-3,
     seed: Seed = 0,
@@ -164,6 +173,7 @@ def fit(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
             augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,
             false_alarms=false_alarms, drift=drift, drift_over=drift_over, detector=detector,
+            find_regimes=find_regimes,
         ),
         labels=labels, beside_random=beside_random, dry_run=dry_run,
         rates=Rates(watts=watts, price_per_hour=price_per_hour),
@@ -259,6 +269,7 @@ def backtest(
     false_alarms: FalseAlarms = None,
     drift: Drift = 0.0,
     drift_over: DriftOver = 1000,
+    find_regimes: FindRegimes = False,
     detector: DetectorName = None,
     learning_rate: LearningRate = 1e-3,
     outage_hours: Annotated[
@@ -290,6 +301,7 @@ def backtest(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
             augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,
             false_alarms=false_alarms, drift=drift, drift_over=drift_over, detector=detector,
+            find_regimes=find_regimes,
         ),
         costs=_costs(outage_hours, planned_hours, cost_per_hour, notice_hours, inspection_cost),
         dry_run=dry_run, rates=Rates(watts=watts, price_per_hour=price_per_hour),

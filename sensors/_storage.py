@@ -14,12 +14,14 @@ from unlabeled.core import checkpoints
 from unlabeled.core.checkpoints import under
 from unlabeled.core.errors import CheckpointError
 from unlabeled.core.training import History
+from unlabeled.sensors.found_regimes import FoundRegimes
 from unlabeled.sensors.harmonics import Normal
 from unlabeled.sensors.regimes import Addition, Conditional, Regimes
 
 if TYPE_CHECKING:
     from unlabeled.sensors.monitor import MachineMonitor
 
+_FOUND = ("middle", "scale", "directions", "centres")
 _SCALING = ("picture_mean", "picture_scale", "indicator_mean", "indicator_scale")
 _HARMONICS = ("level", "over", "spectrum")
 # Written into the manifest once fitted: plain values only.
@@ -90,6 +92,8 @@ def _of_conditions(normal: Conditional) -> dict[str, NDArray[Any]]:
         "known": normal.regimes.known, "indicators": normal.indicators, "pictures": normal.pictures,
         "overall": normal.overall,
     }  # fmt: skip
+    if isinstance(normal.regimes, FoundRegimes):
+        every |= {name: getattr(normal.regimes, name) for name in _FOUND}
     told = {name: np.ascontiguousarray(values) for name, values in every.items() if values is not None}
     for number, one in enumerate(normal.additions):
         own = {**_of_conditions(one.normal), "indicator_ratio": one.indicator_ratio}
@@ -101,9 +105,9 @@ def _of_conditions(normal: Conditional) -> dict[str, NDArray[Any]]:
 def _conditional(
     stored: Mapping[str, Tensor], names: Sequence[str], additions: Sequence[Mapping[str, float]] = ()
 ) -> Conditional | None:
-    if not names:
-        return None
     known = {name: values.numpy() for name, values in stored.items()}
+    if not known:
+        return None
     added = []
     for number, told in enumerate(additions):
         own = under(f"added.{number}.", dict(stored))
@@ -111,10 +115,8 @@ def _conditional(
         assert normal is not None
         picture = own["picture_ratio"].numpy() if "picture_ratio" in own else None
         added.append(Addition(normal, own["indicator_ratio"].numpy(), picture, **told))
-    return Conditional(
-        Regimes.of(known["known"], names), known["indicators"], known.get("pictures"), known.get("overall"),
-        tuple(added),
-    )  # fmt: skip
+    regimes = Regimes.of(known["known"], names) if names else FoundRegimes(known["known"], *(known[n] for n in _FOUND))
+    return Conditional(regimes, known["indicators"], known.get("pictures"), known.get("overall"), tuple(added))
 
 
 def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":

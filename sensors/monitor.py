@@ -94,6 +94,8 @@ class MachineMonitor(BaseEstimator):
         drift: so many spreads of slow change are taken out of each picture row and indicator before it is judged, and
             no more (:mod:`~unlabeled.sensors.drift`); 0: none.
         drift_over: snapshots over which that is followed.
+        find_regimes: look for a few ways of running in the normal period, where no conditions are measured, and judge
+            each snapshot within the nearest (:mod:`~unlabeled.sensors.found_regimes`).
         random_state: fixes initial weights, batches and masks.
 
     Attributes:
@@ -102,8 +104,8 @@ class MachineMonitor(BaseEstimator):
         offset_: mean of each axis of a waveform, which is the sensor's; ``None`` for a trend.
         unit_: what the values that it was fitted on are in, as far as their file said.
         level_: what is normal of the overall level; ``None`` for a trend without one, and under ``false_alarms``.
-        conditional_: what is normal under which conditions (:mod:`~unlabeled.sensors.regimes`); ``None`` where the
-            normal period says nothing of conditions.
+        conditional_: what is normal under which conditions (:mod:`~unlabeled.sensors.regimes`) or in which found
+            regime; ``None`` where the normal period says nothing of conditions and no regimes were found.
         harmonics_: what is normal at the shaft's harmonics; ``None`` for a trend or where the speed is not known.
         vouched_: what was learnt later, on somebody's word (:mod:`~unlabeled.sensors.vouched`).
         tail_: what a well machine's scores do beyond the usual, where the threshold meets a budget; else ``None``.
@@ -144,6 +146,7 @@ class MachineMonitor(BaseEstimator):
         rule: AlarmRule = AlarmRule(),  # noqa: B008 - frozen
         drift: float = 0.0,
         drift_over: int = 1000,
+        find_regimes: bool = False,
         random_state: int = 0,
     ) -> None:
         self.dim, self.depth, self.heads = dim, depth, heads
@@ -152,7 +155,7 @@ class MachineMonitor(BaseEstimator):
         self.steps, self.batch_size, self.lr = steps, batch_size, lr
         self.window, self.neighbours, self.rule, self.random_state = window, neighbours, rule, random_state
         self.detector, self.sigmas, self.false_alarms = detector, sigmas, false_alarms
-        self.drift, self.drift_over = drift, drift_over
+        self.drift, self.drift_over, self.find_regimes = drift, drift_over, find_regimes
 
     def pretrain(
         self,
@@ -181,7 +184,7 @@ class MachineMonitor(BaseEstimator):
             CollapseError: the embeddings no longer tell pictures apart; the encoder has its last healthy weights.
         """
         rows = [r.normal_rows(share=normal_share, until=normal_until) for r in fleet]
-        pictures, self.fleet_ = normal_pictures(fleet, rows, window=self.window)
+        pictures, self.fleet_ = normal_pictures(fleet, rows, window=self.window, find=self.find_regimes)
         try:
             learn(
                 self, pictures, fleet[0].fs, usual=MachineMonitor(), kind=KIND, asked=asked, state=state, log=log,
@@ -200,7 +203,7 @@ class MachineMonitor(BaseEstimator):
         """What :meth:`pretrain` on the same would teach, for :func:`~unlabeled.core.several_kinds.teach_together`;
         :meth:`taught` takes note of it afterwards."""
         rows = [r.normal_rows(share=normal_share, until=normal_until) for r in fleet]
-        pictures, self.fleet_ = normal_pictures(fleet, rows, window=self.window)
+        pictures, self.fleet_ = normal_pictures(fleet, rows, window=self.window, find=self.find_regimes)
         module, batches, _ = planned(self, pictures, fleet[0].fs)
         return {"machines": Lesson(module, batches, SignalView())}
 
@@ -214,7 +217,7 @@ class MachineMonitor(BaseEstimator):
     ) -> Budget:
         """What :meth:`pretrain` on the same would cost here; this monitor stays as it is."""
         rows = [r.normal_rows(share=normal_share, until=normal_until) for r in fleet]
-        pictures, _ = normal_pictures(fleet, rows, window=self.window)
+        pictures, _ = normal_pictures(fleet, rows, window=self.window, find=self.find_regimes)
         trial: MachineMonitor = clone(self)
         with one_thread():
             return estimate(*planned(trial, pictures, fleet[0].fs), seed=self.random_state, label="pretraining")
@@ -242,7 +245,7 @@ class MachineMonitor(BaseEstimator):
             named(self.detector, seed=0)  # there is such a one, or it is said before anything is learnt
         stop = recording.normal_rows(share=normal_share, until=normal_until)
         seen, self.conditional_, cut = look_under_conditions(
-            recording, rows=stop, window=self.window, share=1 - CALIBRATION_SHARE
+            recording, rows=stop, window=self.window, share=1 - CALIBRATION_SHARE, find=self.find_regimes
         )
         if cut < MIN_REFERENCE or len(seen.rows) - cut < MIN_CALIBRATION:
             why = views.refusals(recording, rows=stop, window=self.window, normal=self.conditional_)
@@ -317,6 +320,8 @@ class MachineMonitor(BaseEstimator):
         if recording.clock is not None:
             table.insert(3, "time", recording.clock)
         table["threshold"] = self.threshold_
+        if "regime" in table:  # of those that were judged
+            table["regime"] = table["regime"].astype("Int64")
         return table
 
     def explain(self, recording: Recording, *, row: int | None = None, last: int = 9) -> "explain.Explanation":

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
+from unlabeled.sensors.found_regimes import FoundRegimes, described
 
 if TYPE_CHECKING:
     from unlabeled.sensors.views import Seen
@@ -118,21 +119,24 @@ class Conditional:
     """What normal snapshots look like under each of the known conditions; what conditions do is taken out by it.
 
     Attributes:
-        regimes: the known conditions.
+        regimes: the known conditions, or the regimes that were found where nothing is said of them.
         indicators: (m, I) of each known snapshot.
         pictures: (m, C, H) of each waveform's picture, mean over its time; ``None`` for a trend.
         overall: (m,) level of each waveform; ``None`` for a trend.
         additions: regimes that were learnt later, each asked only about conditions that nothing before it knows.
     """
 
-    regimes: Regimes
+    regimes: Regimes | FoundRegimes
     indicators: Floats
     pictures: Floats | None = None
     overall: Floats | None = None
     additions: tuple["Addition", ...] = ()
 
     def strange(self, conditions_k: Floats | None) -> str | None:
-        """Why nothing can be said under these conditions: they are not known, or new."""
+        """Why nothing can be said under these conditions: they are not known, or new. Regimes that were found excuse
+        nothing."""
+        if isinstance(self.regimes, FoundRegimes):
+            return None
         if conditions_k is None or not np.isfinite(conditions_k).all():
             return f"{' and '.join(self.regimes.names)} not known"
         why = self.regimes.unfamiliar(conditions_k)
@@ -141,27 +145,37 @@ class Conditional:
     def addition(self, conditions_k: Floats | None) -> "Addition | None":
         """The regime learnt later that such conditions belong to; ``None`` where they were known from the beginning, or
         are not known at all."""
-        assert conditions_k is not None
-        if not self.additions or self.regimes.unfamiliar(conditions_k) is None:
+        if not self.additions or isinstance(self.regimes, FoundRegimes):
             return None
-        return next((one for one in self.additions if one.normal.regimes.unfamiliar(conditions_k) is None), None)
+        assert conditions_k is not None
+        if self.regimes.unfamiliar(conditions_k) is None:
+            return None
+        return next((one for one in self.additions if one.normal.strange(conditions_k) is None), None)
 
     def gain(self, conditions_k: Floats | None) -> float:
         """What a score under these conditions is multiplied by (:class:`Addition`)."""
-        learnt = None if not self.additions else self.addition(conditions_k)
+        learnt = self.addition(conditions_k)
         return 1.0 if learnt is None else learnt.gain
 
     def row(self, row_i: Floats, conditions_k: Floats | None, *, without: int | None = None) -> Floats:
         """A trend's indicators, as they would be if the machine were run as it is on average."""
-        assert conditions_k is not None
         learnt = self.addition(conditions_k)
         if learnt is not None:
             return learnt.indicator_ratio * learnt.residual_row(row_i, conditions_k) + self._means[0]
-        return self._row(row_i, self.regimes.nearest(conditions_k, without=without))
+        return self._row(row_i, self.similar(conditions_k, self.regime(row_i), without=without))
+
+    def regime(self, row_i: Floats, picture_ch: Floats | None = None, overall: float | None = None) -> int | None:
+        """Number of the found regime of a trend's row, or of a waveform with this mean picture and level; ``None``
+        where conditions are measured."""
+        if not isinstance(self.regimes, FoundRegimes):
+            return None
+        pictures = None if picture_ch is None else picture_ch[None]
+        return self.regimes.regime(
+            described(pictures, row_i[None], None if overall is None else np.array([overall]))[0]
+        )
 
     def snapshot(self, seen: "Seen", conditions_k: Floats | None, *, without: int | None = None) -> "Seen":
         """A waveform's picture, indicators and level, in the same way; a level grows by a factor."""
-        assert conditions_k is not None
         assert self.pictures is not None
         assert self.overall is not None
         assert seen.overall is not None
@@ -175,13 +189,25 @@ class Conditional:
                 indicators=learnt.indicator_ratio * learnt.residual_row(seen.indicators, conditions_k) + indicators,
                 overall=float(overall * (1 + learnt.overall_ratio * departed)),
             )
-        similar = self.regimes.nearest(conditions_k, without=without)
+        regime = self.regime(seen.indicators, seen.picture.mean(axis=-1), seen.overall)
+        similar = self.similar(conditions_k, regime, without=without)
         usual = self.pictures[similar].mean(axis=0) - self._means[1]
         return seen._replace(
             picture=seen.picture - usual[..., None],
             indicators=self._row(seen.indicators, similar),
             overall=float(seen.overall / self.overall[similar].mean() * self._means[2]),
+            regime=regime,
         )
+
+    def similar(
+        self, conditions_k: Floats | None, regime: int | None = None, *, without: int | None = None
+    ) -> NDArray[np.int64]:
+        """Numbers of the known snapshots that one is compared with."""
+        if isinstance(self.regimes, FoundRegimes):
+            assert regime is not None
+            return self.regimes.members(regime, without=without)
+        assert conditions_k is not None
+        return self.regimes.nearest(conditions_k, without=without)
 
     def _row(self, row_i: Floats, similar: NDArray[np.int64]) -> Floats:
         return np.asarray(row_i - self.indicators[similar].mean(axis=0) + self._means[0])
@@ -213,19 +239,19 @@ class Addition:
     overall_ratio: float
     gain: float
 
-    def residual_row(self, row_i: Floats, conditions_k: Floats, *, without: int | None = None) -> Floats:
+    def residual_row(self, row_i: Floats, conditions_k: Floats | None, *, without: int | None = None) -> Floats:
         """(I,) what the regime does not account for."""
-        similar = self.normal.regimes.nearest(conditions_k, without=without)
+        similar = self.normal.similar(conditions_k, without=without)
         return np.asarray(row_i - self.normal.indicators[similar].mean(axis=0))
 
     def residual_picture(
-        self, seen: "Seen", conditions_k: Floats, *, without: int | None = None
+        self, seen: "Seen", conditions_k: Floats | None, *, without: int | None = None
     ) -> tuple[Floats, float]:
         """(C, H, W) of a picture, and by which share the level is above what is usual."""
         assert self.normal.pictures is not None
         assert self.normal.overall is not None
         assert seen.overall is not None
-        similar = self.normal.regimes.nearest(conditions_k, without=without)
+        similar = self.normal.similar(conditions_k, without=without)
         left = seen.picture - self.normal.pictures[similar].mean(axis=0)[..., None]
         return left, float(seen.overall / self.normal.overall[similar].mean() - 1)
 

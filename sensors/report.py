@@ -20,7 +20,7 @@ from unlabeled.core.report import (
     plot_curves,
     watch_figure,
 )
-from unlabeled.sensors import _spectra
+from unlabeled.sensors import _found_page, _spectra
 from unlabeled.sensors.alarms import Episode, episodes
 from unlabeled.sensors.backtest import Result
 from unlabeled.sensors.baselines import SIGMAS, ThreeSigma
@@ -216,6 +216,7 @@ def _machine(section: Section, machine: Machine) -> None:
     else:
         section.text("No alarm.")
     section.figure(timeline(machine), _caption(machine))
+    _found_page.show(section, machine.monitor, table)
     if machine.baselines and not machine.results:
         _beside(section, machine, ours=len(alarms))
     if machine.explanation is not None:

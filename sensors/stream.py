@@ -102,7 +102,7 @@ class Stream:
             if not on and smoothed <= self.threshold:
                 self._drift.follow(found)
             judged["drift"] = self._drift.used
-        return {**judged, "reason": ""}
+        return {**judged, "reason": "", **({} if seen.regime is None else {"regime": seen.regime})}
 
     def _level(self, seen: Seen) -> float:
         """Spreads from the normal mean; 0 where no level is looked at."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unlabeled.core import progress
 from unlabeled.core.errors import DataError
-from unlabeled.sensors import _checks, features
+from unlabeled.sensors import _checks, features, found_regimes
 from unlabeled.sensors.health import TrendHealth, waveform_flaw
 from unlabeled.sensors.level import level_column, overall_rms
 from unlabeled.sensors.recording import Kind, Recording
@@ -35,6 +35,7 @@ class Seen(NamedTuple):
         overall: level (:mod:`~unlabeled.sensors.level`), or ``None`` where a trend has none.
         level: (axes,) decibels that were taken out of a waveform's picture.
         gain: what its score is multiplied by, where it is of a regime that was learnt later.
+        regime: number of the regime that it belongs to, where regimes were found.
     """
 
     picture: Floats
@@ -42,6 +43,7 @@ class Seen(NamedTuple):
     overall: float | None
     level: Floats | None = None
     gain: float = 1.0
+    regime: int | None = None
 
 
 class View:
@@ -108,13 +110,16 @@ class View:
         wrong = self._health.flaw(row) or self._strange(conditions)
         if wrong:
             return wrong
+        regime = None
         if self.normal is not None:
+            regime = self.normal.regime(row)
             row = self.normal.row(row, conditions, without=without)
         self._rows.append(row)
         if len(self._rows) < self.window:
             return f"too early: a trend is judged from its {self.window}th row on"
         overall = None if self._column is None else float(row[self._column])
-        return Seen(np.stack(self._rows, axis=1)[None], row, overall, gain=self._gain(conditions))
+        picture = np.stack(self._rows, axis=1)[None]
+        return Seen(picture, row, overall, gain=self._gain(conditions), regime=regime)
 
     def _strange(self, conditions: Floats | None) -> str | None:
         return None if self.normal is None else self.normal.strange(conditions)
@@ -179,32 +184,42 @@ def look(
     return Look(np.stack([s.picture for s in seen]), np.stack([s.indicators for s in seen]), overall, np.array(at))
 
 
-def conditional(recording: Recording, raw: Look, *, until: int) -> tuple[Conditional, NDArray[np.int64]] | None:
+def conditional(
+    recording: Recording, raw: Look, *, until: int, find: bool = False
+) -> tuple[Conditional, NDArray[np.int64]] | None:
     """What is normal under which conditions by those rows of a look before row ``until`` of which these are known, and
-    the rows; ``None`` where the recording says nothing of conditions.
+    the rows; ``None`` where the recording says nothing of conditions and, if regimes are to be found, there is one.
 
     Raises:
-        DataError: too few such rows.
+        DataError: too few such rows, or regimes are to be found although conditions say them.
     """
-    if recording.conditions is None:
+    if find and recording.conditions is not None:
+        raise DataError(
+            f"{recording.asset} comes with {', '.join(recording.condition_names)}, which say how it is run: regimes "
+            "are found only where nothing does; leave out --find-regimes or --operating"
+        )
+    chosen = raw.rows < until
+    if recording.conditions is not None:
+        chosen &= np.isfinite(recording.conditions[raw.rows]).all(axis=1)
+    elif not find or not chosen.any():
         return None
-    chosen = (raw.rows < until) & np.isfinite(recording.conditions[raw.rows]).all(axis=1)
-    rows = raw.rows[chosen]
-    regimes = Regimes.of(recording.conditions[rows], recording.condition_names)
-    waveforms = recording.kind == "waveform"
-    assert raw.overall is not None or not waveforms
-    return Conditional(
-        regimes,
-        indicators=raw.indicators[chosen],
-        pictures=raw.pictures[chosen].mean(axis=-1) if waveforms else None,
-        overall=raw.overall[chosen] if waveforms and raw.overall is not None else None,
-    ), rows
+    rows, waveforms = raw.rows[chosen], recording.kind == "waveform"
+    indicators = raw.indicators[chosen]
+    pictures = raw.pictures[chosen].mean(axis=-1) if waveforms else None
+    overall = raw.overall[chosen] if waveforms and raw.overall is not None else None
+    regimes: Regimes | found_regimes.FoundRegimes | None
+    if recording.conditions is not None:
+        regimes = Regimes.of(recording.conditions[rows], recording.condition_names)
+    else:
+        regimes = found_regimes.find(found_regimes.described(pictures, indicators, overall))
+    return None if regimes is None else (Conditional(regimes, indicators, pictures, overall), rows)
 
 
 def look_under_conditions(
-    recording: Recording, *, rows: int, window: int, share: float = 1.0
+    recording: Recording, *, rows: int, window: int, share: float = 1.0, find: bool = False
 ) -> tuple[Look, Conditional | None, int]:
-    """As :func:`look`, with what conditions do taken out where a recording tells of them.
+    """As :func:`look`, with what conditions do taken out where a recording tells of them, or, with ``find``, what
+    regimes do that are found in the same share of the rows.
 
     Returns:
         What is seen; what is normal under which conditions, by the first ``share`` of the rows that can be judged; and
@@ -213,7 +228,7 @@ def look_under_conditions(
     raw = look(recording, rows=rows, window=window)
     cut = int(len(raw.rows) * share)
     until = int(raw.rows[cut]) if cut < len(raw.rows) else rows
-    found = conditional(recording, raw, until=until)
+    found = conditional(recording, raw, until=until, find=find)
     if found is None:
         return raw, None, cut
     normal, known = found
@@ -255,7 +270,7 @@ class Scaling:
 
 
 def normal_pictures(
-    fleet: Sequence[Recording], normal: Sequence[int], *, window: int
+    fleet: Sequence[Recording], normal: Sequence[int], *, window: int, find: bool = False
 ) -> tuple[NDArray[np.float32], list[str]]:
     """The pictures of normal periods, each scaled by its own, and the machines that gave some.
 
@@ -263,6 +278,7 @@ def normal_pictures(
         fleet: recordings of one kind.
         normal: how many rows the normal period of each has.
         window: rows of a trend that are seen together.
+        find: take out what regimes do that are found in each.
 
     Raises:
         DataError: nothing that can be judged, or machines of different kinds.
@@ -272,7 +288,7 @@ def normal_pictures(
     pictures, used, why = [], [], Counter[str]()
     for recording, rows in zip(fleet, normal, strict=True):
         _checks.alike(recording, fleet[0])
-        seen, known, _ = look_under_conditions(recording, rows=rows, window=window)
+        seen, known, _ = look_under_conditions(recording, rows=rows, window=window, find=find)
         if len(seen.rows) < MIN_REFERENCE:
             progress.say(f"{recording.asset} is left out of the pretraining: {len(seen.rows)} snapshots to learn from")
             why += refusals(recording, rows=rows, window=window, normal=known)
