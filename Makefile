@@ -14,8 +14,9 @@ export GOMP_SPINCOUNT ?= 1000
 demo: $(VENV)/.stamp
 	$(BIN)/unlabeled demo
 
+# Files of tests side by side, a process a core and a thread a process.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-unit: $(VENV)/.stamp
 	$(BIN)/python -m pytest -m "not integration"

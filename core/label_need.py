@@ -84,7 +84,9 @@ class Advice(NamedTuple):
         if self.price:
             a_point = f"EUR {self.price_a_point:,.0f} per point" if np.isfinite(self.price_a_point) else "for no gain"
             text += f"; at EUR {self.price:g} a label that is {a_point}"
-        return text + ("." if self.gain.low > 0.05 else "; they may gain nothing.")
+        if self.gain.low > 0.05:
+            return f"{text}."
+        return f"{text}; they may gain nothing. Stop here, unless {self.gain.high:.1f} points would be worth it."
 
 
 def measure(

@@ -297,8 +297,8 @@ def _notes(model: PneumoniaModel, abstention: Abstention) -> tuple[str, ...]:
     for count, name, never in zip(abstention.available(), words, words[::-1], strict=True):
         if count < few:
             notes.append(
-                f"an error rate of {abstention.rate:.1%} needs {few} held-out patients with {name}, there are {count}: "
-                f"no picture can be called {never}"
+                f"an error rate of {100 * abstention.rate:g}% needs {few} held-out patients with {name}, there are "
+                f"{count}: no picture can be called {never}"
             )
     if len(notes) == 2:
         notes.append("every picture is therefore referred: give more labels, or state a higher error rate")

@@ -58,8 +58,8 @@ def add_prediction_sections(
     )
     referred = table[table.decision == REFER]
     section.text(
-        f"At a stated error rate of {decisions.stated.error_rate:.1%} (of either class, at most so many are called "
-        f"wrongly), {len(referred)} of {len(table)} pictures are referred to a radiologist: "
+        f"At a stated error rate of {100 * decisions.stated.error_rate:g}% (of either class, at most so many are "
+        f"called wrongly), {len(referred)} of {len(table)} pictures are referred to a radiologist: "
         f"{int((referred.reason == UNCERTAIN).sum())} because neither answer can be excluded, "
         f"{int((referred.reason == STRANGE).sum())} because they are unlike what the model learnt from."
     )
@@ -98,11 +98,15 @@ def _whose(patients: NDArray[np.str_] | None) -> str:
 
 def _exactness(model: PneumoniaModel) -> str:
     assert model.finetuning_ is not None
+    seen = (
+        " The same pictures chose the moment of training that was kept: errors may be more." if model.early_stop else ""
+    )
     if model.finetuning_["decided_on"] == "validation pictures":
-        return "Chosen on the validation pictures; the rate holds for pictures like these."
+        holds = "may not hold" if model.early_stop else "holds"
+        return f"Chosen on the validation pictures; the rate {holds} for pictures like these.{seen}"
     return (
         "Chosen on left-out folds of the patients, while new pictures are judged by all networks together: the rate "
-        "holds approximately, and for pictures like these."
+        f"holds approximately, and for pictures like these.{seen}"
     )
 
 

@@ -1,7 +1,7 @@
 """The pages that the medical jobs end with."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from unlabeled.core.evaluation import Estimate
 from unlabeled.core.report import Report, Section, Tone, Verdict, losses, plot_curves, watch_figure
 from unlabeled.medical import _figures as figures
-from unlabeled.medical._decisions import Decisions
+from unlabeled.medical._decisions import REFER, Decisions
 from unlabeled.medical._declared import add_representation
 from unlabeled.medical._finetuning import Decision
 from unlabeled.medical._operating import decision_of
@@ -22,6 +22,9 @@ from unlabeled.medical.evaluation import METRICS, Scored, auroc_gain, metrics
 from unlabeled.medical.images import ImageSet, Skip, skip_summary
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.shortcuts import PROBED, Shortcut
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LISTED = 200
 LIMITS = (
@@ -53,6 +56,22 @@ def verdict_of(best: str, ours: float, theirs: float, gain: Estimate) -> Verdict
     if gain.high < 0:
         return Verdict(f"Worse than a baseline ({best}): {figures_} ({difference}). Use the baseline.", "bad")
     return Verdict(f"Not distinguishable from the best baseline ({best}): {figures_} ({difference}).", "flat")
+
+
+def headline(table: "pd.DataFrame", finding: str, *, skipped: int) -> str:
+    """What became of pictures without labels: their calls, and whom not to call but to refer.
+
+    Args:
+        table: :attr:`~unlabeled.medical._decisions.Decisions.table`.
+        skipped: inputs that could not be read.
+    """
+    called, referred = int((table.call == finding).sum()), int((table.decision == REFER).sum())
+    strange = int(table.ood_flag.sum())
+    unlike = f", {strange} of them as unlike what it learnt from" if strange else ""
+    return (
+        f"{called} of {len(table)} pictures are at or above the threshold of {finding}; {referred} are referred to a "
+        f"radiologist{unlike} ({skipped} inputs skipped)."
+    )
 
 
 def evaluation_report(
@@ -210,8 +229,8 @@ def prediction_report(
         title=f"{model.finding.capitalize()}: predictions without labels",
         subtitle=f"{model.image_size} pixels, {preprocessing(model)}",
         verdict=Verdict(
-            f"{called} of {len(images)} pictures are called {model.finding} ({len(images.skipped)} inputs skipped). "
-            "How many of these calls are right is not known here: no labels judged them."
+            f"{headline(decisions.table, model.finding, skipped=len(images.skipped))} "
+            "How much of this is right is not known here: no labels judged it."
         ),
         facts={
             "pictures": len(images),

@@ -363,9 +363,7 @@ def _predict(
         files = {**write_predictions(out, decisions.table), **({"heat_maps": drawn} if heat_maps else {})}
         files |= write_studies(out, decisions.table, studies, finding=model.finding)
         files |= write_skips(out, images.skipped)
-        headline = (
-            f"{called} of {len(images)} pictures are called {model.finding} ({len(images.skipped)} inputs skipped)."
-        )
+        headline = report.headline(decisions.table, model.finding, skipped=len(images.skipped))
         counts = {
             "pictures": len(images), "called": called, "skipped": len(images.skipped),
             "referred": referred, "flagged": flagged,

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unlabeled import __version__
-from unlabeled.medical._finetuning import SENSITIVITY, USUAL
+from unlabeled.medical._finetuning import MOMENTS, SENSITIVITY, USUAL
 from unlabeled.medical._operating import decision_of
 from unlabeled.medical._report_decisions import percent
 from unlabeled.medical._storage import preprocessing
+from unlabeled.medical.attributes import ATTRIBUTES
 from unlabeled.medical.audit.measures import Audit
 from unlabeled.medical.evaluation import over_patients
 from unlabeled.medical.images import Skip, skip_summary
@@ -106,7 +107,7 @@ def _of_model(model: PneumoniaModel, named_by: str) -> dict[str, str]:
         "predictors": "The pixels of one frontal picture and nothing else: no other finding and nobody's judgement "
         "goes into a prediction.",
         "updates": "Weights, temperature and thresholds were not changed on the audited pictures.",
-        "selection": "A fixed number of steps; no version was chosen by its results on the audited pictures.",
+        "selection": f"{_kept_moment(model, taught)}; no version was chosen by its results on the audited pictures.",
         "ensemble": f"{voters}; each looks at a picture three times, as it is and stretched by {LOOK:g} either way, "
         "and their mean log odds count.",
         "imbalance": f"Both classes weigh the same in the loss; the share of {model.finding} among the labels "
@@ -121,6 +122,15 @@ def _of_model(model: PneumoniaModel, named_by: str) -> dict[str, str]:
         else "",
         "runs": ", ".join(f"{name.replace('_', ' ')} {run}" for name, run in sorted(model.provenance_.items())) or "",
     }
+
+
+def _kept_moment(model: PneumoniaModel, taught: Mapping[str, Any]) -> str:
+    if not model.early_stop:
+        return "A fixed number of steps"
+    return (
+        f"Of up to {MOMENTS} moments of each network's training the one of the highest AUROC on "
+        f"{taught.get('decided_on', 'held-out pictures')} was kept, on which thresholds were chosen too"
+    )
 
 
 def _of_unlabelled(model: PneumoniaModel, taught: Mapping[str, Any]) -> str:
@@ -145,16 +155,15 @@ def _of_data(audit: Audit, skipped: Sequence[Skip], flow: Flow, finding: str) ->
     unseen = audit.unseen
     assert unseen.labels is not None
     people, ill = len(np.unique(unseen.patients)), int(unseen.labels.sum())
-    known_of = [
-        f"{name.replace('_', ' ')} is unknown of {int((values == '').sum())} of {len(values)}"
-        for name, values in unseen.attributes.items()
-    ]
+    nobody = np.full(len(unseen), "")
+    unknown = {name: int((unseen.attributes.get(name, nobody) == "").sum()) for name in ATTRIBUTES}
+    known_of = [f"{name.replace('_', ' ')} is unknown of {n} of {len(unseen)}" for name, n in unknown.items()]
     who = "; ".join(f"{name.replace('_', ' ')} ({_counted(values)})" for name, values in unseen.attributes.items())
     return {
         "data": f"{len(unseen):,} audited pictures of {people:,} patients, {ill:,} with {finding} "
         f"({percent(over_patients(unseen.labels, unseen.patients))}); data fingerprint {unseen.fingerprint()}.",
         "left out": _left_out(skipped, flow),
-        "missing": "Pictures are always whole. Of attributes, " + "; ".join(known_of) + "." if known_of else "",
+        "missing": f"Pictures are always whole. Of attributes, {'; '.join(known_of)}.",
         "who": f"{_sentence(who)}." if who else "",
         "pseudonyms": PSEUDONYMS,
         "flow": flow.says(),

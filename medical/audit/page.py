@@ -46,7 +46,7 @@ def verdict(audit: Audit, *, apart: bool) -> Verdict:
         + f" ({audit.groups.compared} comparisons)" if audit.groups.compared else "groups could not be compared",
         f"the model loses when it is shown the picture {' and '.join(leans)}"
         if leans
-        else "it loses nothing without corners or borders",
+        else "no loss is shown where it does not see corners or borders",
         _told(shortcuts, "part that is no lung tells the label", "parts that are no lung tell the label"),
         _of_maps(audit.maps),
     ]  # fmt: skip

@@ -78,7 +78,8 @@ def test_advice_by_hand() -> None:
     none = advise(Curve(counts=COUNTS, errors=np.full((6, 5), 0.2)), 100, price=5)
     assert none.gain.value == 0
     assert none.price_a_point == np.inf
-    assert "they may gain nothing" in str(none)
+    assert "they may gain nothing. Stop here, unless 0.0 points would be worth it." in str(none)
+    assert "Stop" not in str(advise(exact, 10_000, price=5))
 
 
 def test_every_point_is_measured_once_and_known_ones_never() -> None:

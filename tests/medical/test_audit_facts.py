@@ -245,3 +245,18 @@ def test_the_audit_of_a_store_says_on_its_page_and_in_its_files_what_was_refused
     assert found["skipped"] == len(images.skipped)
     assert sum(found.values()) == len(images) + len(images.skipped)
     assert done.files["skipped"].read_text().count("\nF-") == len(images.skipped)
+
+
+def test_which_moment_was_kept_is_said_as_it_was(model: PneumoniaModel, measured: Audit) -> None:
+    flow = Flow(skipped=0, unlabelled=0, learnt=0, aside=0, judged=40)
+    assert known(model, measured, (), flow)["selection"].startswith("A fixed number of steps; ")
+    stopped = known(changed(model, early_stop=True), measured, (), flow)["selection"]
+    assert "fixed number" not in stopped
+    assert "one of the highest AUROC on left-out folds of the patients was kept" in stopped
+
+
+def test_attributes_that_are_known_of_nobody_are_missing_data(model: PneumoniaModel, measured: Audit) -> None:
+    nobody = replace(measured, unseen=replace(measured.unseen, attributes={}))
+    told = known(model, nobody, (), Flow(skipped=0, unlabelled=0, learnt=0, aside=0, judged=40))["missing"]
+    count = len(nobody.unseen)
+    assert all(f"{name} is unknown of {count} of {count}" in told for name in ("age band", "sex", "view", "site"))

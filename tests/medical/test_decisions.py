@@ -27,6 +27,7 @@ from unlabeled.medical._finetuning import Labelled
 from unlabeled.medical._report_decisions import _calibration, exceeded
 from unlabeled.medical.baselines import PixelRegression
 from unlabeled.medical.evaluation import Scored, over_patients
+from unlabeled.medical.report import headline
 from unlabeled.pipelines import medical as jobs
 from unlabeled.pipelines._medical_methods import BESIDE, kept_beside
 from unlabeled.pipelines._medical_output import OURS, PIXELS, SCRATCH
@@ -228,7 +229,7 @@ def test_too_few_labels_refer_everybody_and_say_why(phantoms: ImageSet) -> None:
     found = decide(model, phantoms, Stated(error_rate=0.05))
     assert set(found.table.decision) == {REFER}
     assert set(found.table.reason) == {UNCERTAIN}
-    assert any("an error rate of 5.0% needs 19 held-out patients with pneumonia" in note for note in found.notes)
+    assert any("an error rate of 5% needs 19 held-out patients with pneumonia" in note for note in found.notes)
     assert any("every picture is therefore referred" in note for note in found.notes)
 
 
@@ -368,3 +369,13 @@ def test_one_patient_with_many_pictures_breaks_no_promise() -> None:
     assert not exceeded([Referring(0.05, wrong(1, 1, pictures=9), fine, fine)], sick=1, healthy=10)
     six = wrong(6, 10, pictures=40)
     assert len(exceeded([Referring(0.05, six, fine, fine)], sick=10, healthy=10)) == 1
+
+
+def test_a_headline_tells_calls_from_referrals() -> None:
+    table = pd.DataFrame({
+        "call": [PNEUMONIA, PNEUMONIA, NONE], "decision": [REFER, PNEUMONIA, REFER], "ood_flag": [True, False, False],
+    })  # fmt: skip
+    assert headline(table, PNEUMONIA, skipped=4) == (
+        "2 of 3 pictures are at or above the threshold of pneumonia; 2 are referred to a radiologist, 1 of them as "
+        "unlike what it learnt from (4 inputs skipped)."
+    )
