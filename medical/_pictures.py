@@ -1,6 +1,7 @@
 """From any one file to 8-bit squares: Pillow for pictures, our DICOM path for DICOM, MONAI for size and range."""
 
 import io
+import stat
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -51,13 +52,18 @@ def load(path: Path, frame: Frame) -> Picture:
         Refused: with the reason.
     """
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+            raise Refused("unreadable file: a pipe, a socket or a device")
+        size = status.st_size
         if size > dicom.LARGEST:
             raise Refused(f"too large: {size} bytes")
         with path.open("rb") as stream:
             head = stream.read(132)
     except OSError as error:
-        raise Refused(f"unreadable file: {error.strerror or type(error).__name__}") from None
+        nowhere = path.is_symlink() and not path.exists()
+        why = "a link that leads nowhere" if nowhere else error.strerror or type(error).__name__
+        raise Refused(f"unreadable file: {why}") from None
     if not head:
         raise Refused("empty file: 0 bytes")
     if dicom.is_dicom(head):

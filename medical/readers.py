@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from unlabeled.core import progress
 from unlabeled.core.errors import DataError
 from unlabeled.core.fingerprint import of_array
-from unlabeled.medical import _people, _pictures
+from unlabeled.medical import _names, _people, _pictures
 from unlabeled.medical import attributes as attribute_columns
 from unlabeled.medical._people import UNKNOWN
 from unlabeled.medical._pictures import Frame, Picture
@@ -35,10 +35,15 @@ from unlabeled.medical.images import (
     Skip,
     skip_summary,
 )
+from unlabeled.medical.intake import _walk
+from unlabeled.medical.intake._film import Found
+from unlabeled.medical.intake.reasons import REFUSALS
 from unlabeled.medical.intake.store import is_store, read_store
 
 PIXELS = ("jpeg", "jpg", "png", "image", "image_bytes", "bytes")
 PARTS = ("train", "val", "test")
+# What the walk through a folder comes upon that is no file.
+UNREAD = ("link to a folder", "unreadable folder")
 
 
 def read_images(
@@ -53,7 +58,8 @@ def read_images(
     """Reads whatever ``path`` is.
 
     Args:
-        path: a folder (walked to its depths; file names need no extension), a store that an intake wrote, one
+        path: a folder (walked to its depths, but not into links to folders; file names need no extension, and bytes
+            of theirs that are not UTF-8 are written as ``\\xe4`` in ids), a store that an intake wrote, one
             picture, a Parquet table with a column of encoded pictures, or an npz archive (``images`` (N, H, W), or
             MedMNIST's keys).
         size: rows and columns of the result.
@@ -85,13 +91,13 @@ def read_images(
                 )
             found = read_store(path, size=size, finding=finding, leave_out_flagged=leave_out_flagged)
         elif path.is_dir():
-            found = _read_files(path, sorted(p for p in path.rglob("*") if p.is_file()), frame)
+            found = _read_files(path, sorted(_walk.listed(path), key=lambda found: found.path.split("/")), frame)
         elif path.suffix == ".parquet":
             found = _read_parquet(path, frame, split_column, finding)
         elif path.suffix == ".npz":
             found = _read_npz(path, frame, finding)
         else:
-            found = _read_files(path.parent, [path], frame)
+            found = _read_files(path.parent, [Found(path.name)], frame)
     if not stored:
         found = replace(found, framing=frame.framing)
     if not len(found):
@@ -100,19 +106,21 @@ def read_images(
     return found
 
 
-def _read_files(root: Path, files: list[Path], frame: Frame) -> ImageSet:
+def _read_files(root: Path, files: list[Found], frame: Frame) -> ImageSet:
     if not files:
         raise DataError(f"{root} is empty: expected DICOM, PNG or JPEG files")
-    names = [path.relative_to(root).as_posix() for path in files]
-    return _without_studies_of_two(_collect(zip(names, _load_all(files, frame), strict=True)))
+    names = [_names.name_of(found.path) for found in files]
+    return _without_studies_of_two(_collect(zip(names, _load_all(root, files, frame), strict=True)))
 
 
-def _load_all(files: list[Path], frame: Frame) -> Iterator[Picture | Refused]:
+def _load_all(root: Path, files: list[Found], frame: Frame) -> Iterator[Picture | Refused]:
     """In order, several at once. Threads, not processes: reading and resizing release the interpreter's lock."""
 
-    def load(path: Path) -> Picture | Refused:
+    def load(found: Found) -> Picture | Refused:
+        if found.reason in UNREAD:
+            return Refused(f"{found.reason}: {REFUSALS[found.reason]}")
         try:
-            return _pictures.load(path, frame)
+            return _pictures.load(root / found.path, frame)
         except Refused as refused:
             return refused
 

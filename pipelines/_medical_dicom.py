@@ -20,6 +20,7 @@ from unlabeled.core.errors import DataError, UnlabeledError
 from unlabeled.core.store import chunks
 from unlabeled.medical import dicom
 from unlabeled.medical._decisions import REFER, Decisions, Stated, decide
+from unlabeled.medical._names import path_of
 from unlabeled.medical._pictures import on_film
 from unlabeled.medical.dicom_output import Result, heat_map_capture, measurement_report
 from unlabeled.medical.images import Framing, ImageSet
@@ -161,9 +162,10 @@ def _path(source: Path, name: str) -> Path:
     """The file that a picture's id stands for."""
     if not source.is_dir():
         return source
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    below = PurePosixPath(path_of(name))
+    if below.is_absolute() or ".." in below.parts:
         raise DataError(f"{name} is not a file below {source}")
-    return source / name
+    return source / below
 
 
 def _is_dicom(path: Path) -> bool:

@@ -14,21 +14,22 @@ def walk(root: Path, stand_in: Pseudonyms) -> list[Found]:
 
     In the order of their keyed digests: rows in the order of names would tell whose name stands between which others.
     """
-    return sorted(_walk(root, ""), key=lambda found: file_key(stand_in, found.path))
+    return sorted(listed(root), key=lambda found: file_key(stand_in, found.path))
 
 
-def _walk(root: Path, below: str) -> Iterator[Found]:
+def listed(root: Path, below: str = "") -> Iterator[Found]:
+    """As :func:`walk`, as the system lists it; of pipes and devices nothing is said yet."""
     try:
         with os.scandir(root / below) as entries:
-            listed = list(entries)
+            inside = list(entries)
     except OSError:
         yield Found(below or ".", reason="unreadable folder")
         return
-    for entry in listed:
+    for entry in inside:
         path = f"{below}/{entry.name}" if below else entry.name
         try:
             if entry.is_dir(follow_symlinks=False):
-                yield from _walk(root, path)
+                yield from listed(root, path)
             elif entry.is_dir():
                 yield Found(path, reason="link to a folder")
             else:

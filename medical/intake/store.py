@@ -24,8 +24,11 @@ _AT_ONCE = 256
 
 def is_store(folder: Path) -> bool:
     """Whether a folder's manifest says so."""
+    path = folder / MANIFEST
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if not path.is_file():  # reading a pipe would wait for ever
+            return False
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(manifest, dict) and manifest.get("kind") == KIND
