@@ -10,7 +10,7 @@ with our rules for the options that are chosen.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -253,7 +253,7 @@ def technical(file: "Dataset", stand_in: Pseudonyms) -> "Dataset":
     return kept
 
 
-def device(file: "Dataset", stand_in: Pseudonyms) -> tuple[str, str]:
+def device(file: "Dataset | Mapping[str, object]", stand_in: Pseudonyms) -> tuple[str, str]:
     """What may be kept of maker and model: a name of `MAKERS` or `OTHER`, and "M-" with eight hexadecimal digits, the
     same for one maker's models of one name; empty where the file does not say.
 
@@ -261,12 +261,17 @@ def device(file: "Dataset", stand_in: Pseudonyms) -> tuple[str, str]:
     gets no stand-in, which would be one person's or one device's.
     """
     said, model = text(file, MAKER[0]), " ".join(text(file, MAKER[1]).split()).casefold()
-    listed = _spellings().get(_firm(said), OTHER)
-    known = "" if not said else OTHER if _tells(file, listed.casefold()) else listed
+    maker = listed(said) or OTHER
+    known = "" if not said else OTHER if _tells(file, maker.casefold()) else maker
     if not _KIND.fullmatch(model) or _tells(file, model):
         return known, ""
     digest = stand_in.digest("device model", f"{known}\0{model}")
     return known, f"M-{digest[:8].upper()}"
+
+
+def listed(maker: str) -> str:
+    """The name in `MAKERS` of a firm, however it is spelt; empty for any other."""
+    return _spellings().get(_firm(maker), "")
 
 
 @cache
@@ -280,7 +285,7 @@ def _firm(name: str) -> str:
     return " ".join(word for word in words if word not in _FIRM)
 
 
-def _tells(file: "Dataset", folded: str) -> bool:
+def _tells(file: "Dataset | Mapping[str, object]", folded: str) -> bool:
     """Whether a text in small letters repeats a name or number of the file's that identifies somebody."""
     words = set(re.split(r"[^a-z0-9]+", folded))
     names = {part for name in _NAMES for part in re.split(r"[^\w]+", text(file, name).casefold()) if len(part) > 2}

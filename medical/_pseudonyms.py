@@ -46,6 +46,11 @@ class Pseudonyms:
         """16 characters, what the value representation SH holds."""
         return "A-" + self._digest("accession", number).hex()[:14].upper()
 
+    def institution(self, name: str) -> str:
+        """Empty for an empty name; case and blanks tell no two apart."""
+        folded = " ".join(name.split()).casefold()
+        return f"S-{self.digest('institution', folded)[:8].upper()}" if folded else ""
+
     def uid(self, uid: str) -> str:
         """A UUID-derived UID (PS3.5 B.2): "2.25." and 128 bits as a decimal number."""
         return f"2.25.{uuid.UUID(bytes=self._digest('uid', uid)[:16], version=4).int}"

@@ -1,7 +1,8 @@
 """What is known of people and pictures beside the pixels: for audits, never for learning.
 
 Ages are put into bands at once, so that no exact age goes further. A hospital that a DICOM file names is replaced by a
-stand-in; a site that a table names, or whoever takes files in, stays as it is given.
+stand-in; a site that a table names, or whoever takes files in, stays as it is given (in an intake's store, a table's is
+replaced too).
 """
 
 import hashlib
@@ -46,7 +47,7 @@ NAMES = {
     "columns": ("orig_width", "original_width", "width", "image_width", "originalimage[width"),
     "rows": ("orig_height", "original_height", "height", "image_height", "height]"),
 }
-_SEXES = {"f": "F", "female": "F", "w": "F", "m": "M", "male": "M", "o": "other", "other": "other", "unknown": ""}
+SEXES = {"f": "F", "female": "F", "w": "F", "m": "M", "male": "M", "o": "other", "other": "other", "unknown": ""}
 
 
 def age_band(age: object) -> str:
@@ -143,7 +144,7 @@ def of_dicom(file: "Dataset") -> dict[str, str]:
     view = next((v.upper() for v in (text("ViewPosition"), text("PatientPosition")) if v.upper() in ("PA", "AP")), "")
     found = {
         "age_band": age_band(_pseudonyms.years_of(file)),
-        "sex": _SEXES.get(text("PatientSex").lower(), ""),
+        "sex": SEXES.get(text("PatientSex").lower(), ""),
         "view": view,
         "device": " ".join(part for part in device(file, _pseudonyms.Pseudonyms(_KNOWN_TO_ALL)) if part),
         "site": _stand_in(text("InstitutionName")),
@@ -196,7 +197,7 @@ def _read(cells: Sequence[tuple[str, object]]) -> dict[str, str]:
     if band:
         read.setdefault("age_band", band)
     if "sex" in read:
-        read["sex"] = _SEXES.get(read["sex"].lower(), read["sex"])
+        read["sex"] = SEXES.get(read["sex"].lower(), read["sex"])
         if not read["sex"]:
             del read["sex"]
     if "view" in read:

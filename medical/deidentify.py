@@ -138,12 +138,8 @@ class Deidentifier:
                 instance=self._uid(file, "SOPInstanceUID"),
                 date=None if day is None else day.isoformat(),
                 body_part=_body_part(file),
-                site=self._site(file),
+                site=self._stand_in.institution(text(file, "InstitutionName")) or None,
             )
-
-    def _site(self, file: "Dataset") -> str | None:
-        name = " ".join(text(file, "InstitutionName").split()).casefold()
-        return f"S-{self._stand_in.digest('institution', name)[:8].upper()}" if name else None
 
     def link(self, file: "Dataset") -> Link:
         """The ledger's row: identifies the patient, so it belongs into a `Ledger` and nowhere else."""

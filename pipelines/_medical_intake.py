@@ -9,7 +9,7 @@ from unlabeled.core.checkpoints import MANIFEST
 from unlabeled.core.errors import DataError
 from unlabeled.core.progress import say
 from unlabeled.medical.images import PNEUMONIA
-from unlabeled.medical.intake import Intake, take_in
+from unlabeled.medical.intake import Intake, _told, take_in
 from unlabeled.medical.intake.reasons import FLAGS, REFUSALS
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Outcome
@@ -69,7 +69,7 @@ def intake(
         lines=_lines(done),
         files={"store": out, "report": page, "ledger": done.ledger, "files": done.names},
         run_id=run.run_id,
-        details={**states, "refusals": told["refusals"], "flags": told["flags"], "labels": told["labels"]},
+        details={**states, **{name: told.get(name) for name in ("refusals", "flags", "labels", "attributes")}},
     )
 
 
@@ -80,6 +80,7 @@ def _lines(done: Intake) -> list[str]:
     if told["labels"] is not None:
         rows = [f"{count} {what}" for what, count in told["labels"].items() if count or what == "used"]
         lines.append(f"rows of the labels: {', '.join(rows)}")
+        lines += _told.lines(told.get("attributes", {}))  # which a store of an earlier version does not have
     lines.append(f"gate.csv has a row for each file; {done.names.name} says which file it is (keep it to yourselves)")
     return lines
 

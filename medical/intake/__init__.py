@@ -68,9 +68,10 @@ def take_in(
         key: file of the site key, made where missing. The same key gives the same pseudonyms in every intake.
         ledger: CSV that names patients. Beside it, ``<store>-files.csv`` says which file is which.
         size: rows and columns of the pictures.
-        site: what the column ``site`` says of all of them.
+        site: what the column ``site`` says of all of them, whatever files and labels say.
         labels: CSV of labels that name files, patients, studies or accession numbers of the hospital: translated into
-            the store's ``labels.csv``.
+            the store's ``labels.csv``. Its columns of age, sex, view, device and site win over what tags say, in the
+            store's terms.
         findings: what of these labels is translated, where they are about several.
         dicom: also write de-identified DICOM files.
         ocr: also read for text away from the borders, and paint it over (the extra ``ocr``).

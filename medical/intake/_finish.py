@@ -19,7 +19,7 @@ from unlabeled.medical._people import IN_DOUBT, IN_SOME_FILES
 from unlabeled.medical._pseudonyms import parse_date, shifted, text
 from unlabeled.medical.deidentify import quietly
 from unlabeled.medical.images import UNLABELLED
-from unlabeled.medical.intake import _gate
+from unlabeled.medical.intake import _gate, _told
 from unlabeled.medical.intake._film import Finding
 from unlabeled.medical.intake._labels import Labels, Translated
 from unlabeled.medical.intake._parts import Parts
@@ -66,7 +66,10 @@ def finish(
     small = parts.folder / "small.npy"
     _gate.near(verdicts, parts, small)
     small.unlink()
-    counts = _write_tables(parts, verdicts, folder, site=site)
+    told = None if translated is None else translated.told
+    counts = _write_tables(parts, verdicts, folder, site=site, told=told)
+    for line in () if told is None else _told.lines(told.counts):
+        say(line)
     write_names(names, _names(parts))
     if translated is not None:
         assert labels is not None
@@ -80,6 +83,7 @@ def finish(
         "preprocessing": [*PREPROCESSING[:4], *([READ] if ocr else []), *PREPROCESSING[4:]],
         "people": {IN_SOME_FILES: verdicts.issuers.joined, IN_DOUBT: verdicts.issuers.doubtful},
         "labels": None if translated is None else translated.counts,
+        "attributes": {} if told is None else told.counts,
     }
 
 
@@ -100,7 +104,9 @@ def _findings(parts: Parts, verdicts: _gate.Verdicts) -> Iterator[tuple[int, Fin
             number += 1
 
 
-def _write_tables(parts: Parts, verdicts: _gate.Verdicts, folder: Path, *, site: str) -> dict[str, Any]:
+def _write_tables(
+    parts: Parts, verdicts: _gate.Verdicts, folder: Path, *, site: str, told: _told.Told | None
+) -> dict[str, Any]:
     """Returns the counts: of states, of reasons for refusal, of flags; and the methods of the de-identification."""
     meant = set(verdicts.like.values())
     instances = {n: finding.facts["instance"] for n, finding in _findings(parts, verdicts) if n in meant}
@@ -116,6 +122,8 @@ def _write_tables(parts: Parts, verdicts: _gate.Verdicts, folder: Path, *, site:
             judged, kept = [], []
             for finding in part.findings:
                 finding = verdicts.put(number, finding)
+                if told is not None:
+                    told.put(number, finding, site=site)
                 like = instances.get(verdicts.like.get(number, -1), "")
                 states[finding.state] += 1
                 judged.append(_gate_row(finding, like))

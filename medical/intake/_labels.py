@@ -14,6 +14,7 @@ from unlabeled.medical._pseudonyms import Pseudonyms
 from unlabeled.medical._tables import NAMES, Labelling, find_labels, labellings, read_csv
 from unlabeled.medical.images import PNEUMONIA, UNLABELLED
 from unlabeled.medical.intake._film import Finding
+from unlabeled.medical.intake._told import Told
 from unlabeled.medical.intake.reasons import REFUSED
 
 COLUMNS = {
@@ -42,6 +43,7 @@ class _Row:
     labels: tuple[int, ...]
     split: str
     keys: tuple[str, ...]
+    told: dict[str, str]
     # By key: numbers of the findings, and whether they are refused.
     found: dict[str, dict[int, bool]] = field(default_factory=lambda: defaultdict(dict))
 
@@ -49,10 +51,11 @@ class _Row:
 @dataclass(frozen=True, kw_only=True)
 class Translated:
     """Labels (one for each of what is looked for; none known where a row gave no more than a split) and split by the
-    number of a file, and how many rows of the table came to what."""
+    number of a file, how many rows of the table came to what, and what else the table says of the files."""
 
     labels: dict[int, tuple[tuple[int, ...], str]]
     counts: dict[str, int]
+    told: Told
 
 
 class Labels:
@@ -84,6 +87,10 @@ class Labels:
         self.findings = tuple(findings)
         self.named_by = [role for role, _ in by]
         of = "" if self.findings == (PNEUMONIA,) else "\n".join([*findings, ""])
+        other = {column for _, column in by} | {one.column for one in asked} | {split}
+        self._told = Told([column for column in lowered.values() if column not in other], stand_in)
+        # A store that was made when such columns were not read is no store of this table.
+        of += "attributes\n" if self._told.counts else ""
         self.digest = stand_in.digest("labels", of + table.to_csv())
         self._rows: list[_Row] = []
         self._index: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -97,11 +104,13 @@ class Labels:
                     f"{path}, line {line}: the column '{split}' says none of {', '.join(_SPLITS)}: correct it, or give "
                     "the column another name"
                 )
-            row = _Row(line, values, said, _KEYS[role] if cell else ())
+            told = self._told.read({str(c): str(value) for c, value in cells.items()}, line=line, named=cell)
+            row = _Row(line, values, said, _KEYS[role] if cell else (), told)
             for name in row.keys:
                 digest = stand_in.digest(_PURPOSES.get(name, f"label {name}"), cell)
                 self._index[name, digest].append(number)
             self._rows.append(row)
+        self._told.say_unread()
 
     def look_up(self, number: int, finding: Finding, *, twin: int | None = None) -> None:
         """Notes which rows speak of a finding; where that is refused for having the very pixels of another file
@@ -130,6 +139,9 @@ class Labels:
             name = next((name for name in row.keys if row.found[name]), None)
             found = row.found[name] if name else {}
             kept = [number for number, refused in found.items() if not refused]
+            if not (name in _ONE_ONLY and len(found) > 1):
+                for number in kept:
+                    self._told.hear(number, row.told)
             if set(row.labels) == {UNLABELLED}:
                 counts["without a label"] += 1
                 if row.split and not (name in _ONE_ONLY and len(found) > 1):
@@ -161,7 +173,7 @@ class Labels:
                 f"for by what stands under {', '.join(self.named_by)}. Correct the table and run the same command "
                 "again: what was read of the films is kept"
             )
-        return Translated(labels=labels, counts=counts)
+        return Translated(labels=labels, counts=counts, told=self._told)
 
 
 def _contradiction(line: int, other: int) -> DataError:

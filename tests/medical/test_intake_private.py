@@ -80,7 +80,11 @@ def test_no_planted_identifier_gets_out(
     source.mkdir()
     out.mkdir()
     count = hospital_of_planted_names(source, make_dicom)
-    (in_tmp / "labels.csv").write_text("file,label\nZQ90010X_19570314.dcm,1\nZQ99999X,0\n")
+    (in_tmp / "labels.csv").write_text(
+        "file,label,age,sex,view,device,site\n"
+        "ZQ90010X_19570314.dcm,1,067Y,ZQ99991X,ZQ99992X,Siemens ZQ99993X,ZQ99994X\n"
+        "ZQ99999X,0,ZQ99995X,F,PA,ZQ99996X,ZQ99997X\n"
+    )
     key = with_key(in_tmp)
     # The scan sees what it should.
     assert len({mark for path in source.rglob("*.dcm") for mark in leftovers(path.read_bytes())}) > 3000
@@ -96,6 +100,9 @@ def test_no_planted_identifier_gets_out(
     assert manifest["found"] == count
     assert manifest["refused"] == 5, manifest["refusals"]
     assert manifest["labels"]["used"] == 1
+    assert {name: one["films"] for name, one in manifest["attributes"].items()} == {
+        "age_band": 1, "sex": 0, "view": 0, "device": 1, "site": 1
+    }  # fmt: skip
     assert leftovers((said.out + said.err + caplog.text).encode(errors="surrogateescape")) == set()
     public = [path for folder in (out, in_tmp / "mlartifacts") for path in folder.rglob("*") if path.is_file()]
     public += list(in_tmp.glob("mlflow.db*"))
