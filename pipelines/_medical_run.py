@@ -30,10 +30,10 @@ from unlabeled.pipelines import _medical_pretraining as pretraining
 from unlabeled.pipelines import _medical_several as several
 from unlabeled.pipelines import medical
 from unlabeled.pipelines._medical_input import TEST_SHARE, Parts, divide, with_declaration
+from unlabeled.pipelines._medical_places import RECORD
 from unlabeled.pipelines._medical_run_page import NEED, run_page, without_next
 from unlabeled.pipelines.jobs import Outcome
 
-RECORD = "run.json"
 STAGES = ("intake", "pretraining", "fine-tuning", "audit", "package")
 KEY = "site.key"
 # Draws of labels for each number, where it is measured how many are needed.
@@ -288,7 +288,7 @@ def _of_finding(name: str, study: _Study, record: "_Record", *, out: Path, plan:
         called = f"{called}-{several.folder_of(name)}" if called else several.folder_of(name)
     record.stage(
         f"package{of}",
-        lambda: packaging.package(model, out=_place(out / "package", name, plan), register=called),
+        lambda: packaging.package_on(model, out=_place(out / "package", name, plan), register=called),
     )
 
 
