@@ -31,10 +31,13 @@ def package(model: Path, *, out: Path, register: str | None = None) -> Outcome:
 
     Raises:
         CheckpointError: no such model, or ``out`` holds something else.
-        DataError: the model has not seen labels yet, or ``out`` is or lies in what another job wrote.
+        DataError: the model has not seen labels yet, ``out`` is or lies in what another job wrote, or
+            the registry takes no such name.
         UnlabeledError: the model was to be registered, and the store cannot be reached.
     """
     check_out(out, replaces="package")
+    if register is not None:
+        tracking.check_registered_name(register)
     return package_on(model, out=out, register=register)
 
 
