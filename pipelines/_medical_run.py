@@ -35,7 +35,7 @@ from unlabeled.pipelines._medical_run_plan import LABELS, NEED, STAGES, TAUGHT, 
 from unlabeled.pipelines._medical_run_record import Record
 from unlabeled.pipelines.jobs import Outcome
 
-__all__ = ["DRAWS", "KEY", "STAGES", "Plan", "run"]
+__all__ = ["DRAWS", "KEY", "STAGES", "Plan", "Record", "run"]
 
 KEY = "site.key"
 # Draws of labels for each number, where it is measured how many are needed.
@@ -254,7 +254,7 @@ def _base(plan: Plan, pretrained: Path) -> PneumoniaModel:
     """What fine-tuning goes on from: settings of the fine-tuning may have changed since it was pretrained."""
     model, asked = PneumoniaModel.load(pretrained), _model(plan, "padded")
     names = ("finetune_steps", "self_training", "ensemble", "finding")
-    return model.set_params(digests={name: getattr(asked, name) for name in names})
+    return model.set_params(**{name: getattr(asked, name) for name in names})
 
 
 def _finetune(study: _Study, plan: Plan, out: Path, synthetic: bool) -> Outcome:
