@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from unlabeled import __version__
 from unlabeled.core.checkpoints import MANIFEST, read_manifest, replacing
-from unlabeled.core.errors import CheckpointError, Interrupted, UnlabeledError
+from unlabeled.core.errors import CheckpointError, DataError, Interrupted, UnlabeledError
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.core.progress import say
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 OFFLINE = Path("unlabeled-runs")
 _FLUSH_SECONDS = 2.0
+# Characters that the registry's tables hold.
+_LONGEST_NAME = 256
 _LOCAL = ("sqlite:", "file:")
 
 
@@ -280,6 +282,18 @@ def prepare() -> None:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+
+
+def check_registered_name(name: str) -> None:
+    """Raises a DataError where a registry would refuse a name, so that it is said before a model is made: MLflow's rule
+    for registered models, and the length that its databases hold."""
+    if not name.strip() or "/" in name or ":" in name or name == "." or name.startswith(".."):
+        raise DataError(
+            f"a model cannot be registered as '{name}': MLflow takes no empty name, none with / or : in it, and "
+            "neither . nor what begins with two of them"
+        )
+    if len(name) > _LONGEST_NAME:
+        raise DataError(f"a model's name in the registry has at most {_LONGEST_NAME} characters, got {len(name)}")
 
 
 def uri_shown() -> str:

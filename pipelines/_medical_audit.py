@@ -31,6 +31,7 @@ from unlabeled.pipelines._medical_exchange import settings_of
 from unlabeled.pipelines._medical_input import framing_of, read
 from unlabeled.pipelines._medical_judges import by_pixels, judges_found, judges_given
 from unlabeled.pipelines._medical_output import names_in, track, track_model, write_csv, write_skips
+from unlabeled.pipelines._medical_places import check_out
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Outcome, percentiles
 
@@ -56,6 +57,7 @@ def audit(
         GateError: the model learnt from some of the patients.
         DataError: nothing is left to judge on, or the curve of labels is another model's.
     """
+    check_out(out, source=source)
     trained = PneumoniaModel.load(model)
     trained.check_fine_tuned()
     drawn = None if boxes is None else read_boxes(boxes)

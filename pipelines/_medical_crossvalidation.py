@@ -39,6 +39,7 @@ from unlabeled.pipelines._medical_output import (
     write_csv,
     write_skips,
 )
+from unlabeled.pipelines._medical_places import check_out
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Comparison, Outcome
 
@@ -76,6 +77,7 @@ def crossvalidate(
         DataError: too few labelled patients, or sites that are not known.
         GateError: a patient was seen at two sites.
     """
+    check_out(out, source=source)
     base = adjusted(
         pretrained(model, size=size), random_state=seed, finetune_steps=steps, self_training=self_training or None,
         ensemble=ensemble, finding=finding,

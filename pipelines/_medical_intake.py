@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from unlabeled.core import report, tracking
 from unlabeled.core.checkpoints import MANIFEST
@@ -11,6 +12,7 @@ from unlabeled.core.progress import say
 from unlabeled.medical.images import PNEUMONIA
 from unlabeled.medical.intake import Intake, _told, take_in
 from unlabeled.medical.intake.reasons import FLAGS, REFUSALS
+from unlabeled.medical.relabel import relabel
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Outcome
 
@@ -55,7 +57,7 @@ def intake(
         )  # fmt: skip
         seconds, told = time.monotonic() - began, done.manifest
         page = _report(done, run_id=run.run_id).write(out / "report.html")
-        states = {name: told[name] for name in ("found", "kept", "flagged", "refused")}
+        states = _states(told)
         run.tags({"data.fingerprint": told["pictures"]["fingerprint"]})
         run.metrics({**states, "seconds": seconds})
         for kind in ("refusals", "flags"):
@@ -63,13 +65,38 @@ def intake(
         run.artifact(out / MANIFEST)
         run.artifact(page)
     say(f"{told['found'] / max(seconds, 1e-9):.1f} files a second")
+    return _outcome(done, page, run_id=run.run_id)
+
+
+def other_labels(
+    folder: Path, *, store: Path, site_key: Path, ledger: Path, labels: Path, findings: Sequence[str]
+) -> Outcome:
+    """Gives a store the labels of another table (:func:`~unlabeled.medical.relabel.relabel`), which is tracked as the
+    intake is: what it says is what an intake with this table would say."""
+    with tracking.run(EXPERIMENT, f"labels {store.name}") as run:
+        manifest = relabel(folder, store=store, key=site_key, labels=labels, findings=findings)
+        names = ledger.with_name(f"{store.name}-files.csv")
+        done = Intake(store=store, ledger=ledger, names=names, manifest=manifest)
+        page = _report(done, run_id=run.run_id).write(store / "report.html")
+        run.metrics({f"labels.{name.replace(' ', '_')}": count for name, count in manifest["labels"].items()})
+        run.artifact(store / MANIFEST)
+        run.artifact(page)
+    return _outcome(done, page, run_id=run.run_id)
+
+
+def _states(told: dict[str, Any]) -> dict[str, int]:
+    return {name: told[name] for name in ("found", "kept", "flagged", "refused")}
+
+
+def _outcome(done: Intake, page: Path, *, run_id: str) -> Outcome:
+    told = done.manifest
     return Outcome(
         headline=f"{told['found']} files found: {told['kept']} kept, {told['flagged']} kept with a flag, "
-        f"{told['refused']} refused. Next: unlabeled medical pretrain {out}",
+        f"{told['refused']} refused. Next: unlabeled medical pretrain {done.store}",
         lines=_lines(done),
-        files={"store": out, "report": page, "ledger": done.ledger, "files": done.names},
-        run_id=run.run_id,
-        details={**states, **{name: told.get(name) for name in ("refusals", "flags", "labels", "attributes")}},
+        files={"store": done.store, "report": page, "ledger": done.ledger, "files": done.names},
+        run_id=run_id,
+        details={**_states(told), **{name: told.get(name) for name in ("refusals", "flags", "labels", "attributes")}},
     )
 
 

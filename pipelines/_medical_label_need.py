@@ -29,6 +29,7 @@ from unlabeled.pipelines._medical_exchange import pretrained, settings_of
 from unlabeled.pipelines._medical_input import Parts, adjusted, divide, framing_of, read
 from unlabeled.pipelines._medical_output import BY_PICTURE, track_model, write_csv, write_skips
 from unlabeled.pipelines._medical_output import METHODS as NAMES
+from unlabeled.pipelines._medical_places import check_out
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Outcome
 
@@ -73,6 +74,7 @@ def labels_needed(
     Raises:
         DataError: too few labels for a curve.
     """
+    check_out(out, source=source)
     base = adjusted(
         pretrained(model, size=None), finetune_steps=steps, self_training=self_training or None, ensemble=ensemble,
         finding=finding,

@@ -12,6 +12,7 @@ from unlabeled.medical._storage import without_patients
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.serving import COLUMN, Service
 from unlabeled.pipelines._medical_exchange import settings_of
+from unlabeled.pipelines._medical_places import check_out
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Outcome
 
@@ -30,9 +31,18 @@ def package(model: Path, *, out: Path, register: str | None = None) -> Outcome:
 
     Raises:
         CheckpointError: no such model, or ``out`` holds something else.
-        DataError: the model has not seen labels yet.
+        DataError: the model has not seen labels yet, ``out`` is or lies in what another job wrote, or
+            the registry takes no such name.
         UnlabeledError: the model was to be registered, and the store cannot be reached.
     """
+    check_out(out, replaces="package")
+    if register is not None:
+        tracking.check_registered_name(register)
+    return package_on(model, out=out, register=register)
+
+
+def package_on(model: Path, *, out: Path, register: str | None = None) -> Outcome:
+    """The same within the folder of a run."""
     trained = PneumoniaModel.load(model)
     service = Service(trained)
     example = service.example()

@@ -56,7 +56,7 @@ def pretrain(
         ) as run,
     ):
         beside = _beside(model, images, out, synthetic, rates, asked, run) if beside_random else None
-        state = out.with_name(f".{out.name}.state")
+        state = state_of(out)
         with last_healthy(run, out, model.save):
             model.pretrain(images, asked=asked, state=state, log=priced(run.metrics, rates))
         model.provenance_["pretraining_run"] = run.run_id
@@ -96,6 +96,11 @@ def pretrain(
             "random_masks_run": beside.run_id if beside else None,
         },
     )
+
+
+def state_of(out: Path) -> Path:
+    """Where the states of a pretraining lie until it is done, so that it goes on from there."""
+    return out.with_name(f".{out.name}.state")
 
 
 def check_beside_random(model: PneumoniaModel) -> None:

@@ -1,20 +1,18 @@
 """``unlabeled medical run``: from a hospital's folder to a registered model and a page for an ethics board."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from unlabeled.core import fingerprint
 from unlabeled.core.budget import AS_FOUND, Rates
-from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.errors import DataError
-from unlabeled.core.progress import say
+from unlabeled.core.training import forget
 from unlabeled.medical._finetuning import binary
-from unlabeled.medical.images import PNEUMONIA, Framing, ImageSet
+from unlabeled.medical.images import Framing, ImageSet
 from unlabeled.medical.intake import is_as_it_was
 from unlabeled.medical.label_need import read_label_need
 from unlabeled.medical.model import PneumoniaModel
@@ -30,55 +28,18 @@ from unlabeled.pipelines import _medical_pretraining as pretraining
 from unlabeled.pipelines import _medical_several as several
 from unlabeled.pipelines import medical
 from unlabeled.pipelines._medical_input import TEST_SHARE, Parts, divide, with_declaration
-from unlabeled.pipelines._medical_run_page import NEED, run_page, without_next
+from unlabeled.pipelines._medical_places import check_out
+from unlabeled.pipelines._medical_run_checks import check_labels, check_settings, registered_name
+from unlabeled.pipelines._medical_run_page import run_page, without_next
+from unlabeled.pipelines._medical_run_plan import LABELS, NEED, STAGES, TAUGHT, Plan
+from unlabeled.pipelines._medical_run_record import Record
 from unlabeled.pipelines.jobs import Outcome
 
-RECORD = "run.json"
-STAGES = ("intake", "pretraining", "fine-tuning", "audit", "package")
+__all__ = ["DRAWS", "KEY", "STAGES", "Plan", "Record", "run"]
+
 KEY = "site.key"
 # Draws of labels for each number, where it is measured how many are needed.
 DRAWS = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a run is asked for; the same plan goes on where an interrupted one stopped.
-
-    Attributes:
-        size: rows and columns of the pictures that are learnt from; the store's as well.
-        epochs: of the pretraining.
-        steps: of the fine-tuning of each network; ``None``: as usual.
-        n_labels: use so many labels only.
-        site: what the column ``site`` says.
-        register: name in MLflow's registry; of several findings, before the name of each (or empty).
-        seed: fixes everything random.
-        findings: what the labels are about; several are learnt together.
-        self_training: the networks teach others from the pictures without labels.
-        ensemble: networks that vote in place of each one.
-        leave_out_flagged: nothing is learnt from, or judged on, pictures that the intake flags.
-        ocr: the intake also reads for text away from the borders.
-        label_need: it is measured how many labels are needed, for the audit's page.
-    """
-
-    size: int = 64
-    epochs: int = 50
-    steps: int | None = None
-    n_labels: int | None = None
-    site: str = ""
-    register: str = PNEUMONIA
-    seed: int = 0
-    self_training: bool = False
-    ensemble: int = 1
-    findings: tuple[str, ...] = (PNEUMONIA,)
-    leave_out_flagged: bool = False
-    label_need: bool = False
-    ocr: bool = False
-
-    def stages(self) -> list[str]:
-        """What is done, in order; of several findings, the later ones once for each."""
-        later = ([NEED] if self.label_need else []) + list(STAGES[3:])
-        each = [f"{stage}{_of(self, name)}" for name in self.findings for stage in later]
-        return [*STAGES[:3], *each]
 
 
 def run(
@@ -92,7 +53,8 @@ def run(
     dry_run: bool = False,
     rates: Rates = AS_FOUND,
 ) -> Outcome:
-    """Intake, pretraining, fine-tuning, audit and package, each a tracked run of its own; what is done is not repeated.
+    """Intake, pretraining, fine-tuning, audit and package, each a tracked run of its own; what is done is not repeated
+    as long as what it depends on stays (:mod:`unlabeled.pipelines._medical_run_plan`).
 
     A third of the labelled patients (or the labels' own test part) judges: nothing is learnt from their pictures, with
     or without labels.
@@ -107,7 +69,8 @@ def run(
         dry_run: only say what the trainings would cost if every file and every line of labels could be used.
 
     Raises:
-        DataError: ``out`` holds something else, or an interrupted run of another plan.
+        DataError: a setting or the labels cannot be used (before a film is read, as far as that can be told), or
+            ``out`` holds something else, or a run whose films were taken in otherwise.
     """
     plan = plan or Plan()
     plan = replace(plan, findings=tuple(several.names_of(plan.findings)))
@@ -115,16 +78,14 @@ def run(
         raise DataError("the folder to take in does not exist, or is a file")
     if not labels.is_file():
         raise DataError(f"{labels} is not a file: a run needs a CSV of labels")
-    if len(plan.findings) > 1:
-        _check_several(plan)
+    model = _model(plan, "padded")
+    check_settings(plan, model)
+    check_labels(labels, plan, folds=model.folds)
     if dry_run:
         return _dry_run(folder, labels, plan, rates)
+    check_out(out, replaces="run")
     private = private or out.absolute().with_name(f"{out.name}-private")
-    # Of where it came from a digest only: paths may hold names.
-    source = fingerprint.of_names([str(folder.resolve()), str(labels.resolve())])
-    written = fingerprint.of_names([labels.read_bytes()])
-    asked = {**vars(plan), "folder and labels": source, "what the labels say": written}
-    record = _Record(out, asked, stages=plan.stages())
+    record = _record(out, plan, folder, labels)
     _check_private(private, out)
     if "intake" in record.stages and is_as_it_was(folder, store=out / "store", key=private / KEY) is False:
         raise DataError(
@@ -135,24 +96,24 @@ def run(
         private.mkdir(parents=True)
         private.chmod(0o700)
 
-    store = out / "store"
-    record.stage(
-        "intake",
-        lambda: taking_in.intake(
-            folder, out=store, site_key=private / KEY, ledger=private / "ledger.csv", size=plan.size,
-            site=plan.site, labels=labels, findings=plan.findings, ocr=plan.ocr,
-        ),
-    )  # fmt: skip
-    study = _study(store, plan)
+    _take_in(record, folder, labels, out=out, private=private, plan=plan)
+    study = _study(out / "store", plan)
     _check_enough(study, plan)
-    record.stage("pretraining", lambda: _pretrain(study.parts, plan, out / "pretrained", synthetic))
-    record.stage("fine-tuning", lambda: _finetune(study, out, synthetic))
+    state = pretraining.state_of(out / "pretrained")
+    record.stage(
+        "pretraining", lambda: _pretrain(study.parts, plan, out / "pretrained", synthetic),
+        clear=lambda: forget(state), digests={TAUGHT: study.taught()},
+    )  # fmt: skip
+    record.stage(
+        "fine-tuning", lambda: _finetune(study, plan, out, synthetic),
+        clear=lambda: shutil.rmtree(out / "model", ignore_errors=True), digests={LABELS: study.said()},
+    )  # fmt: skip
     for name in plan.findings:
         _of_finding(name, study, record, out=out, plan=plan, synthetic=synthetic)
-    done = record.stages
+    done = record.done
     page = run_page(done, out, left_out=plan.leave_out_flagged, synthetic=synthetic).write(out / "report.html")
     packed = [stage for name, stage in done.items() if name.startswith("package")]
-    audits = {f"audit{_of(plan, name)}": _place(out / "audit", name, plan) / "report.html" for name in plan.findings}
+    audits = {f"audit{plan.of(name)}": _place(out / "audit", name, plan) / "report.html" for name in plan.findings}
     return Outcome(
         headline=done["fine-tuning"]["headline"],
         lines=[
@@ -180,6 +141,18 @@ class _Study:
     def read_for(self, name: str) -> ImageSet:
         return self.images if self.together is None else self.together.read_for(name)
 
+    def taught(self) -> str:
+        """A digest of the pictures that are learnt from without labels; who judges is not among them."""
+        return fingerprint.of_names(self.parts.unlabelled.ids)
+
+    def said(self) -> str:
+        """A digest of what is known of which picture, and of the parts that are given."""
+        images, told = self.images, [self.read_for(name).labels for name in self.each]
+        return fingerprint.of_names(
+            [*images.ids, *images.patients, *([] if images.splits is None else images.splits)]
+            + [fingerprint.of_array(labels) for labels in told if labels is not None]
+        )
+
 
 def _study(store: Path, plan: Plan) -> _Study:
     if len(plan.findings) > 1:
@@ -194,8 +167,37 @@ def _study(store: Path, plan: Plan) -> _Study:
     return _Study(images, parts, {plan.findings[0]: parts})
 
 
-def _of(plan: Plan, finding: str) -> str:
-    return f" of {finding}" if len(plan.findings) > 1 else ""
+def _record(out: Path, plan: Plan, folder: Path, labels: Path) -> Record:
+    # Of where it came from a digest only: paths may hold names.
+    both = [str(folder.resolve()), str(labels.resolve())]
+    return Record(
+        out, plan, folder=fingerprint.of_names(both[:1]), labels=fingerprint.of_names([labels.read_bytes()]),
+        earlier=fingerprint.of_names(both),
+    )  # fmt: skip
+
+
+def _take_in(record: Record, folder: Path, labels: Path, *, out: Path, private: Path, plan: Plan) -> None:
+    """The intake; where it is done, and the labels are others by now, these alone."""
+    store, key, ledger = out / "store", private / KEY, private / "ledger.csv"
+    done = record.stages.get("intake")
+    if done is not None and done["made_of"].get(LABELS) != record.digests[LABELS]:
+        record.amend(
+            "intake",
+            lambda: taking_in.other_labels(
+                folder, store=store, site_key=key, ledger=ledger, labels=labels, findings=plan.findings
+            ),
+            said="done before; the labels say something else by now and are translated again",
+            digests={LABELS: record.digests[LABELS]},
+        )
+        return
+    record.stage(
+        "intake",
+        lambda: taking_in.intake(
+            folder, out=store, site_key=key, ledger=ledger, size=plan.size, site=plan.site, labels=labels,
+            findings=plan.findings, ocr=plan.ocr,
+        ),
+        digests=record.digests,
+    )  # fmt: skip
 
 
 def _place(folder: Path, finding: str, plan: Plan) -> Path:
@@ -227,11 +229,6 @@ def _check_private(private: Path, out: Path) -> None:
         )
 
 
-def _check_several(plan: Plan) -> None:
-    if plan.self_training:
-        raise DataError("self-training knows one finding at a time: leave it out, or name one finding")
-
-
 def _check_enough(study: _Study, plan: Plan) -> None:
     """Raises a DataError where too little is labelled, before hours are spent on what comes first."""
     folds = PneumoniaModel().folds
@@ -253,8 +250,15 @@ def _pretrain(parts: Parts, plan: Plan, out: Path, synthetic: bool) -> Outcome:
     return pretraining.pretrain(model, images, out=out, synthetic=synthetic)
 
 
-def _finetune(study: _Study, out: Path, synthetic: bool) -> Outcome:
-    base, images = PneumoniaModel.load(out / "pretrained"), study.images
+def _base(plan: Plan, pretrained: Path) -> PneumoniaModel:
+    """What fine-tuning goes on from: settings of the fine-tuning may have changed since it was pretrained."""
+    model, asked = PneumoniaModel.load(pretrained), _model(plan, "padded")
+    names = ("finetune_steps", "self_training", "ensemble", "finding")
+    return model.set_params(**{name: getattr(asked, name) for name in names})
+
+
+def _finetune(study: _Study, plan: Plan, out: Path, synthetic: bool) -> Outcome:
+    base, images = _base(plan, out / "pretrained"), study.images
     if study.together is not None:
         return several.finetune_on(base, study.together, out=out / "model")
     return medical.finetune_on(
@@ -262,33 +266,33 @@ def _finetune(study: _Study, out: Path, synthetic: bool) -> Outcome:
     )
 
 
-def _of_finding(name: str, study: _Study, record: "_Record", *, out: Path, plan: Plan, synthetic: bool) -> None:
+def _of_finding(name: str, study: _Study, record: Record, *, out: Path, plan: Plan, synthetic: bool) -> None:
     """Label need, audit and package of one finding."""
-    parts, model, of = study.each[name], _place(out / "model", name, plan), _of(plan, name)
+    parts, model, of = study.each[name], _place(out / "model", name, plan), plan.of(name)
     needed = _place(out / "labels-needed", name, plan)
     if plan.label_need:
-        base = PneumoniaModel.load(out / "pretrained").set_params(finding=name)
+        base = _base(plan, out / "pretrained").set_params(finding=name)
         record.stage(
             f"{NEED}{of}",
             lambda: needing.labels_needed_on(
                 base, parts, folder=out / "pretrained", out=needed, seeds=DRAWS, seed=plan.seed
             ),
+            digests={LABELS: study.said()},
         )
-    read = study.read_for(name)
+    read, place = study.read_for(name), _place(out / "audit", name, plan)
     record.stage(
         f"audit{of}",
         lambda: auditing.audit_on(
-            PneumoniaModel.load(model), parts.test, folder=model, out=_place(out / "audit", name, plan), read=read,
+            PneumoniaModel.load(model), parts.test, folder=model, out=place, read=read,
             need=read_label_need(needed) if plan.label_need else None, notes=read.notes, seed=plan.seed,
             synthetic=synthetic,
         ),
+        clear=lambda: shutil.rmtree(place, ignore_errors=True),
     )  # fmt: skip
-    called = plan.register
-    if of:
-        called = f"{called}-{several.folder_of(name)}" if called else several.folder_of(name)
+    called = registered_name(plan, name)
     record.stage(
         f"package{of}",
-        lambda: packaging.package(model, out=_place(out / "package", name, plan), register=called),
+        lambda: packaging.package_on(model, out=_place(out / "package", name, plan), register=called),
     )
 
 
@@ -320,56 +324,3 @@ def _dry_run(folder: Path, labels: Path, plan: Plan, rates: Rates) -> Outcome:
         + (" and none were flagged (flagged ones are left out)" if plan.leave_out_flagged else ""),
         left_out="the intake, linear probes, the PCA baseline, the audit, the package and the reports",
     )
-
-
-class _Record:
-    """Which stages are done, in ``run.json``; each is written when its files are complete.
-
-    Raises:
-        DataError: the folder holds something else, or a run of another plan.
-    """
-
-    def __init__(self, out: Path, plan: dict[str, Any], *, stages: Sequence[str] = STAGES) -> None:
-        self.path, self.plan, self.stages = out / RECORD, json.loads(json.dumps(plan)), dict[str, Any]()
-        self.names = list(stages)
-        if self.path.is_file():
-            self._go_on(out)
-            return
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise DataError(f"{out} exists and holds no run: name another folder with --out")
-        out.mkdir(parents=True, exist_ok=True)
-        self._write()
-
-    def _go_on(self, out: Path) -> None:
-        """Takes up what is done; where nothing is yet, another plan may begin."""
-        try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-            # A run that an earlier version began knows nothing of choices that came later: it took their defaults.
-            told = found["plan"]
-            if "finding" in told:
-                told["findings"] = [told.pop("finding")]
-            self.stages, before = found["stages"], {**self.plan, **json.loads(json.dumps(vars(Plan()))), **told}
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{self.path} is damaged ({error}): name another folder with --out") from None
-        differ = [f"{k} was {before.get(k)!r}, is {v!r}" for k, v in self.plan.items() if before.get(k) != v]
-        if differ and self.stages:
-            raise DataError(f"{out} holds a run of another plan ({'; '.join(differ)}): name another folder with --out")
-
-    def stage(self, name: str, work: Callable[[], Outcome]) -> dict[str, Any]:
-        """What came of a stage, now or in an earlier call that was interrupted later on."""
-        number = f"{self.names.index(name) + 1} of {len(self.names)}: {name}"
-        if name in self.stages:
-            say(f"{number}: done before")
-        else:
-            say(number)
-            outcome = work()
-            self.stages[name] = {
-                "headline": outcome.headline, "lines": outcome.lines, "run_id": outcome.run_id,
-                "details": outcome.to_json(),
-            }  # fmt: skip
-            self._write()
-        found: dict[str, Any] = self.stages[name]
-        return found
-
-    def _write(self) -> None:
-        write_atomically(self.path, json.dumps({"plan": self.plan, "stages": self.stages}, indent=1) + "\n")

@@ -5,8 +5,7 @@ from typing import Any
 
 from unlabeled.core import report
 from unlabeled.pipelines import _medical_several as several
-
-NEED = "labels needed"
+from unlabeled.pipelines._medical_run_plan import NEED
 
 
 def run_page(done: dict[str, dict[str, Any]], out: Path, *, left_out: bool, synthetic: bool) -> report.Report:

@@ -23,6 +23,7 @@ from unlabeled.medical.tasks import HIDING, Masking
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _search as shared
 from unlabeled.pipelines._medical_input import Parts, divide, read
+from unlabeled.pipelines._medical_places import check_out
 from unlabeled.pipelines.jobs import Outcome
 
 EXPERIMENT = "unlabeled/medical"
@@ -51,6 +52,7 @@ def search(
     With ``leave_out_flagged``, a store's flagged pictures neither teach nor judge; with ``dry_run``, only says what
     that would cost if no trial ended early.
     """
+    check_out(out, source=source)
     model = PneumoniaModel(
         image_size=size, pretrain_epochs=epochs, task=task, masking=masking, finding=finding, random_state=seed
     )

@@ -29,11 +29,10 @@ from unlabeled.pipelines import medical
 from unlabeled.pipelines._medical_exchange import pretrained, settings_of
 from unlabeled.pipelines._medical_input import Parts, adjusted, divide, framing_of, read
 from unlabeled.pipelines._medical_output import is_nameless, write_predictions
+from unlabeled.pipelines._medical_places import FINDINGS, check_out
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Outcome, plain_folder
 
-# The list of the findings that a folder has a model of, each in a folder of its own.
-FINDINGS = "findings.json"
 # Columns of a finding's own table that the table of all shows.
 SHOWN = ["probability", "calibrated", "calibrated_low", "calibrated_high", "call", "decision", "reason"]
 
@@ -64,6 +63,7 @@ def finetune(
     Raises:
         DataError: no CSV of labels, a finding twice or of one class only among those who learn or those who judge.
     """
+    check_out(out, source=source, replaces="models")
     names = names_of(findings)
     base = adjusted(
         pretrained(model, size=size), random_state=seed, finetune_steps=steps, tuning=tuning,
@@ -228,6 +228,7 @@ def predict(
 
     Pictures are read once for each, so that each says which labels of its finding it can be judged by.
     """
+    check_out(out, source=source)
     check_columns(labels, list(models))
     asked = {f"stated.{name}": value for name, value in asdict(stated or Stated()).items()}
     with tracking.run(EXPERIMENT, f"predict {out.name}", params={"finding": ", ".join(models), **asked}) as run:

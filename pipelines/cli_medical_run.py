@@ -70,7 +70,8 @@ def run(
     """From a hospital's folder to a registered model and a page for an ethics board, in one command.
 
     Takes the files in, pretrains without labels, fine-tunes, audits, packages and registers. A third of the labelled
-    patients judges (or the test part that the labels name) and teaches nothing. Interrupted, the same command goes on.
+    patients judges (or the test part that the labels name) and teaches nothing. Interrupted, the same command goes on;
+    with corrected labels or other settings, stages that depend on them are done again and the others kept.
     Of several findings, one network learns all; each gets a model, an audit and a package of its own.
     """
     from unlabeled.core.budget import Rates

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from unlabeled.core import tracking
 from unlabeled.core.budget import AS_FOUND, Rates, priced
+from unlabeled.core.checkpoints import check_free
 from unlabeled.core.errors import DataError
 from unlabeled.core.evaluation import Estimate
 from unlabeled.core.finetuning import Tuning
@@ -57,6 +58,7 @@ from unlabeled.pipelines._medical_output import (
     write_skips,
     write_studies,
 )
+from unlabeled.pipelines._medical_places import check_out
 from unlabeled.pipelines._medical_pretraining import EXPERIMENT
 from unlabeled.pipelines.jobs import Comparison, Outcome, percentiles
 
@@ -94,6 +96,7 @@ def pretrain(
     does the same with random masks as well; with ``leave_out_flagged`` a store's flagged pictures teach nothing. With
     ``dry_run``, only says what that would cost.
     """
+    check_out(out, source=source, replaces="model")
     model = begin(
         start_from, size=size, pretrain_epochs=epochs, task=task, masking=masking, mask_ratio=mask_ratio,
         temperature=temperature, augmentation=augmentation, lr=learning_rate, class_token=class_token,
@@ -151,6 +154,8 @@ def finetune(
     of each; with ``leave_out_flagged`` a store's flagged pictures neither teach nor judge; with ``dry_run``, only says
     what that would cost.
     """
+    check_out(out, source=source, replaces="model")
+    check_free(out)
     base = adjusted(
         pretrained(model, size=size), random_state=seed, finetune_steps=steps, tuning=tuning, layer_decay=layer_decay,
         early_stop=early_stop or None, self_training=self_training or None, ensemble=ensemble, finding=finding,
@@ -189,6 +194,7 @@ def predict(
     """
     stated = stated or Stated()
     stated.check()
+    check_out(out, source=source)
     if dicom and stated.adapt:
         raise DataError("scores that are adapted to all pictures at once do not go into studies: leave --adapt out")
     if dicom:

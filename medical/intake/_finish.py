@@ -131,7 +131,7 @@ def _write_tables(
                     refusals[finding.reason] += 1
                 else:
                     flags.update(finding.flags)
-                    methods |= _methods(finding)
+                    methods |= methods_of(finding)
                     kept.append(_study_row(finding, like, site))
                 number += 1
             gate.write(judged)
@@ -147,7 +147,7 @@ def _write_tables(
     }
 
 
-def _methods(finding: Finding) -> set[str]:
+def methods_of(finding: Finding) -> set[str]:
     facts = finding.facts
     said = {"113101": finding.regions, "113107": facts["date"], "113109": " " in facts["device"]}
     said["113108"] = facts["sex"] or facts["age_band"]

@@ -62,7 +62,7 @@ def test_a_command_that_collapses_keeps_a_model_and_says_where(
     kind: Callable[[Path], list[str]], model: Any, in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [*kind(in_tmp), "--out", "m"]
-    assert code_of([*command, "--learning-rate", "5"]) != 0
+    assert code_of([*command, "--learning-rate", "2"]) != 0  # higher ones may give no number at all first
     said = capsys.readouterr().err
     assert "the embeddings collapse: at step" in said
     assert "Traceback" not in said

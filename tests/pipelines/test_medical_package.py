@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from unlabeled.core import tracking
 from unlabeled.core.errors import CheckpointError, DataError, UnlabeledError
 from unlabeled.medical import ImageSet, PneumoniaModel, read_images, simulate
 from unlabeled.medical.serving import ANSWERED
@@ -218,3 +219,27 @@ def test_what_must_not_be_packaged_is_refused(small_model: Path, in_tmp: Path) -
     with pytest.raises(DataError, match="has not seen labels yet"):
         jobs.package(unlabelled.save(in_tmp / "pretrained"), out=in_tmp / "p")
     assert not (in_tmp / "p").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["lungs", "a b", "lungs-0.1", "..", ".", "..a", ".a", "a/b", "a:b", "", " ", "a..b", "ä", "%"]
+)
+def test_names_are_refused_early_where_mlflow_would_refuse_them_and_nowhere_else(
+    name: str, small_model: Path, in_tmp: Path
+) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.validation import _validate_model_name
+
+    try:
+        _validate_model_name(name)
+    except MlflowException:
+        with pytest.raises(DataError, match="cannot be registered"):
+            jobs.package(small_model, out=in_tmp / "p", register=name)
+        assert not list(in_tmp.iterdir())
+    else:
+        tracking.check_registered_name(name)
+
+
+def test_a_name_that_the_registry_s_tables_cannot_hold_is_refused() -> None:
+    with pytest.raises(DataError, match="at most 256 characters"):
+        tracking.check_registered_name("a" * 257)
