@@ -23,7 +23,9 @@ from unlabeled.medical.audit.checklists import Item
 from unlabeled.medical.audit.facts import Flow, known
 from unlabeled.medical.audit.heatmaps import Box, read_boxes
 from unlabeled.medical.audit.measures import Audit, measure
+from unlabeled.medical.audit.store_boxes import of_store
 from unlabeled.medical.images import UNLABELLED, ImageSet
+from unlabeled.medical.intake.store import is_store
 from unlabeled.medical.label_need import LabelNeed, read_label_need
 from unlabeled.medical.model import PneumoniaModel
 from unlabeled.medical.shortcuts import Shortcut
@@ -43,6 +45,7 @@ def audit(
     out: Path,
     labels: Path | None = None,
     boxes: Path | None = None,
+    names: Path | None = None,
     label_need: Path | None = None,
     leave_out_flagged: bool = False,
     least: int = 20,
@@ -50,7 +53,8 @@ def audit(
 ) -> Outcome:
     """Audits the model of a folder on labelled pictures of patients that it did not learn from.
 
-    ``boxes`` is a CSV of boxes that readers drew; ``label_need`` a folder that ``labels-needed`` wrote; ``least`` the
+    ``boxes`` is a CSV of boxes that readers drew, of a store's films by their files with ``names``, the intake's
+    private list of these; ``label_need`` a folder that ``labels-needed`` wrote; ``least`` the
     patients of either class that a group needs; with ``leave_out_flagged`` a store's flagged pictures do not judge.
 
     Raises:
@@ -58,9 +62,13 @@ def audit(
         DataError: nothing is left to judge on, or the curve of labels is another model's.
     """
     check_out(out, source=source)
+    if names is not None and (boxes is None or not is_store(source)):
+        raise DataError("--names tells what the films of a store are called in --boxes: give both, and the store")
     trained = PneumoniaModel.load(model)
     trained.check_fine_tuned()
     drawn = None if boxes is None else read_boxes(boxes)
+    if drawn is not None and is_store(source):
+        drawn = of_store(drawn, source, names=names)
     need = None if label_need is None else read_label_need(label_need)
     if need is not None and (need.finding, need.weights) != (trained.finding, pretrained_weights(trained)):
         raise DataError(

@@ -33,8 +33,15 @@ def audit(
         Path | None,
         typer.Option(
             help="CSV of boxes that readers drew: image_id, x, y, width, height, in pixels of the original or in "
-            "shares of its sides; of padded pictures (an intake's) also border_top, border_bottom, border_left and "
-            "border_right, as its studies.csv has them."
+            "shares of its sides; of padded pictures that no store holds also border_top, border_bottom, border_left "
+            "and border_right, as an intake's studies.csv has them."
+        ),
+    ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(
+            help="The intake's private list of files (study-private/store-files.csv): boxes may then name the "
+            "hospital's own files. Nothing of it is written anywhere."
         ),
     ] = None,
     label_need: Annotated[
@@ -56,7 +63,7 @@ def audit(
     from unlabeled.pipelines import _medical_audit as job
 
     return job.audit(
-        source, model=model, labels=labels, out=out, boxes=boxes, label_need=label_need,
+        source, model=model, labels=labels, out=out, boxes=boxes, names=names, label_need=label_need,
         leave_out_flagged=leave_out_flagged, least=least, seed=seed,
     )  # fmt: skip
 
