@@ -43,7 +43,9 @@ LIMITS = (
     "long it will last.",
     "A normal period that already holds a fault, or a run-in that is not over, makes everything that follows "
     "unreliable: false alarms after a run-in, silence about the fault.",
-    "A new way of working (other speed, load or mounting) looks like a fault. Fit again on a normal period of it.",
+    "A new way of working (other speed, load or mounting) looks like a fault where nothing tells of it. With operating "
+    "conditions it is a new regime, and can be learnt (unlabeled sensors learn); else fit again on a normal period "
+    "of it.",
     "Lead times of rig tests, in which bearings are overloaded to fail within hours or days, do not carry over to "
     "machines that wear over years.",
 )
