@@ -54,8 +54,8 @@ def audit(
     """Audits the model of a folder on labelled pictures of patients that it did not learn from.
 
     ``boxes`` is a CSV of boxes that readers drew, of a store's films by their files with ``names``, the intake's
-    private list of these; ``label_need`` a folder that ``labels-needed`` wrote; ``least`` the
-    patients of either class that a group needs; with ``leave_out_flagged`` a store's flagged pictures do not judge.
+    private list of these; ``label_need`` a folder that ``labels-needed`` wrote; ``least`` the patients of either class
+    that a group needs; with ``leave_out_flagged`` a store's flagged pictures do not judge.
 
     Raises:
         GateError: the model learnt from some of the patients.
