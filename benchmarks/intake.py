@@ -101,7 +101,7 @@ def compare(given: argparse.Namespace) -> None:
         f"reduced to {SIZE}; the fastest of {given.turns} turns; {cores} cores. Hardware: "
         + ", ".join(str(value) for value in describe_hardware().values())
         + f". Command: `OMP_NUM_THREADS=1 python benchmarks/intake.py --folder FOLDER --side {given.side} "
-        f"--turns {given.turns}`.",
+        f"--turns {given.turns} --counts {' '.join(map(str, given.counts))}`.",
         "",
         "| files | plain loop, files a second | intake, files a second | ratio | processor time a file, ms: plain "
         "| intake | MiB: plain | intake |",

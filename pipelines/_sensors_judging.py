@@ -129,7 +129,7 @@ def _evidence(stream: Stream, recording: Recording, row: int, judged: dict[str, 
     """Why a case was opened, as far as one reading tells."""
     parts = {name: judged[name] for name in stream.monitor.part_names}
     evidence = {"smoothed": judged["smoothed"], "threshold": stream.threshold, "parts": parts}
-    if judged["reason"]:
+    if judged["reason"].startswith(NEW_REGIME):
         evidence["words"] = [judged["reason"]]
     elif recording.kind == "waveform":
         told = stream.monitor.explain(recording.rows(slice(row, row + 1)), last=1)

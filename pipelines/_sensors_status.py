@@ -38,6 +38,8 @@ class Machine:
     Attributes:
         level: ``acceptable``, ``monitor`` (near or above the threshold), ``alarm``, ``danger``, ``cannot judge`` or
             ``new regime``.
+        reason: why the last reading cannot be judged, or which broken sensor it was judged without.
+        judged: whether it was judged.
         trend, limit: of the smoothed score and the threshold, as an SVG's points and height.
     """
 
@@ -47,6 +49,7 @@ class Machine:
     smoothed: float | None
     threshold: float
     reason: str
+    judged: bool
     trend: str
     limit: float
     case: Case | None
@@ -70,7 +73,8 @@ def _machine(book: Logbook, asset: str, threshold: float) -> Machine:
     trend, limit = _trend([one["smoothed"] for one in readings], threshold)
     return Machine(
         asset=asset, level=level, last=str(last["time"])[:19], smoothed=smoothed[-1] if smoothed else None,
-        threshold=threshold, reason=str(last["reason"]), trend=trend, limit=limit, case=book.case_of(asset),
+        threshold=threshold, reason=str(last["reason"]), judged=last["score"] is not None,
+        trend=trend, limit=limit, case=book.case_of(asset),
     )  # fmt: skip
 
 
@@ -121,7 +125,11 @@ def metrics(book: Logbook) -> bytes:
                     f"{', '.join(f'{n}: {name}' for n, name in enumerate(LEVELS))}; none where it cannot be judged",
                     lambda m: None if m.level in UNJUDGED else float(LEVELS.index(m.level)),
                 ),
-                "cannot_judge": ("1 where the last reading cannot be judged", lambda m: float(bool(m.reason))),
+                "cannot_judge": ("1 where the last reading cannot be judged", lambda m: float(not m.judged)),
+                "sensor_broken": (
+                    "1 where the last reading was judged without a sensor that is broken",
+                    lambda m: float(m.judged and bool(m.reason)),
+                ),
                 "last_reading_timestamp_seconds": (
                     "Date of the last reading",
                     lambda m: float(np.datetime64(m.last, "s").astype(np.int64)),

@@ -16,13 +16,16 @@ from unlabeled.core.errors import CheckpointError
 from unlabeled.core.training import History
 from unlabeled.sensors.found_regimes import FoundRegimes
 from unlabeled.sensors.harmonics import Normal
+from unlabeled.sensors.level import Level
 from unlabeled.sensors.regimes import Addition, Conditional, Regimes
+from unlabeled.sensors.spares import Spare
 
 if TYPE_CHECKING:
     from unlabeled.sensors.monitor import MachineMonitor
 
 _FOUND = ("middle", "scale", "directions", "centres")
 _SCALING = ("picture_mean", "picture_scale", "indicator_mean", "indicator_scale")
+_SEEN = ("embedding", "error", "outside")  # of the normal period, without an axis
 _HARMONICS = ("level", "over", "spectrum")
 # Written into the manifest once fitted: plain values only.
 _FITTED = ("asset_", "kind_", "fs_", "samples_", "threshold_", "cut_", "data_fingerprint_")
@@ -58,6 +61,8 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
             }
         if monitor.harmonics_ is not None:
             tensors |= {f"harmonics.{k}": torch.from_numpy(getattr(monitor.harmonics_, k)) for k in _HARMONICS}
+        for axis, spare in monitor.spares_.items():
+            tensors |= {f"spares.{axis}.{k}": torch.from_numpy(getattr(spare, k)) for k in _SEEN}
         manifest["fitted"] = {name: getattr(monitor, name) for name in _FITTED}
         manifest["fitted"] |= {
             "names_": list(monitor.names_),
@@ -73,8 +78,19 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
                 {"gain": one.gain, "overall_ratio": one.overall_ratio} for one in monitor.conditional_.additions
             ],
             "vouched_": [asdict(one) for one in monitor.vouched_],
+            "spares_": {axis: _of_spare(spare) for axis, spare in monitor.spares_.items()},
         }  # fmt: skip
     return checkpoints.save(folder, kind=KIND, tensors=tensors, manifest=manifest)
+
+
+def _of_spare(spare: Spare) -> dict[str, Any]:
+    return {"gain": spare.gain, "level": None if spare.level is None else asdict(spare.level)}
+
+
+def _spare(monitor: "MachineMonitor", stored: Mapping[str, Tensor], told: Mapping[str, Any]) -> Spare:
+    seen = {k: stored[k].numpy() for k in _SEEN}
+    level = None if told["level"] is None else Level(**told["level"])
+    return Spare(**seen, normal=monitor.normal_model(**seen, cut=monitor.cut_), gain=told["gain"], level=level)
 
 
 def _of_shaft(normal: Normal) -> dict[str, Any]:
@@ -125,7 +141,6 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
     from unlabeled.sensors.bearings import Bearing
     from unlabeled.sensors.false_alarms import Tail
     from unlabeled.sensors.health import Offset
-    from unlabeled.sensors.level import Level
     from unlabeled.sensors.monitor import KIND, Period
     from unlabeled.sensors.views import Scaling
     from unlabeled.sensors.vouched import Vouched
@@ -165,4 +180,8 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
         monitor.scaling_ = Scaling(*(tensors[f"scaling.{k}"].numpy() for k in _SCALING))
         reference = {k: v.numpy() for k, v in under("reference.", tensors).items()}
         monitor.set_reference(reference["embedding"], reference["error"], reference["outside"], monitor.cut_)
+        monitor.spares_ = {
+            int(axis): _spare(monitor, under(f"spares.{axis}.", tensors), told)
+            for axis, told in fitted.get("spares_", {}).items()
+        }
     return monitor

@@ -1,6 +1,7 @@
 """Why a score is high: its parts, and what rose or fell against the normal period, in numbers and in words."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,8 @@ from unlabeled.sensors.level import LEVEL
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.remaining import Remaining
 from unlabeled.sensors.severity import Severity
-from unlabeled.sensors.views import Seen, View, departure
+from unlabeled.sensors.spares import overall_without, told, without
+from unlabeled.sensors.views import Seen, departure
 
 if TYPE_CHECKING:
     from unlabeled.sensors.monitor import MachineMonitor
@@ -64,7 +66,7 @@ def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Ex
     Raises:
         DataError: none of its snapshots can be judged.
     """
-    view = View(monitor.kind_, monitor.names_, monitor.fs_, monitor.window, monitor.conditional_)
+    view = monitor.view()
     start = max(0, len(recording) - last - (0 if monitor.kind_ == "waveform" else monitor.window + 50))
     seen: list[Seen] = []
     rows: list[int] = []
@@ -78,45 +80,76 @@ def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Ex
             rows.append(i)
     if not seen:
         raise DataError(f"{recording.asset}: none of the snapshots to explain can be judged")
-    seen = seen[-last:]
-    every = []
+    # Snapshots that were seen alike: those before an axis broke tell of another machine's worth of sensors.
+    broken = seen[-1].broken
+    alike = [i for i, one in enumerate(seen) if set(one.broken) == set(broken)][-last:]
+    seen, rows = [seen[i] for i in alike], [rows[i] for i in alike]
+    spare = monitor.spare_of(seen[-1])
+    every: list[dict[str, float]] = []
     for one in seen:
-        z = monitor.scaling_.indicators(one.indicators)
-        embedding, error = monitor.see(monitor.scaling_.picture(one.picture))
+        picture, z = monitor.scaling_.picture(one.picture), monitor.scaling_.indicators(one.indicators)
+        overall = one.overall
+        if spare is not None:
+            picture, z = without(picture, z, broken)
+            overall = overall_without(recording.values[rows[len(every)]], broken)
+        embedding, error = monitor.see(picture)
         outside = float(departure(z, monitor.kind_))
-        every.append(monitor.parts(embedding, error, outside, one.overall, gain=one.gain))
+        every.append(monitor.parts(embedding, error, outside, overall, gain=one.gain, spare=spare))
     parts = {name: float(np.median([p[name] for p in every])) for name in every[0]}
     parts = dict(sorted(parts.items(), key=lambda item: -item[1]))
     now = np.median([one.indicators for one in seen], axis=0)
-    changes = _changes(monitor, now, view.indicator_names)
+    changes = _changes(monitor, now, view.indicator_names, broken)
     spectrum = normal = None
     if monitor.kind_ == "waveform":
         spectrum = np.median([one.picture.mean(axis=2) for one in seen], axis=0)
         normal = monitor.scaling_.picture_mean[:, :, 0]
+        spectrum[list(broken)] = normal[list(broken)]
     repeats: tuple[bearings.Repeats, ...] = ()
     if monitor.kind_ == "waveform" and monitor.bearing is not None and monitor.shaft_hz is not None:
-        repeats = bearings.repeats(recording.rows(np.array(rows[-last:])), monitor.bearing, monitor.shaft_hz)
+        heard = _heard(recording.rows(np.array(rows)), broken)
+        repeats = bearings.repeats(heard, monitor.bearing, monitor.shaft_hz)
     shaft, of_shaft = None, list[str]()
-    if recording.fs is not None and monitor.shaft_hz is not None:
+    if recording.fs is not None and monitor.shaft_hz is not None and not broken:
         shaft, of_shaft = harmonics.told(
-            monitor.harmonics_, recording.values[rows[-last:]], names=monitor.names_, fs=recording.fs,
+            monitor.harmonics_, recording.values[rows], names=monitor.names_, fs=recording.fs,
             shaft_hz=monitor.shaft_hz,
         )  # fmt: skip
     drifting = () if not monitor.drift else (_DRIFT,)
     words = (
-        *_words(parts, changes), *drifting, *_loudest(monitor, spectrum, normal), *of_shaft, *bearings.words(repeats)
-    )  # fmt: skip
+        *_without(broken, monitor.names_),
+        *_words(parts, changes),
+        *drifting,
+        *_loudest(monitor, spectrum, normal),
+        *of_shaft,
+        *bearings.words(repeats),
+    )
     return Explanation(parts, changes, spectrum, normal, words, repeats, shaft)
 
 
-def _changes(monitor: "MachineMonitor", now: NDArray[np.float64], names: tuple[str, ...]) -> pd.DataFrame:
+def _without(broken: Mapping[int, str], names: tuple[str, ...]) -> list[str]:
+    return [f"Judged {told(broken, names)}; its lines of the shaft are not looked at."] if broken else []
+
+
+def _heard(recording: Recording, broken: Collection[int]) -> Recording:
+    """Without the broken axes."""
+    sound = [axis for axis in range(len(recording.names)) if axis not in broken]
+    names = tuple(recording.names[axis] for axis in sound)
+    return replace(recording, values=recording.values[..., sound], names=names) if broken else recording
+
+
+def _changes(
+    monitor: "MachineMonitor", now: NDArray[np.float64], names: tuple[str, ...], broken: Collection[int]
+) -> pd.DataFrame:
+    """Of axes that are not broken."""
     z = monitor.scaling_.indicators(now)
     counted = np.maximum(z, 0) if monitor.kind_ == "waveform" else z
     share = np.square(counted) / max(float(np.square(counted).sum()), 1e-12)
     table = pd.DataFrame(
         {"indicator": names, "now": now, "normal": monitor.scaling_.indicator_mean, "z": z, "share": share}
     )
-    return table.sort_values("share", ascending=False, kind="stable").reset_index(drop=True)
+    kept = np.ones((monitor.channels_, len(table) // monitor.channels_), dtype=bool)
+    kept[list(broken)] = False
+    return table[kept.reshape(-1)].sort_values("share", ascending=False, kind="stable").reset_index(drop=True)
 
 
 def _words(parts: dict[str, float], changes: pd.DataFrame, most: int = 4) -> list[str]:

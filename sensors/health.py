@@ -1,6 +1,6 @@
 """Can a snapshot be judged at all? If not it is neither an alarm nor an all-clear, and the reason is kept."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,33 +17,43 @@ MOST_CODES = 2**24  # float32 holds no more of them apart
 
 
 def waveform_flaw(signal: NDArray) -> str:
-    """What is wrong with one snapshot (samples, axes); empty when nothing.
+    """What is wrong with one snapshot (samples, axes), axis by axis; empty when nothing."""
+    return "; ".join(waveform_flaws(signal).values())
+
+
+def waveform_flaws(signal: NDArray) -> dict[int, str]:
+    """What is wrong with which axis of one snapshot (samples, axes); empty when nothing is.
 
     Clipped means that half a percent of the samples or more sit, three or more in a row, at the very highest or
     lowest value; a dropout, that one value is held for a percent of the samples, in a signal that otherwise moves from
     sample to sample; a stuck bit, that of the converter's codes every other block of 2, 4, 8... is missing.
     """
-    bad = int((~np.isfinite(signal)).sum())
-    if bad:
-        return f"{bad} sample(s) are not numbers"
-    for axis in range(signal.shape[1]):
-        x = signal[:, axis]
-        low, high = x.min(), x.max()
-        if low == high:
-            return f"flat-lined (axis {axis + 1} is constant)"
-        levels = len(np.unique(x))
-        if levels < FEWEST_LEVELS:
-            return f"no signal (axis {axis + 1} takes {levels} different values)"
-        stuck = _in_runs(x == high) + _in_runs(x == low)
-        if stuck >= CLIPPED_SHARE * len(x):
-            return f"clipped (axis {axis + 1}: {stuck} samples at the end of the range)"
-        held = _held(x)
-        if held:
-            return f"dropout (axis {axis + 1} does not move for {held} samples)"
-        bit = _stuck_bit(x)
-        if bit is not None:
-            return f"stuck bit (axis {axis + 1}: bit {bit} of the converter never changes)"
-    return ""
+    found = ((axis, _axis_flaw(signal[:, axis], axis + 1)) for axis in range(signal.shape[1]))
+    return {axis: flaw for axis, flaw in found if flaw}
+
+
+def _axis_flaw(x: NDArray, number: int) -> str:
+    finite = x[np.isfinite(x)]
+    bad = len(x) - len(finite)
+    lost = f"{bad} sample(s) of axis {number} are not numbers" if bad else ""
+    if not len(finite):
+        return lost
+    low, high = finite.min(), finite.max()
+    if low == high:
+        return f"flat-lined (axis {number} is constant)" + (f", {lost}" if lost else "")
+    if lost:
+        return lost
+    levels = len(np.unique(x))
+    if levels < FEWEST_LEVELS:
+        return f"no signal (axis {number} takes {levels} different values)"
+    stuck = _in_runs(x == high) + _in_runs(x == low)
+    if stuck >= CLIPPED_SHARE * len(x):
+        return f"clipped (axis {number}: {stuck} samples at the end of the range)"
+    held = _held(x)
+    if held:
+        return f"dropout (axis {number} does not move for {held} samples)"
+    bit = _stuck_bit(x)
+    return "" if bit is None else f"stuck bit (axis {number}: bit {bit} of the converter never changes)"
 
 
 def _held(x: NDArray) -> int:
@@ -113,14 +123,18 @@ class Offset:
         return cls(tuple(mean_na.mean(axis=0).tolist()), tuple(alternating.tolist()), tuple(limit.tolist()))
 
     def flaw(self, signal_sa: NDArray) -> str:
-        """Whether a snapshot's mean has moved; empty when it has not."""
-        mean_a, alternating_a = (each[0] for each in _mean_and_rms(signal_sa[None]))
-        moved_a = np.abs(mean_a - self.mean) / np.maximum(alternating_a, self.alternating)
-        far = np.flatnonzero(moved_a > self.limit)
-        if not len(far):
-            return ""
-        axis = int(far[0])
-        return f"offset (the mean of axis {axis + 1} has moved by {moved_a[axis]:.2g} times its RMS)"
+        """Whether a snapshot's mean has moved, axis by axis; empty when none has."""
+        return "; ".join(self.flaws(signal_sa).values())
+
+    def flaws(self, signal_sa: NDArray, *, but: Collection[int] = ()) -> dict[int, str]:
+        """Which axes' means have moved, ``but`` of those that are known to be broken."""
+        found = {}
+        for axis in (axis for axis in range(len(self.mean)) if axis not in but):
+            mean, alternating = (float(each[0, 0]) for each in _mean_and_rms(signal_sa[None, :, axis : axis + 1]))
+            moved = abs(mean - self.mean[axis]) / max(alternating, self.alternating[axis])
+            if moved > self.limit[axis]:
+                found[axis] = f"offset (the mean of axis {axis + 1} has moved by {moved:.2g} times its RMS)"
+        return found
 
 
 def _mean_and_rms(snapshots_nsa: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

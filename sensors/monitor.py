@@ -25,22 +25,33 @@ from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.tokens import GridPatches
 from unlabeled.core.training import History
 from unlabeled.core.views import SignalView
-from unlabeled.sensors import _checks, explain, features, views
+from unlabeled.sensors import _checks, explain, features, spares, views
 from unlabeled.sensors._learning import Judge, Log, learn, planned
 from unlabeled.sensors.alarms import AlarmRule
 from unlabeled.sensors.baselines import usual_rules
 from unlabeled.sensors.bearings import Bearing
 from unlabeled.sensors.false_alarms import Tail, tail
+from unlabeled.sensors.found_regimes import FoundRegimes
 from unlabeled.sensors.harmonics import Normal
 from unlabeled.sensors.health import Offset
 from unlabeled.sensors.level import LEVEL, Level
 from unlabeled.sensors.outliers import named, part_name
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
 from unlabeled.sensors.regimes import Conditional
+from unlabeled.sensors.spares import Spare
 from unlabeled.sensors.states import Asked
 from unlabeled.sensors.stream import Stream, fused
 from unlabeled.sensors.tasks import Masking, bearing_prior, build_task, foretelling_error, foretells, time_steps
-from unlabeled.sensors.views import MIN_REFERENCE, Scaling, departure, look, look_under_conditions, normal_pictures
+from unlabeled.sensors.views import (
+    MIN_REFERENCE,
+    Scaling,
+    Seen,
+    View,
+    departure,
+    look,
+    look_under_conditions,
+    normal_pictures,
+)
 
 if TYPE_CHECKING:
     from unlabeled.sensors.vouched import Vouched
@@ -107,6 +118,7 @@ class MachineMonitor(BaseEstimator):
         conditional_: what is normal under which conditions (:mod:`~unlabeled.sensors.regimes`) or in which found
             regime; ``None`` where the normal period says nothing of conditions and no regimes were found.
         harmonics_: what is normal at the shaft's harmonics; ``None`` for a trend or where the speed is not known.
+        spares_: what is normal without one axis, by its number (:mod:`~unlabeled.sensors.spares`).
         vouched_: what was learnt later, on somebody's word (:mod:`~unlabeled.sensors.vouched`).
         tail_: what a well machine's scores do beyond the usual, where the threshold meets a budget; else ``None``.
         period_: the rows that were declared normal.
@@ -121,6 +133,7 @@ class MachineMonitor(BaseEstimator):
     conditional_: Conditional | None
     harmonics_: Normal | None
     vouched_: tuple["Vouched", ...]
+    spares_: dict[int, Spare]
 
     def __init__(
         self,
@@ -260,7 +273,7 @@ class MachineMonitor(BaseEstimator):
             learn(self, pictures[:cut], recording.fs, usual=MachineMonitor(), kind=KIND, state=state, log=log)
             self.fleet_ = [recording.asset]
         _checks.grid(self, pictures)
-        self.level_, self.vouched_ = None, ()
+        self.level_, self.vouched_, self.spares_ = None, (), {}
         self.asset_, self.kind_, self.names_, self.fs_ = recording.asset, recording.kind, recording.names, recording.fs
         self.unit_ = recording.unit
         waveforms = recording.kind == "waveform"
@@ -272,20 +285,32 @@ class MachineMonitor(BaseEstimator):
         self.period_ = Period(calibration=int(seen.rows[cut]), stop=stop)
         self.plain_rules_ = usual_rules(recording, normal_rows=stop)
         self.data_fingerprint_ = fingerprint.of_array(recording.values[:stop])
-        embedding, error = self._encode(pictures)
+        embedding, error = self.encode(pictures)
         outside = departure(self.scaling_.indicators(seen.indicators), self.kind_)
         self.set_reference(embedding, error, outside, cut)
-        told = [self.parts(*one) for one in zip(embedding[cut:], error[cut:], outside[cut:], strict=True)]
-        calibration = np.array([fused(parts, None) for parts in told])
-        if self.false_alarms is not None:
-            self.tail_ = tail(calibration, recording.hours[seen.rows[cut:]], self.rule, what=recording.asset)
-            self.threshold_ = self.tail_.careful_threshold(self.false_alarms)
-            return self
-        # Spread of single scores, not of smoothed ones: a few dozen of these hold a handful of independent values.
-        self.threshold_, self.tail_ = float(calibration.mean() + self.sigmas * calibration.std(ddof=1)), None
-        if seen.overall is not None:  # a plain rule's own false alarms are in nobody's budget
+        whole = Spare(embedding, error, outside, self.normal_, 1.0, None)
+        self.threshold_, self.tail_ = self.threshold_of(whole, recording, seen.rows, cut)
+        if seen.overall is not None and self.tail_ is None:  # a plain rule's own false alarms are in nobody's budget
             self.level_ = Level.of(seen.overall, names=recording.names, waveform=waveforms, threshold=self.threshold_)
+        self.spares_ = spares.fit(self, recording, seen, cut)
         return self
+
+    def threshold_of(
+        self, normal: Spare, recording: Recording, rows: NDArray[np.int64], cut: int
+    ) -> tuple[float, Tail | None]:
+        """Of the smoothed score, by the calibration part of the normal period (its ``rows`` from ``cut`` on), and what
+        the scores do beyond the usual where it meets a budget of false alarms.
+
+        Raises:
+            DataError: too few independent peaks for a budget.
+        """
+        held_out = zip(normal.embedding[cut:], normal.error[cut:], normal.outside[cut:], strict=True)
+        scores = np.array([fused(self.parts(*one, spare=normal), None) for one in held_out])
+        if self.false_alarms is not None:
+            found = tail(scores, recording.hours[rows[cut:]], self.rule, what=recording.asset)
+            return found.careful_threshold(self.false_alarms), found
+        # Spread of single scores, not of smoothed ones: a few dozen of these hold a handful of independent values.
+        return float(scores.mean() + self.sigmas * scores.std(ddof=1)), None
 
     def teaching_rows(self, recording: Recording, *, normal_rows: int) -> int:
         """How many rows of the normal period come before its calibration part, which only sets thresholds."""
@@ -375,6 +400,16 @@ class MachineMonitor(BaseEstimator):
             )  # fmt: skip
         self.grid_, self.channels_, self.pretraining_fs_ = grid, channels, fs
 
+    def view(self) -> View:
+        """What a fitted monitor sees of snapshots, one after another."""
+        return View(
+            self.kind_, self.names_, self.fs_, self.window, self.conditional_, self.offset_, frozenset(self.spares_)
+        )
+
+    def spare_of(self, seen: Seen) -> Spare | None:
+        """What is normal without the axis that is broken in a snapshot; ``None`` where it was seen whole."""
+        return self.spares_[next(iter(seen.broken))] if seen.broken else None
+
     def see(self, picture: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
         """Embedding (D,) of one scaled picture (C, H, W), and how wrong the encoder is about it (0 where its task
         foretells nothing).
@@ -389,7 +424,8 @@ class MachineMonitor(BaseEstimator):
             error = foretelling_error(self.backbone_, self.pretext_, several) if told else 0.0
         return embedding, error
 
-    def _encode(self, pictures: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def encode(self, pictures: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """:meth:`see` of each, stacked."""
         pairs = [self.see(picture) for picture in pictures]
         return np.stack([p[0] for p in pairs]), np.array([p[1] for p in pairs])
 
@@ -401,23 +437,39 @@ class MachineMonitor(BaseEstimator):
             "outside": torch.from_numpy(np.ascontiguousarray(outside)),
         }
         self.cut_ = cut
+        self.normal_ = self.normal_model(embedding, error, outside, cut)
+
+    def normal_model(self, embedding: NDArray, error: NDArray, outside: NDArray, cut: int) -> NormalModel:
+        """Fitted on what comes before ``cut``, put on its scale by what comes after."""
         detectors: dict[str, Detector] = {"mahalanobis": Mahalanobis(), "nearest": NearestNeighbour(self.neighbours)}
         if self.detector is not None:
             detectors[part_name(self.detector)] = named(self.detector, seed=self.random_state)
-        self.normal_ = NormalModel(detectors).fit(
-            embedding[:cut], embedding[cut:], self._others(error[cut:], outside[cut:])
-        )
+        return NormalModel(detectors).fit(embedding[:cut], embedding[cut:], self._others(error[cut:], outside[cut:]))
 
     def parts(
-        self, embedding: NDArray, error: float, outside: float, overall: float | None = None, *, gain: float = 1.0
+        self,
+        embedding: NDArray,
+        error: float,
+        outside: float,
+        overall: float | None = None,
+        *,
+        gain: float = 1.0,
+        spare: Spare | None = None,
     ) -> dict[str, float]:
         """The parts of one snapshot's score, each in usual spreads; all but the level, which is a plain rule's, times
-        the ``gain`` of a regime that was learnt later."""
-        found = self.normal_.parts(embedding[None], self._others(np.array([error]), np.array([outside])))
+        the ``gain`` of a regime that was learnt later. With a ``spare``, of a snapshot without its axis."""
+        normal, level = (self.normal_, self.level_) if spare is None else (spare.normal, spare.level)
+        gain = gain if spare is None else gain * spare.gain
+        found = normal.parts(embedding[None], self._others(np.array([error]), np.array([outside])))
         told = {name: gain * float(value[0]) for name, value in found.items()}
         if self.level_ is not None and overall is not None:
-            told[LEVEL] = self.level_.spreads(overall)
+            told[LEVEL] = float("nan") if level is None else level.spreads(overall)
         return told
+
+    @property
+    def finds_regimes(self) -> bool:
+        """Whether regimes were found in the normal period (``find_regimes``)."""
+        return self.conditional_ is not None and isinstance(self.conditional_.regimes, FoundRegimes)
 
     @property
     def part_names(self) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from unlabeled.sensors.drift import Drift, InSpreads
 from unlabeled.sensors.level import LEVEL, Level
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.regimes import NEW_REGIME, Unfamiliar
-from unlabeled.sensors.views import Seen, View, departure
+from unlabeled.sensors.spares import overall_without, told, without
+from unlabeled.sensors.views import Seen, departure
 
 if TYPE_CHECKING:
     from unlabeled.sensors.monitor import MachineMonitor
@@ -43,7 +44,7 @@ class Stream:
     ) -> None:
         self.monitor, self.new_regime = monitor, new_regime
         self.threshold = monitor.threshold_ if threshold is None else threshold
-        self._view = View(monitor.kind_, monitor.names_, monitor.fs_, monitor.window, monitor.conditional_)
+        self._view = monitor.view()
         self._alarm = AlarmState(rule or monitor.rule, self.threshold)
         self._drift = Drift(limit=monitor.drift, over=monitor.drift_over) if monitor.drift else None
 
@@ -85,24 +86,29 @@ class Stream:
         seen = self._view.push(values, flaw=flaw, running=running, conditions=conditions)
         if isinstance(seen, str):
             return self._unjudged(seen)
-        moved = "" if monitor.offset_ is None else monitor.offset_.flaw(values)
-        if moved:
-            return self._unjudged(moved)
         scaling = monitor.scaling_
         found = InSpreads(scaling.picture(seen.picture), scaling.indicators(seen.indicators), self._level(seen))
         steady = found if self._drift is None else self._drift.without(found)
+        overall = self._overall(seen, found.level - steady.level)
+        spare = monitor.spare_of(seen)
+        if spare is not None:
+            picture, indicators = without(steady.picture, steady.indicators, seen.broken)
+            steady, overall = InSpreads(picture, indicators, 0.0), overall_without(values, seen.broken)
         embedding, error = monitor.see(steady.picture)
         outside = float(departure(steady.indicators, monitor.kind_))
-        overall = self._overall(seen, found.level - steady.level)
-        parts = monitor.parts(embedding, error, outside, overall, gain=seen.gain)
-        score = fused(parts, monitor.level_)
+        parts = monitor.parts(embedding, error, outside, overall, gain=seen.gain, spare=spare)
+        score = fused(parts, monitor.level_ if spare is None else spare.level)
+        why = told(seen.broken, monitor.names_)
+        if seen.broken and self._alarm.on and score <= self.threshold:
+            # What the broken axis would say is not known: no all-clear.
+            return self._unjudged(why)
         smoothed, on = self._alarm.push(score)
         judged = {"state": "alarm" if on else "normal", "alarm": on, "score": score, "smoothed": smoothed, **parts}
         if self._drift is not None:
-            if not on and smoothed <= self.threshold:
+            if not on and not seen.broken and smoothed <= self.threshold:
                 self._drift.follow(found)
             judged["drift"] = self._drift.used
-        return {**judged, "reason": "", **({} if seen.regime is None else {"regime": seen.regime})}
+        return {**judged, "reason": why, **({} if seen.regime is None else {"regime": seen.regime})}
 
     def _level(self, seen: Seen) -> float:
         """Spreads from the normal mean; 0 where no level is looked at."""

@@ -5,7 +5,8 @@ Shape suffixes: n snapshot, c channel, h row of the picture, w column, i indicat
 
 import re
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from unlabeled.core import progress
 from unlabeled.core.errors import DataError
 from unlabeled.sensors import _checks, features, found_regimes
-from unlabeled.sensors.health import TrendHealth, waveform_flaw
+from unlabeled.sensors.health import Offset, TrendHealth, waveform_flaws
 from unlabeled.sensors.level import level_column, overall_rms
 from unlabeled.sensors.recording import Kind, Recording
 from unlabeled.sensors.regimes import Conditional, Regimes
@@ -36,6 +37,8 @@ class Seen(NamedTuple):
         level: (axes,) decibels that were taken out of a waveform's picture.
         gain: what its score is multiplied by, where it is of a regime that was learnt later.
         regime: number of the regime that it belongs to, where regimes were found.
+        broken: which axes cannot be heard in it, and why; what is seen of them is another axis's,
+            and the overall level says nothing.
     """
 
     picture: Floats
@@ -44,6 +47,7 @@ class Seen(NamedTuple):
     level: Floats | None = None
     gain: float = 1.0
     regime: int | None = None
+    broken: Mapping[int, str] = MappingProxyType({})
 
 
 class View:
@@ -58,12 +62,22 @@ class View:
         fs: sampling rate of waveforms.
         window: rows in the picture of a trend.
         normal: what is normal under which conditions, where that is known: it is taken out of what is seen.
+        offset: where the zeros of a waveform's axes lie, where that is known.
+        spared: axes of a waveform without one of which a snapshot is seen all the same.
     """
 
     def __init__(
-        self, kind: Kind, names: tuple[str, ...], fs: float | None, window: int, normal: Conditional | None = None
+        self,
+        kind: Kind,
+        names: tuple[str, ...],
+        fs: float | None,
+        window: int,
+        normal: Conditional | None = None,
+        offset: Offset | None = None,
+        spared: Collection[int] = (),
     ) -> None:
-        self.kind, self.names, self.window, self.normal = kind, names, window, normal
+        self.kind, self.names, self.window = kind, names, window
+        self.normal, self.offset, self.spared = normal, offset, frozenset(spared)
         self._health = TrendHealth(names)
         self._rows: deque[NDArray] = deque(maxlen=window)
         self._column = level_column(names)
@@ -102,14 +116,16 @@ class View:
         if not running:
             return "the machine was not running"
         if self.kind == "waveform":
-            wrong = waveform_flaw(values) or self._strange(conditions)
-            if wrong:
-                return wrong
-            return self._usual(waveform(values), conditions, without)
+            broken = waveform_flaws(values)
+            wrong: str = self._too_much(broken) or self._strange(conditions) or ""
+            if not wrong and self.offset is not None:
+                broken |= self.offset.flaws(values, but=broken)
+                wrong = self._too_much(broken)
+            return wrong or self._usual(waveform(values, broken), conditions, without)
         row = values.astype(np.float64)
-        wrong = self._health.flaw(row) or self._strange(conditions)
-        if wrong:
-            return wrong
+        strange = self._health.flaw(row) or self._strange(conditions)
+        if strange:
+            return strange
         regime = None
         if self.normal is not None:
             regime = self.normal.regime(row)
@@ -120,6 +136,10 @@ class View:
         overall = None if self._column is None else float(row[self._column])
         picture = np.stack(self._rows, axis=1)[None]
         return Seen(picture, row, overall, gain=self._gain(conditions), regime=regime)
+
+    def _too_much(self, broken: Mapping[int, str]) -> str:
+        """What is wrong, where a snapshot cannot be seen without these axes."""
+        return "" if len(broken) < 2 and self.spared.issuperset(broken) else "; ".join(broken.values())
 
     def _strange(self, conditions: Floats | None) -> str | None:
         return None if self.normal is None else self.normal.strange(conditions)
@@ -133,10 +153,15 @@ class View:
         return 1.0 if self.normal is None else self.normal.gain(conditions)
 
 
-def waveform(values_sa: NDArray) -> Seen:
-    """A sound waveform as it is seen."""
-    shape, level = features.shape_and_level(features.picture(values_sa))
-    return Seen(shape, features.indicators(values_sa, shape), overall_rms(values_sa), level)
+def waveform(values_sa: NDArray, broken: Mapping[int, str] = MappingProxyType({})) -> Seen:
+    """A waveform as it is seen, of which at least one axis is sound."""
+    if not broken:
+        shape, level = features.shape_and_level(features.picture(values_sa))
+        return Seen(shape, features.indicators(values_sa, shape), overall_rms(values_sa), level)
+    sound = next(axis for axis in range(values_sa.shape[1]) if axis not in broken)
+    standing_in = values_sa.copy()
+    standing_in[:, list(broken)] = values_sa[:, [sound]]
+    return waveform(standing_in)._replace(broken=broken)
 
 
 class Look(NamedTuple):

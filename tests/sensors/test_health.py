@@ -23,10 +23,12 @@ def test_each_flaw_is_named(noise: np.ndarray) -> None:
     broken = noise.copy()
     broken[7, 1] = np.nan
     broken[8, 0] = np.inf
-    assert waveform_flaw(broken) == "2 sample(s) are not numbers"
+    assert waveform_flaw(broken) == "1 sample(s) of axis 1 are not numbers; 1 sample(s) of axis 2 are not numbers"
     flat = noise.copy()
     flat[:, 1] = 0.3
     assert waveform_flaw(flat) == "flat-lined (axis 2 is constant)"
+    flat[5, 1] = np.nan  # which does not hide it
+    assert waveform_flaw(flat) == "flat-lined (axis 2 is constant), 1 sample(s) of axis 2 are not numbers"
     t = np.arange(2560) / 12_800
     clipped = np.clip(3 * np.sin(2 * np.pi * 50 * t), -1, 1)[:, None]
     assert waveform_flaw(clipped).startswith("clipped (axis 1:")

@@ -1,0 +1,146 @@
+"""A broken sensor does not blind a machine that has others, and says neither that it is well nor that it is ill."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unlabeled.sensors import MachineMonitor, Recording
+from unlabeled.sensors.features import indicator_names
+from unlabeled.sensors.spares import without
+
+
+def broken(recording: Recording, axis: int, since: int, to: float = 0.0) -> Recording:
+    """From one row on an axis stands still."""
+    values = recording.values.copy()
+    values[since:, :, axis] = to
+    return replace(recording, values=values)
+
+
+@pytest.fixture
+def monitor(fitted: Path) -> MachineMonitor:
+    return MachineMonitor.load(fitted / "pump7")
+
+
+def first_alarm(table: pd.DataFrame) -> float:
+    return float(table["hours"][table["alarm"]].min())
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_well_machines_stay_well_with_a_dead_axis(plant: list[Recording], fresh: MachineMonitor, axis: int) -> None:
+    for machine in plant[:3]:
+        monitor = copy.deepcopy(fresh).fit(machine, normal_share=0.5)
+        since = monitor.period_.stop
+        found = monitor.score(broken(machine, axis, since)).iloc[since:]
+        assert set(found["state"]) == {"normal"}
+        name = machine.names[axis]
+        assert set(found["reason"]) == {f"without {name}: flat-lined (axis {axis + 1} is constant)"}
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_fault_is_found_by_the_other_axis(plant: list[Recording], monitor: MachineMonitor, axis: int) -> None:
+    failing = plant[3]
+    whole = first_alarm(monitor.score(failing))
+    found = monitor.score(broken(failing, axis, monitor.period_.stop))
+    # The fault takes six days from nothing to the failure.
+    assert first_alarm(found) <= whole + 24
+    assert not found["alarm"][: monitor.period_.stop].any()
+
+
+def test_what_a_broken_axis_says_changes_nothing(plant: list[Recording], monitor: MachineMonitor) -> None:
+    since = monitor.period_.stop
+    numbers = ["score", "smoothed", *monitor.part_names]
+    flat = monitor.score(broken(plant[3], 1, since))
+    for to in (0.3, float("nan"), float("inf")):
+        other = monitor.score(broken(plant[3], 1, since, to))
+        pd.testing.assert_frame_equal(other[numbers], flat[numbers])
+        assert (other["alarm"] == flat["alarm"]).all()
+    noisy = plant[3].values.copy()
+    noisy[since:, 10:500, 1] = np.float32(np.nan)
+    pd.testing.assert_frame_equal(monitor.score(replace(plant[3], values=noisy))[numbers], flat[numbers])
+
+
+def test_an_alarm_is_not_ended_while_an_axis_is_broken(plant: list[Recording], monitor: MachineMonitor) -> None:
+    """A fault, a repair and a dead axis at once: whether the repair did any good is known when the axis is back."""
+    failing, stop = plant[3], monitor.period_.stop
+    well = failing.rows(slice(0, stop))
+    ill = failing.rows(slice(len(failing) - 12, len(failing)))
+    stream = monitor.stream()
+    for row in range(12):
+        said = stream.push_row(ill, row)
+    assert said["alarm"]
+    dead = broken(well, 0, 0)
+    for row in range(60):
+        said = stream.push_row(dead, row)
+        assert said["alarm"]
+        assert said["state"] == "cannot judge"
+        assert said["reason"].startswith("without horizontal: flat-lined")
+    for row in range(60):
+        said = stream.push_row(well, row)
+    assert not said["alarm"]
+
+
+def test_with_both_axes_broken_nothing_is_said_of_the_machine(plant: list[Recording], monitor: MachineMonitor) -> None:
+    both = broken(broken(plant[3], 0, 5), 1, 5)
+    found = monitor.score(both.rows(slice(0, 10))).iloc[5:]
+    assert set(found["state"]) == {"cannot judge"}
+    assert set(found["reason"]) == {"flat-lined (axis 1 is constant); flat-lined (axis 2 is constant)"}
+
+
+def test_a_stored_monitor_judges_without_an_axis_as_before(
+    plant: list[Recording], monitor: MachineMonitor, tmp_path: Path
+) -> None:
+    some = broken(plant[3], 1, 20).rows(slice(0, 40))
+    again = MachineMonitor.load(monitor.save(tmp_path / "again"))
+    pd.testing.assert_frame_equal(again.score(some), monitor.score(some))
+    monitor.spares_ = {}  # a model of before there were any
+    old = MachineMonitor.load(monitor.save(tmp_path / "old"))
+    assert set(old.score(some)["state"][20:]) == {"cannot judge"}
+
+
+def test_one_by_one_is_as_all_at_once(plant: list[Recording], monitor: MachineMonitor) -> None:
+    some = broken(plant[3], 1, 20).rows(slice(0, 40))
+    whole, stream = monitor.score(some), monitor.stream()
+    for row in range(40):
+        if row == 30:
+            stream = monitor.stream().recall(stream.memory())
+        said = stream.push_row(some, row)
+        assert (said["score"], said["smoothed"]) == tuple(whole[["score", "smoothed"]].iloc[row])
+
+
+def test_an_explanation_leaves_the_broken_axis_out(plant: list[Recording], monitor: MachineMonitor) -> None:
+    told = monitor.explain(broken(plant[3], 1, len(plant[3]) - 4, float("nan")))
+    assert told.words[0].startswith("Judged without vertical: ")
+    assert set(told.changes["indicator"]) == set(indicator_names(("horizontal",), 12_800))
+    assert np.isfinite(told.changes["now"]).all()
+    assert told.spectrum is not None
+    assert np.isfinite(told.spectrum).all()
+    assert all("vertical" not in word for word in told.words[1:])
+    whole = monitor.explain(plant[3])
+    assert len(whole.changes) == 2 * len(told.changes)
+
+
+def test_the_means_of_the_normal_period_stand_in_for_an_axis() -> None:
+    picture = np.arange(12, dtype=np.float32).reshape(1, 2, 3, 2) + 1
+    indicators = np.array([[1.0, 2.0, 3.0, 4.0]])
+    seen, left = without(picture, indicators, {1: "flat"})
+    np.testing.assert_array_equal(seen[0, 0], picture[0, 0])
+    assert not seen[0, 1].any()
+    np.testing.assert_array_equal(left, [[1, 2, 0, 0]])
+    assert picture.all()
+
+
+def test_found_regimes_need_every_axis(plant: list[Recording]) -> None:
+    """An axis may be what tells them apart."""
+    machine = plant[0]
+    values = machine.values.copy()
+    values[::2] *= np.float32(8)
+    values[::2] += np.float32(5) * np.diff(values[::2], axis=1, prepend=0)
+    two = replace(machine, values=values)
+    monitor = MachineMonitor(steps=20, dim=32, depth=2, find_regimes=True).fit(two, normal_share=0.6)
+    assert monitor.finds_regimes
+    found = monitor.score(broken(two, 1, 150).rows(slice(0, 160)))
+    assert set(found["state"][150:]) == {"cannot judge"}
