@@ -2,13 +2,13 @@
 
     OMP_NUM_THREADS=1 python benchmarks/intake.py --folder FOLDER
 
-Phantom films of ``--side`` pixels, 12 bits, are written to ``--folder`` (outside the repository), every
-``--compressed``-th as JPEG 2000. Of ``--counts`` of them each, in processes of their own and in turns: a plain loop
-(pydicom reads, applies the modality and VOI LUT; NumPy scales, Pillow reduces with a box filter; one process, no
-checks, no de-identification, nothing written but one array) and the intake with as many processes as there are cores:
-the same and the gate, hashes, masks, borders, duplicates, ledger, tables. Start of the interpreter and imports are
-included. Looked at five times a second (Linux): memory of all processes together (proportional set size, so that shared
-pages count once; the highest is shown) and their processor time.
+Phantom films of ``--side`` pixels, 12 bits (each phantom twenty times, a little brighter), are written to ``--folder``
+(outside the repository), every ``--compressed``-th as JPEG 2000. Of ``--counts`` of them each, in processes of their
+own and in turns: a plain loop (pydicom reads, applies the modality and VOI LUT; NumPy scales, Pillow reduces with a box
+filter; one process, no checks, no de-identification, nothing written but one array) and the intake with as many
+processes as there are cores: the same and the gate, hashes, masks, borders, duplicates, ledger, tables. Start of the
+interpreter and imports are included. Looked at five times a second (Linux): memory of all processes together
+(proportional set size, so that shared pages count once; the highest is shown) and their processor time.
 """
 
 import argparse
@@ -157,25 +157,25 @@ def usage_of(session: int) -> tuple[float, float]:
 
 
 def write_films(folder: Path, count: int, *, side: int, compressed: int) -> None:
-    """A few phantoms, each turned up by a little more every time."""
+    """Phantoms of which each is there twenty times, turned up by a little more every time."""
     from pydicom.uid import JPEG2000Lossless
 
     from unlabeled.medical import simulate
 
     folder.mkdir(parents=True)
-    drawn = []
-    for seed in range(8):
+    drawn = max(8, count // 20)
+    for seed in range(drawn):
         rng = np.random.default_rng(seed)
-        drawn.append(simulate.draw_radiograph(simulate.draw_anatomy(rng), pneumonia=False, rng=rng, size=side))
-    for number in range(count):
-        file = simulate.to_dicom(
-            drawn[number % 8] * (0.8 + 0.2 * number / count), patient=f"SIM-{number:06d}", name="Phantom", view="PA",
-            inverted=number % 3 == 0, rescaled=number % 2 == 0, windowed=number % 4 < 2,
-        )  # fmt: skip
-        if number % compressed == 0:
-            file.compress(JPEG2000Lossless, generate_instance_uid=False)
-        (folder / f"{number % 100:02d}").mkdir(exist_ok=True)
-        file.save_as(folder / f"{number % 100:02d}" / f"IM{number:06d}", enforce_file_format=True)
+        film = simulate.draw_radiograph(simulate.draw_anatomy(rng), pneumonia=False, rng=rng, size=side)
+        for number in range(seed, count, drawn):
+            file = simulate.to_dicom(
+                film * (0.8 + 0.2 * number / count), patient=f"SIM-{number:06d}", name="Phantom", view="PA",
+                inverted=number % 3 == 0, rescaled=number % 2 == 0, windowed=number % 4 < 2,
+            )  # fmt: skip
+            if number % compressed == 0:
+                file.compress(JPEG2000Lossless, generate_instance_uid=False)
+            (folder / f"{number % 100:02d}").mkdir(exist_ok=True)
+            file.save_as(folder / f"{number % 100:02d}" / f"IM{number:06d}", enforce_file_format=True)
 
 
 if __name__ == "__main__":

@@ -35,10 +35,11 @@ from unlabeled.core import progress
 from unlabeled.core.checkpoints import write_atomically
 from unlabeled.core.hardware import describe_hardware
 from unlabeled.sensors import MachineMonitor, Recording
+from unlabeled.sensors._fitting import CALIBRATION_SHARE
 from unlabeled.sensors.alarms import HOURS_PER_MONTH, AlarmRule, alarm_states, episodes
 from unlabeled.sensors.baselines import indicator_table, three_sigma, usual_rules
 from unlabeled.sensors.event_metrics import volume
-from unlabeled.sensors.monitor import CALIBRATION_SHARE, PARTS
+from unlabeled.sensors.monitor import PARTS
 from unlabeled.sensors.outliers import named
 from unlabeled.sensors.views import Look, Scaling, look
 

@@ -6,6 +6,7 @@ from typing import NamedTuple, cast
 
 from unlabeled.core.checkpoints import MANIFEST, put_back
 from unlabeled.core.errors import DataError
+from unlabeled.core.progress import say
 from unlabeled.pipelines import _sensors_files as files
 from unlabeled.pipelines._sensors_job_file import Job
 from unlabeled.sensors import MachineMonitor
@@ -79,5 +80,7 @@ class Models:
             model = MachineMonitor.load(folder)
             if folder == job.models and asset not in (model.asset_, *(one.asset for one in job.folders)):
                 raise DataError(f"the only model, of {model.asset_}, judges no {asset}")
+            if model.begun_ is not None:
+                say(f"{asset} is judged by {model.begun_}: fit it anew as soon as it has a normal of its own")
             self._read[asset] = Judge(print_, model)
         return self._read[asset]

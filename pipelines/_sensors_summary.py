@@ -164,6 +164,12 @@ def borrowed(machines: Sequence[pages.Machine]) -> str:
     return f" Judged by another machine's model: {', '.join(pairs)}." if pairs else ""
 
 
+def begun(machines: Sequence[pages.Machine]) -> str:
+    """Which machines are judged by their fleet's prior."""
+    found = [f"{m.recording.asset} by {m.monitor.begun_}" for m in machines if m.monitor.begun_ is not None]
+    return f" No normal of their own yet: {', '.join(found)}; fit them anew as soon as they have one." if found else ""
+
+
 def score_facts(machines: Sequence[pages.Machine]) -> dict[str, Any]:
     return {
         "machines": len(machines),

@@ -121,6 +121,7 @@ def fit(
     headline = f"Fitted {len(machines)} machine(s) on their normal periods" + (
         f"; {len(skipped)} left out (see the report)." if skipped else "."
     )
+    headline += summary.begun(machines)
     if alarmed:
         headline += f" Alarms already within the normal period: {', '.join(alarmed)}. It may not be normal."
     page = pages.build(
@@ -218,6 +219,7 @@ def score(
         + ("" if len(judged) == len(machines) else f" {len(machines) - len(judged)} could not be judged at all.")
         + (f" {len(skipped)} left out (see the report)." if skipped else "")
         + summary.borrowed(machines)
+        + summary.begun(machines)
     )
     settings = {"model": model.name, "machines": len(machines)}
     with tracking.run(EXPERIMENT, f"score {out.name}", params=settings, parent=parent) as run:

@@ -17,6 +17,7 @@ from unlabeled.core.training import History
 from unlabeled.sensors.found_regimes import FoundRegimes
 from unlabeled.sensors.harmonics import Normal
 from unlabeled.sensors.level import Level
+from unlabeled.sensors.prior import Begun, Prior
 from unlabeled.sensors.regimes import Addition, Conditional, Regimes
 from unlabeled.sensors.spares import Spare
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _FOUND = ("middle", "scale", "directions", "centres")
 _SCALING = ("picture_mean", "picture_scale", "indicator_mean", "indicator_scale")
 _SEEN = ("embedding", "error", "outside")  # of the normal period, without an axis
+_OF_PRIOR = ("pictures", "indicators")
 _HARMONICS = ("level", "over", "spectrum")
 # Written into the manifest once fitted: plain values only.
 _FITTED = ("asset_", "kind_", "fs_", "samples_", "threshold_", "cut_", "data_fingerprint_")
@@ -52,6 +54,12 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
         "pretraining_run": pretraining_run,
         "licence": "as the data that it was fitted on",
     }
+    prior = getattr(monitor, "prior_", None)
+    if prior is not None and not hasattr(monitor, "threshold_"):  # a fitted monitor has no more use for it
+        manifest["prior"] = list(prior.machines)
+        for number in range(len(prior.machines)):
+            for name in _OF_PRIOR:
+                tensors[f"prior.{number}.{name}"] = torch.from_numpy(getattr(prior, name)[number])
     if hasattr(monitor, "threshold_"):
         tensors |= {f"reference.{k}": v for k, v in monitor.reference_.items()}
         tensors |= {f"scaling.{k}": torch.from_numpy(getattr(monitor.scaling_, k)) for k in _SCALING}
@@ -78,19 +86,30 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
                 {"gain": one.gain, "overall_ratio": one.overall_ratio} for one in monitor.conditional_.additions
             ],
             "vouched_": [asdict(one) for one in monitor.vouched_],
+            "begun_": None if monitor.begun_ is None else asdict(monitor.begun_),
             "spares_": {axis: _of_spare(spare) for axis, spare in monitor.spares_.items()},
         }  # fmt: skip
     return checkpoints.save(folder, kind=KIND, tensors=tensors, manifest=manifest)
 
 
+def _prior(tensors: Mapping[str, Tensor], machines: Sequence[str]) -> Prior | None:
+    if not machines:
+        return None
+    stored = {
+        name: tuple(tensors[f"prior.{number}.{name}"].numpy() for number in range(len(machines))) for name in _OF_PRIOR
+    }
+    return Prior(machines=tuple(machines), **stored)
+
+
 def _of_spare(spare: Spare) -> dict[str, Any]:
-    return {"gain": spare.gain, "level": None if spare.level is None else asdict(spare.level)}
+    return {"cut": spare.cut, "gain": spare.gain, "level": None if spare.level is None else asdict(spare.level)}
 
 
 def _spare(monitor: "MachineMonitor", stored: Mapping[str, Tensor], told: Mapping[str, Any]) -> Spare:
     seen = {k: stored[k].numpy() for k in _SEEN}
     level = None if told["level"] is None else Level(**told["level"])
-    return Spare(**seen, normal=monitor.normal_model(**seen, cut=monitor.cut_), gain=told["gain"], level=level)
+    normal = monitor.normal_model(**seen, cut=told["cut"])
+    return Spare(**seen, cut=told["cut"], normal=normal, gain=told["gain"], level=level)
 
 
 def _of_shaft(normal: Normal) -> dict[str, Any]:
@@ -136,12 +155,13 @@ def _conditional(
 
 
 def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
+    from unlabeled.sensors._fitting import Period
     from unlabeled.sensors.alarms import AlarmRule
     from unlabeled.sensors.baselines import Rule
     from unlabeled.sensors.bearings import Bearing
     from unlabeled.sensors.false_alarms import Tail
     from unlabeled.sensors.health import Offset
-    from unlabeled.sensors.monitor import KIND, Period
+    from unlabeled.sensors.monitor import KIND
     from unlabeled.sensors.views import Scaling
     from unlabeled.sensors.vouched import Vouched
 
@@ -160,6 +180,7 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
     monitor.fleet_, monitor.pretrained_ = manifest["fleet"], manifest["pretrained"]
     monitor.history_ = History(curves={k: [(a, b) for a, b in v] for k, v in manifest["curves"].items()})
     monitor.pretraining_run_ = manifest["pretraining_run"]
+    monitor.prior_ = _prior(tensors, manifest.get("prior", []))
     if fitted:
         for name in _FITTED:
             setattr(monitor, name, fitted[name])
@@ -176,6 +197,8 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
             under("conditional.", tensors), fitted.get("conditions", []), fitted.get("additions", ())
         )
         monitor.vouched_ = tuple(Vouched(**{**one, "files": tuple(one["files"])}) for one in fitted.get("vouched_", ()))
+        begun = fitted.get("begun_")
+        monitor.begun_ = None if begun is None else Begun(**{**begun, "machines": tuple(begun["machines"])})
         monitor.plain_rules_ = [Rule(**rule) for rule in fitted["plain_rules_"]]
         monitor.scaling_ = Scaling(*(tensors[f"scaling.{k}"].numpy() for k in _SCALING))
         reference = {k: v.numpy() for k, v in under("reference.", tensors).items()}

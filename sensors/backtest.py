@@ -131,6 +131,7 @@ def backtest(
     end = recording.end_row()
     if end <= rows:
         raise DataError(f"{recording.asset}: nothing runs after the normal period's {rows} rows; declare a shorter one")
+    monitor.prior_ = None  # what starts from it has no plain rules to be compared with
     monitor.fit(recording, normal_share=normal_share, normal_until=normal_until)
     table = monitor.score(recording)
     baselines = applied(monitor.plain_rules_, recording)

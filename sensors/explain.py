@@ -90,8 +90,9 @@ def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Ex
         picture, z = monitor.scaling_.picture(one.picture), monitor.scaling_.indicators(one.indicators)
         overall = one.overall
         if spare is not None:
-            picture, z = without(picture, z, broken)
-            overall = overall_without(recording.values[rows[len(every)]], broken)
+            picture, z = without(picture, z, broken, kind=monitor.kind_)
+            if monitor.kind_ == "waveform":
+                overall = overall_without(recording.values[rows[len(every)]], broken)
         embedding, error = monitor.see(picture)
         outside = float(departure(z, monitor.kind_))
         every.append(monitor.parts(embedding, error, outside, overall, gain=one.gain, spare=spare))
@@ -116,7 +117,7 @@ def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Ex
         )  # fmt: skip
     drifting = () if not monitor.drift else (_DRIFT,)
     words = (
-        *_without(broken, monitor.names_),
+        *_without(broken, monitor),
         *_words(parts, changes),
         *drifting,
         *_loudest(monitor, spectrum, normal),
@@ -126,8 +127,9 @@ def explain(monitor: "MachineMonitor", recording: Recording, *, last: int) -> Ex
     return Explanation(parts, changes, spectrum, normal, words, repeats, shaft)
 
 
-def _without(broken: Mapping[int, str], names: tuple[str, ...]) -> list[str]:
-    return [f"Judged {told(broken, names)}; its lines of the shaft are not looked at."] if broken else []
+def _without(broken: Mapping[int, str], monitor: "MachineMonitor") -> list[str]:
+    shaft = " Lines of the shaft are not looked at then." if monitor.harmonics_ is not None else ""
+    return [f"Judged {told(broken, monitor.names_)}.{shaft}"] if broken else []
 
 
 def _heard(recording: Recording, broken: Collection[int]) -> Recording:
@@ -147,7 +149,7 @@ def _changes(
     table = pd.DataFrame(
         {"indicator": names, "now": now, "normal": monitor.scaling_.indicator_mean, "z": z, "share": share}
     )
-    kept = np.ones((monitor.channels_, len(table) // monitor.channels_), dtype=bool)
+    kept = np.ones((len(monitor.names_), len(table) // len(monitor.names_)), dtype=bool)
     kept[list(broken)] = False
     return table[kept.reshape(-1)].sort_values("share", ascending=False, kind="stable").reset_index(drop=True)
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 CLIPPED_SHARE = 0.005
 FEWEST_LEVELS = 16
 FLAT_ROWS = 24
+GONE_ROWS = 3  # an indicator that is missing for so many rows is broken, and does not only lack a cell
 HELD_SHARE = 0.01  # of the samples, in one stretch that does not move: a dropout
 HELD_TIMES = 20  # as long as nearly all other stretches of the same snapshot
 # How far a mean may move: in shares of the RMS, or so many of its usual spreads if that is farther.
@@ -142,7 +143,7 @@ def _mean_and_rms(snapshots_nsa: NDArray) -> tuple[NDArray[np.float64], NDArray[
 
 
 class TrendHealth:
-    """Judges indicator rows one after another; remembers how long each indicator has not moved.
+    """Judges indicator rows one after another; remembers how long each indicator has not moved, or was not there.
 
     Args:
         names: of the indicators.
@@ -152,23 +153,35 @@ class TrendHealth:
         self.names = names
         self._last = np.full(len(names), np.nan)
         self._still = np.zeros(len(names), dtype=np.int64)
+        self._gone = np.zeros(len(names), dtype=np.int64)
 
     def memory(self) -> dict[str, list[float]]:
-        """How long each indicator has not moved, as plain JSON."""
-        return {"last": self._last.tolist(), "still": self._still.tolist()}
+        """All that it remembers, as plain JSON."""
+        return {"last": self._last.tolist(), "still": self._still.tolist(), "gone": self._gone.tolist()}
 
     def recall(self, memory: Mapping[str, list[float]]) -> None:
         """Goes on from :meth:`memory`."""
         self._last, self._still = np.array(memory["last"], dtype=np.float64), np.array(memory["still"], dtype=np.int64)
+        self._gone = np.array(memory.get("gone", np.zeros(len(self.names))), dtype=np.int64)
 
     def flaw(self, row: NDArray) -> str:
         """What is wrong with a row (indicators,); empty when nothing."""
+        bad, stuck = self.flaws(row)
+        reasons = [f"not a number: {', '.join(self.names[i] for i in bad)}"] if bad else []
+        still = ", ".join(self.names[i] for i in stuck)
+        reasons += [f"flat-lined ({still} has not moved for {FLAT_ROWS} rows)"] if stuck else []
+        return "; ".join(reasons)
+
+    def flaws(self, row: NDArray) -> tuple[list[int], list[int]]:
+        """Which indicators of a row (indicators,) are not there, and which do not move."""
         there = np.isfinite(row)
         # A cell that is missing says neither that an indicator moved nor that it did not.
         self._still = np.where(there, np.where(row == self._last, self._still + 1, 1), self._still)
         self._last = np.where(there, row, self._last)
-        bad = [name for name, known in zip(self.names, there, strict=True) if not known]
-        stuck = [name for name, count in zip(self.names, self._still, strict=True) if count >= FLAT_ROWS]
-        reasons = [f"not a number: {', '.join(bad)}"] if bad else []
-        reasons += [f"flat-lined ({', '.join(stuck)} has not moved for {FLAT_ROWS} rows)"] if stuck else []
-        return "; ".join(reasons)
+        self._gone = np.where(there, 0, self._gone + 1)
+        return np.flatnonzero(~there).tolist(), np.flatnonzero(self._still >= FLAT_ROWS).tolist()
+
+    def lasting(self) -> dict[int, str]:
+        """Which indicators are broken and not only missing here and there, and in which way."""
+        gone = {int(i): "not a number" for i in np.flatnonzero(self._gone >= GONE_ROWS)}
+        return gone | {int(i): "flat-lined" for i in np.flatnonzero(self._still >= FLAT_ROWS)}

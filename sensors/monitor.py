@@ -1,7 +1,6 @@
 """The user-facing estimator: what is normal for this machine, and an alarm when it no longer is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +11,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from torch import Tensor
 
-from unlabeled.core import fingerprint, progress
+from unlabeled.core import progress
 from unlabeled.core.budget import Budget
 from unlabeled.core.dry_run import estimate
 from unlabeled.core.encoder import Backbone, Encoder
-from unlabeled.core.errors import CollapseError, DataError
+from unlabeled.core.errors import CollapseError
 from unlabeled.core.hardware import one_thread
 from unlabeled.core.normality import Detector, Mahalanobis, NearestNeighbour, NormalModel
 from unlabeled.core.pretext import Pretext
@@ -25,31 +24,28 @@ from unlabeled.core.several_kinds import Lesson
 from unlabeled.core.tokens import GridPatches
 from unlabeled.core.training import History
 from unlabeled.core.views import SignalView
-from unlabeled.sensors import _checks, explain, features, spares, views
+from unlabeled.sensors import _checks, _fitting, explain, features
+from unlabeled.sensors._fitting import CALIBRATION_SHARE
 from unlabeled.sensors._learning import Judge, Log, learn, planned
 from unlabeled.sensors.alarms import AlarmRule
-from unlabeled.sensors.baselines import usual_rules
 from unlabeled.sensors.bearings import Bearing
-from unlabeled.sensors.false_alarms import Tail, tail
+from unlabeled.sensors.false_alarms import Tail
 from unlabeled.sensors.found_regimes import FoundRegimes
 from unlabeled.sensors.harmonics import Normal
 from unlabeled.sensors.health import Offset
 from unlabeled.sensors.level import LEVEL, Level
 from unlabeled.sensors.outliers import named, part_name
+from unlabeled.sensors.prior import Begun, Prior
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
 from unlabeled.sensors.regimes import Conditional
 from unlabeled.sensors.spares import Spare
 from unlabeled.sensors.states import Asked
-from unlabeled.sensors.stream import Stream, fused
+from unlabeled.sensors.stream import Stream
 from unlabeled.sensors.tasks import Masking, bearing_prior, build_task, foretelling_error, foretells, time_steps
 from unlabeled.sensors.views import (
-    MIN_REFERENCE,
-    Scaling,
     Seen,
     View,
-    departure,
     look,
-    look_under_conditions,
     normal_pictures,
 )
 
@@ -58,17 +54,7 @@ if TYPE_CHECKING:
 
 KIND = "sensors.MachineMonitor"
 PARTS = ("mahalanobis", "nearest", "reconstruction", "indicators")
-CALIBRATION_SHARE = 1 / 3  # of the normal period, its last part
-MIN_CALIBRATION = 10
 _DRAWS = 4  # masks over which one snapshot's reconstruction error is averaged
-
-
-@dataclass(frozen=True, kw_only=True)
-class Period:
-    """The declared normal period, in row numbers: ``0..calibration-1`` fits, ``calibration..stop-1`` calibrates."""
-
-    calibration: int
-    stop: int
 
 
 class MachineMonitor(BaseEstimator):
@@ -119,6 +105,9 @@ class MachineMonitor(BaseEstimator):
             regime; ``None`` where the normal period says nothing of conditions and no regimes were found.
         harmonics_: what is normal at the shaft's harmonics; ``None`` for a trend or where the speed is not known.
         spares_: what is normal without one axis, by its number (:mod:`~unlabeled.sensors.spares`).
+        prior_: what a machine of which little is known starts from (:mod:`~unlabeled.sensors.prior`); ``None`` where
+            the encoder was taught by fewer than three machines.
+        begun_: that this monitor started from it; ``None`` for one with a normal period of its own.
         vouched_: what was learnt later, on somebody's word (:mod:`~unlabeled.sensors.vouched`).
         tail_: what a well machine's scores do beyond the usual, where the threshold meets a budget; else ``None``.
         period_: the rows that were declared normal.
@@ -134,6 +123,8 @@ class MachineMonitor(BaseEstimator):
     harmonics_: Normal | None
     vouched_: tuple["Vouched", ...]
     spares_: dict[int, Spare]
+    prior_: Prior | None
+    begun_: Begun | None
 
     def __init__(
         self,
@@ -198,6 +189,7 @@ class MachineMonitor(BaseEstimator):
         """
         rows = [r.normal_rows(share=normal_share, until=normal_until) for r in fleet]
         pictures, self.fleet_ = normal_pictures(fleet, rows, window=self.window, find=self.find_regimes)
+        self.prior_ = None if self.find_regimes else Prior.of(fleet, rows, window=self.window)
         try:
             learn(
                 self, pictures, fleet[0].fs, usual=MachineMonitor(), kind=KIND, asked=asked, state=state, log=log,
@@ -246,71 +238,17 @@ class MachineMonitor(BaseEstimator):
     ) -> "MachineMonitor":
         """Learns what is normal from the declared normal period of one machine, and calibrates the threshold.
 
-        An encoder that :meth:`pretrain` has not taught is first trained on the period's first two thirds.
+        An encoder that :meth:`pretrain` has not taught is first trained on the period's first two thirds. A machine of
+        which fewer than 30 snapshots can be judged starts from the prior of the fleet that taught the encoder, if that
+        was of three machines or more: :attr:`begun_` says so.
 
         Raises:
             DataError: too few snapshots that can be judged (or independent peaks of their scores, for a budget of false
                 alarms), or another kind of data than the pretraining's.
         """
-        _checks.bearing(self)
-        _checks.drift(self)
-        if self.detector is not None:
-            named(self.detector, seed=0)  # there is such a one, or it is said before anything is learnt
         stop = recording.normal_rows(share=normal_share, until=normal_until)
-        seen, self.conditional_, cut = look_under_conditions(
-            recording, rows=stop, window=self.window, share=1 - CALIBRATION_SHARE, find=self.find_regimes
-        )
-        if cut < MIN_REFERENCE or len(seen.rows) - cut < MIN_CALIBRATION:
-            why = views.refusals(recording, rows=stop, window=self.window, normal=self.conditional_)
-            raise DataError(
-                f"{recording.asset}: {len(seen.rows)} snapshots of the normal period can be judged, at least "
-                f"{MIN_REFERENCE * 3 // 2} are needed{views.in_words(why)}: {views.advice(why)}record longer, or "
-                "enlarge --normal-share / --normal-until"
-            )
-        self.scaling_ = Scaling.of(seen.pictures[:cut], seen.indicators[:cut])
-        pictures = self.scaling_.picture(seen.pictures)
-        if not getattr(self, "pretrained_", False):
-            learn(self, pictures[:cut], recording.fs, usual=MachineMonitor(), kind=KIND, state=state, log=log)
-            self.fleet_ = [recording.asset]
-        _checks.grid(self, pictures)
-        self.level_, self.vouched_, self.spares_ = None, (), {}
-        self.asset_, self.kind_, self.names_, self.fs_ = recording.asset, recording.kind, recording.names, recording.fs
-        self.unit_ = recording.unit
-        waveforms = recording.kind == "waveform"
-        self.offset_ = Offset.of(recording.values[seen.rows[:cut]]) if waveforms else None
-        self.samples_ = recording.values.shape[1] if waveforms else None
-        self.harmonics_ = None
-        if recording.fs is not None and self.shaft_hz is not None:
-            self.harmonics_ = Normal.of(recording.values[seen.rows], fs=recording.fs, shaft_hz=self.shaft_hz)
-        self.period_ = Period(calibration=int(seen.rows[cut]), stop=stop)
-        self.plain_rules_ = usual_rules(recording, normal_rows=stop)
-        self.data_fingerprint_ = fingerprint.of_array(recording.values[:stop])
-        embedding, error = self.encode(pictures)
-        outside = departure(self.scaling_.indicators(seen.indicators), self.kind_)
-        self.set_reference(embedding, error, outside, cut)
-        whole = Spare(embedding, error, outside, self.normal_, 1.0, None)
-        self.threshold_, self.tail_ = self.threshold_of(whole, recording, seen.rows, cut)
-        if seen.overall is not None and self.tail_ is None:  # a plain rule's own false alarms are in nobody's budget
-            self.level_ = Level.of(seen.overall, names=recording.names, waveform=waveforms, threshold=self.threshold_)
-        self.spares_ = spares.fit(self, recording, seen, cut)
+        _fitting.fit(self, recording, stop=stop, usual=MachineMonitor(), kind=KIND, state=state, log=log)
         return self
-
-    def threshold_of(
-        self, normal: Spare, recording: Recording, rows: NDArray[np.int64], cut: int
-    ) -> tuple[float, Tail | None]:
-        """Of the smoothed score, by the calibration part of the normal period (its ``rows`` from ``cut`` on), and what
-        the scores do beyond the usual where it meets a budget of false alarms.
-
-        Raises:
-            DataError: too few independent peaks for a budget.
-        """
-        held_out = zip(normal.embedding[cut:], normal.error[cut:], normal.outside[cut:], strict=True)
-        scores = np.array([fused(self.parts(*one, spare=normal), None) for one in held_out])
-        if self.false_alarms is not None:
-            found = tail(scores, recording.hours[rows[cut:]], self.rule, what=recording.asset)
-            return found.careful_threshold(self.false_alarms), found
-        # Spread of single scores, not of smoothed ones: a few dozen of these hold a handful of independent values.
-        return float(scores.mean() + self.sigmas * scores.std(ddof=1)), None
 
     def teaching_rows(self, recording: Recording, *, normal_rows: int) -> int:
         """How many rows of the normal period come before its calibration part, which only sets thresholds."""

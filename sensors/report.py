@@ -345,7 +345,7 @@ def _making(section: Section, machines: Sequence[Machine]) -> None:
         ["machine", "read", "encoder learnt from", "normal rows (last third calibrates)", "threshold"],
         [
             [m.recording.asset, "; ".join(m.recording.notes) or "as it stands", ", ".join(m.monitor.fleet_),
-             m.monitor.period_.stop, m.monitor.threshold_]
+             m.monitor.begun_ or m.monitor.period_.stop, m.monitor.threshold_]
             for m in machines
         ],
     )  # fmt: skip

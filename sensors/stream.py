@@ -92,8 +92,9 @@ class Stream:
         overall = self._overall(seen, found.level - steady.level)
         spare = monitor.spare_of(seen)
         if spare is not None:
-            picture, indicators = without(steady.picture, steady.indicators, seen.broken)
-            steady, overall = InSpreads(picture, indicators, 0.0), overall_without(values, seen.broken)
+            picture, indicators = without(steady.picture, steady.indicators, seen.broken, kind=monitor.kind_)
+            steady = InSpreads(picture, indicators, 0.0)
+            overall = overall_without(values, seen.broken) if monitor.kind_ == "waveform" else overall
         embedding, error = monitor.see(steady.picture)
         outside = float(departure(steady.indicators, monitor.kind_))
         parts = monitor.parts(embedding, error, outside, overall, gain=seen.gain, spare=spare)

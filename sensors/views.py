@@ -37,8 +37,8 @@ class Seen(NamedTuple):
         level: (axes,) decibels that were taken out of a waveform's picture.
         gain: what its score is multiplied by, where it is of a regime that was learnt later.
         regime: number of the regime that it belongs to, where regimes were found.
-        broken: which axes cannot be heard in it, and why; what is seen of them is another axis's,
-            and the overall level says nothing.
+        broken: which axes or indicators are broken in it, and how; what is seen of them says nothing, and of a waveform
+            with such an axis the overall level neither.
     """
 
     picture: Floats
@@ -63,7 +63,7 @@ class View:
         window: rows in the picture of a trend.
         normal: what is normal under which conditions, where that is known: it is taken out of what is seen.
         offset: where the zeros of a waveform's axes lie, where that is known.
-        spared: axes of a waveform without one of which a snapshot is seen all the same.
+        spared: axes or indicators without one of which a snapshot is seen all the same.
     """
 
     def __init__(
@@ -80,16 +80,20 @@ class View:
         self.normal, self.offset, self.spared = normal, offset, frozenset(spared)
         self._health = TrendHealth(names)
         self._rows: deque[NDArray] = deque(maxlen=window)
+        self._broken: deque[tuple[int, ...]] = deque(maxlen=window)  # of each of these rows
         self._column = level_column(names)
         self.indicator_names = names if fs is None else features.indicator_names(names, fs)
 
     def memory(self) -> dict[str, Any]:
         """What the next snapshot will be seen with, as plain JSON."""
-        return {"rows": [row.tolist() for row in self._rows], "health": self._health.memory()}
+        own = {"rows": [row.tolist() for row in self._rows], "health": self._health.memory()}
+        return {**own, "broken": [list(which) for which in self._broken]} if any(self._broken) else own
 
     def recall(self, memory: Mapping[str, Any]) -> None:
         """Goes on from :meth:`memory`."""
         self._rows = deque([np.array(row, dtype=np.float64) for row in memory["rows"]], maxlen=self.window)
+        broken = memory.get("broken", [()] * len(self._rows))
+        self._broken = deque([tuple(which) for which in broken], maxlen=self.window)
         self._health.recall(memory["health"])
 
     def push(
@@ -122,23 +126,34 @@ class View:
                 broken |= self.offset.flaws(values, but=broken)
                 wrong = self._too_much(broken)
             return wrong or self._usual(waveform(values, broken), conditions, without)
-        row = values.astype(np.float64)
-        strange = self._health.flaw(row) or self._strange(conditions)
+        return self._trend(values.astype(np.float64), conditions, without)
+
+    def _trend(self, row: NDArray, conditions: Floats | None, without: int | None) -> Seen | str:
+        flaw, lasting = self._health.flaw(row), self._health.lasting()
+        here = np.flatnonzero(~np.isfinite(row)).tolist()
+        spared = bool(lasting) and set(here) <= set(lasting) and not self._too_much(lasting)
+        strange = ("" if spared else flaw) or self._strange(conditions)
         if strange:
             return strange
         regime = None
+        row = np.where(np.isfinite(row), row, 0.0)  # of what is broken, nothing of it is looked at
         if self.normal is not None:
             regime = self.normal.regime(row)
             row = self.normal.row(row, conditions, without=without)
         self._rows.append(row)
+        self._broken.append(tuple(lasting))
+        before = {i: f"broken within the last {self.window} rows" for which in self._broken for i in which}
+        broken = {i: lasting.get(i, why) for i, why in before.items()}
         if len(self._rows) < self.window:
             return f"too early: a trend is judged from its {self.window}th row on"
+        if len(broken) > 1:
+            return "; ".join(f"{self.names[i]}: {why}" for i, why in broken.items())
         overall = None if self._column is None else float(row[self._column])
         picture = np.stack(self._rows, axis=1)[None]
-        return Seen(picture, row, overall, gain=self._gain(conditions), regime=regime)
+        return Seen(picture, row, overall, gain=self._gain(conditions), regime=regime, broken=broken)
 
     def _too_much(self, broken: Mapping[int, str]) -> str:
-        """What is wrong, where a snapshot cannot be seen without these axes."""
+        """What is wrong, where a snapshot cannot be seen without these axes or indicators."""
         return "" if len(broken) < 2 and self.spared.issuperset(broken) else "; ".join(broken.values())
 
     def _strange(self, conditions: Floats | None) -> str | None:
@@ -262,7 +277,8 @@ def look_under_conditions(
 
 
 class Scaling:
-    """Constants from the normal period: mean and spread of each row of the picture and of each indicator.
+    """Constants from the normal period: mean and spread of each row of the picture and of each indicator. A spread has
+    a floor, so that a constant does not turn rounding into an alarm.
 
     Args:
         picture_mean, picture_scale: (C, H, 1).
@@ -277,10 +293,15 @@ class Scaling:
 
     @classmethod
     def of(cls, pictures_nchw: Floats, indicators_ni: Floats) -> "Scaling":
-        """From normal snapshots. A spread has a floor, so that a constant does not turn rounding into an alarm."""
+        """From normal snapshots."""
         mean = pictures_nchw.mean(axis=(0, 3))[..., None]
         spread = pictures_nchw.std(axis=(0, 3))[..., None]
         middle, width = indicators_ni.mean(axis=0), indicators_ni.std(axis=0, ddof=1)
+        return cls.with_floors(mean, spread, middle, width)
+
+    @classmethod
+    def with_floors(cls, mean: Floats, spread: Floats, middle: Floats, width: Floats) -> "Scaling":
+        """From means and spreads of the picture and of the indicators."""
         return cls(mean, _floored(spread, mean), middle, _floored(width, middle))
 
     def picture(self, picture: Floats) -> NDArray[np.float32]:

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
 from unlabeled.sensors import _checks
-from unlabeled.sensors.monitor import CALIBRATION_SHARE, MIN_CALIBRATION, MachineMonitor
+from unlabeled.sensors._fitting import CALIBRATION_SHARE, MIN_CALIBRATION
+from unlabeled.sensors.monitor import MachineMonitor
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.regimes import Addition, Conditional
 from unlabeled.sensors.stream import UNJUDGED, fused

@@ -129,7 +129,8 @@ def test_bad_snapshots_are_neither_alarm_nor_all_clear_and_leave_the_others_alon
     broken = make(recording.asset, values, recording.hours, names=recording.names, fs=recording.fs)
     table, whole = fresh.score(broken), fresh.score(recording)
     assert list(table.index[table["state"] == "cannot judge"]) == [60, 61]
-    assert table["reason"].iloc[60] == "2 sample(s) are not numbers"
+    bad = (f"1 sample(s) of axis {axis} are not numbers" for axis in (1, 2))
+    assert table["reason"].iloc[60] == "; ".join(bad)
     assert table["reason"].iloc[61].startswith("flat-lined")
     assert table["score"].iloc[[60, 61]].isna().all()
     others = np.setdiff1d(np.arange(len(values)), [60, 61])

@@ -1,6 +1,7 @@
 """A broken sensor does not blind a machine that has others, and says neither that it is well nor that it is ill."""
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from unlabeled.sensors import MachineMonitor, Recording
 from unlabeled.sensors.features import indicator_names
+from unlabeled.sensors.recording import make
 from unlabeled.sensors.spares import without
 
 
@@ -126,7 +128,7 @@ def test_an_explanation_leaves_the_broken_axis_out(plant: list[Recording], monit
 def test_the_means_of_the_normal_period_stand_in_for_an_axis() -> None:
     picture = np.arange(12, dtype=np.float32).reshape(1, 2, 3, 2) + 1
     indicators = np.array([[1.0, 2.0, 3.0, 4.0]])
-    seen, left = without(picture, indicators, {1: "flat"})
+    seen, left = without(picture, indicators, {1: "flat"}, kind="waveform")
     np.testing.assert_array_equal(seen[0, 0], picture[0, 0])
     assert not seen[0, 1].any()
     np.testing.assert_array_equal(left, [[1, 2, 0, 0]])
@@ -144,3 +146,88 @@ def test_found_regimes_need_every_axis(plant: list[Recording]) -> None:
     assert monitor.finds_regimes
     found = monitor.score(broken(two, 1, 150).rows(slice(0, 160)))
     assert set(found["state"][150:]) == {"cannot judge"}
+
+
+NAMES = ("rms", "temperature", "current", "pressure")
+ROWS = 600
+
+
+def trend(*, fault: bool = False) -> Recording:
+    """Four indicators that wander about their means; a fault moves rms and current from row 450 on, ever farther."""
+    rng = np.random.default_rng(5)
+    wander = np.zeros((ROWS, 4))
+    for i in range(1, ROWS):
+        wander[i] = 0.7 * wander[i - 1] + rng.normal(size=4)
+    worse = np.clip(np.arange(ROWS) - 450, 0, None)[:, None] * np.array([0.3, 0, 0.3, 0]) * fault
+    return make("fan", np.array([2.0, 60, 10, 3]) + 0.05 * (wander + worse), np.arange(ROWS) / 6, names=NAMES)
+
+
+@pytest.fixture(scope="module")
+def fan() -> MachineMonitor:
+    return MachineMonitor(steps=60, dim=32, depth=2).fit(trend(), normal_share=0.5)
+
+
+def lost(recording: Recording, which: int, since: int, until: int = ROWS) -> Recording:
+    values = recording.values.copy()
+    values[since:until, which] = np.nan
+    return replace(recording, values=values)
+
+
+def test_a_cell_that_is_missing_costs_its_row_and_no_other(fan: MachineMonitor) -> None:
+    found = fan.score(lost(trend(), 1, 400, 402))
+    assert set(found["state"][400:402]) == {"cannot judge"}
+    assert set(found["state"][402:]) == {"normal"}
+    assert set(found["reason"][402:]) == {""}
+
+
+def test_an_indicator_that_stays_away_is_done_without_until_the_window_is_whole_again(fan: MachineMonitor) -> None:
+    found = fan.score(lost(trend(), 1, 400, 440))
+    assert set(found["state"][400:402]) == {"cannot judge"}
+    assert set(found["state"][402:]) == {"normal"}
+    assert set(found["reason"][402:440]) == {"without temperature: not a number"}
+    assert set(found["reason"][440:455]) == {"without temperature: broken within the last 16 rows"}
+    assert set(found["reason"][455:]) == {""}
+    # The window holds the rows that it would hold had nothing been lost, but for the two that were not judged.
+    whole = fan.score(trend())
+    np.testing.assert_array_equal(found["score"][460:], whole["score"][460:])
+
+
+def test_one_that_stands_still_is_done_without(fan: MachineMonitor) -> None:
+    recording = trend()
+    values = recording.values.copy()
+    values[400:, 3] = values[400, 3]
+    found = fan.score(replace(recording, values=values))
+    assert not found["alarm"].any()
+    assert set(found["reason"][423:]) == {"without pressure: flat-lined"}
+    assert set(found["state"][423:]) == {"normal"}
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_fault_is_found_without_an_indicator(fan: MachineMonitor, which: int) -> None:
+    """Without one that tells of it and without one that does not."""
+    whole = first_alarm(fan.score(trend(fault=True)))
+    without_it = first_alarm(fan.score(lost(trend(fault=True), which, 400)))
+    assert whole > 450 / 6
+    assert 450 / 6 < without_it <= whole + 5
+    told = fan.explain(lost(trend(fault=True), which, 400))
+    assert told.words[0] == f"Judged without {NAMES[which]}: not a number."
+    assert set(told.changes["indicator"]) == set(NAMES) - {NAMES[which]}
+    assert told.changes["indicator"].iloc[0] in ("rms", "current")
+
+
+def test_two_that_are_away_are_too_many(fan: MachineMonitor) -> None:
+    found = fan.score(lost(lost(trend(), 1, 400), 3, 420))
+    assert set(found["state"][402:420]) == {"normal"}
+    assert set(found["state"][420:]) == {"cannot judge"}
+    assert found["reason"].iloc[-1] == "not a number: temperature, pressure"
+
+
+def test_a_trend_goes_on_from_its_memory_without_an_indicator(fan: MachineMonitor) -> None:
+    some = lost(trend(), 1, 400, 440)
+    whole, stream = fan.score(some), fan.stream()
+    for row in range(480):
+        if row in (401, 410, 445):
+            stream = fan.stream().recall(json.loads(json.dumps(stream.memory())))
+        said = stream.push_row(some, row)
+        assert said["reason"] == whole["reason"][row]
+        np.testing.assert_equal(said["smoothed"], whole["smoothed"][row])
