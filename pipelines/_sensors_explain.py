@@ -53,6 +53,7 @@ def explain(
     every: float | None = None,
     signal: Sequence[str] = (),
     assets: Sequence[str] = (),
+    all_of: str | None = None,
 ) -> Outcome:
     """Explains one moment of each machine.
 
@@ -62,7 +63,15 @@ def explain(
     if moment.unit is not None and moment.machine_class is None:
         raise DataError("a unit is for a severity: say --class too")
     recordings = pre.told(
-        read(*inputs, fs=fs, every=every, signal=signal, operating=files.operating_of(model), assets=assets)
+        read(
+            *inputs,
+            fs=fs,
+            every=every,
+            signal=signal,
+            operating=files.operating_of(model),
+            assets=assets,
+            all_of=all_of,
+        )
     )
     machines, left_out, parent = [], [], None
     used: dict[str, Path] = {}

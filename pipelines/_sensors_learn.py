@@ -2,7 +2,6 @@
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from unlabeled.pipelines._sensors_models import print_of
 from unlabeled.pipelines.jobs import Outcome
 from unlabeled.sensors import report as pages
 from unlabeled.sensors.monitor import MachineMonitor
-from unlabeled.sensors.readers import files_in, read
+from unlabeled.sensors.readers import files_in, of_one, read
 from unlabeled.sensors.recording import Recording, joined
 from unlabeled.sensors.stream import UNJUDGED
 from unlabeled.sensors.vouched import Vouched, learn
@@ -123,10 +122,7 @@ def _read(
         except DataError as error:  # a folder that a job watches may hold what it refused
             left_out.append(f"{path.name} is left out: {error}")
     if stretch.all_of is not None:
-        several = [one.source for one in found if [other.source for other in found].count(one.source) > 1]
-        if several:
-            raise DataError(f"{several[0]} holds several machines: --all-of says that all are one")
-        found = [replace(one, asset=stretch.all_of) for one in found]
+        found = of_one(found, stretch.all_of)
     machines = sorted({one.asset for one in found})
     if stretch.asset is not None:
         found = [one for one in found if one.asset == stretch.asset]

@@ -16,6 +16,15 @@ Rate = Annotated[
 Every = Annotated[
     float | None, typer.Option(help="Seconds between snapshots, where the file has no times.", min=SMALLEST)
 ]
+AllOf = Annotated[
+    str | None,
+    typer.Option(
+        "--all-of",
+        metavar="ASSET",
+        help="All files are parts of this machine's record (a file a day, say), whatever they are called: they are put "
+        "in order of time, and no more than two are in memory at once.",
+    ),
+]
 Signal = Annotated[
     list[str] | None,
     typer.Option(

@@ -7,7 +7,7 @@ import typer
 
 from unlabeled.pipelines import cli_sensors_learn
 from unlabeled.pipelines._cost import BesideRandom, DryRun, Price, Watts
-from unlabeled.pipelines._sensors_options import SMALLEST, Every, Inputs, Rate, Signal
+from unlabeled.pipelines._sensors_options import SMALLEST, AllOf, Every, Inputs, Rate, Signal
 from unlabeled.pipelines.jobs import Outcome
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ def fit(
     signal: Signal = None,
     operating: Operating = None,
     asset: Assets = None,
+    all_of: AllOf = None,
     pretrain_on: Fleet = None,
     encoder: Annotated[
         Path | None, typer.Option(help="Take the encoder that this folder holds instead of pretraining one.")
@@ -167,8 +168,8 @@ def fit(
 
     return jobs.fit(
         inputs, out=out, normal_share=normal_share, normal_until=normal_until, since=since, fs=fs, every=every,
-        signal=signal or (), operating=operating or (), assets=asset or (), pretrain_on=pretrain_on or (),
-        encoder=encoder,
+        signal=signal or (), operating=operating or (), assets=asset or (), all_of=all_of,
+        pretrain_on=pretrain_on or (), encoder=encoder,
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
             augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,
@@ -234,11 +235,14 @@ def score(
     every: Every = None,
     signal: Signal = None,
     asset: Assets = None,
+    all_of: AllOf = None,
 ) -> Outcome:
     """Score snapshots: state, score and its parts for each, alarms, and why."""
     from unlabeled.pipelines import sensors as jobs
 
-    return jobs.score(inputs, model=model, out=out, fs=fs, every=every, signal=signal or (), assets=asset or ())
+    return jobs.score(
+        inputs, model=model, out=out, fs=fs, every=every, signal=signal or (), assets=asset or (), all_of=all_of
+    )
 
 
 @app.command()
@@ -257,6 +261,7 @@ def backtest(
     signal: Signal = None,
     operating: Operating = None,
     asset: Assets = None,
+    all_of: AllOf = None,
     pretrain_on: Fleet = None,
     steps: Steps = 200,
     task: PretextTask = "masked",
@@ -296,7 +301,7 @@ def backtest(
     return jobs.replay(
         inputs, out=out, normal_share=normal_share, normal_until=normal_until, failure_at=failure_at,
         healthy=healthy or (), running_column=running_column, fs=fs, every=every, signal=signal or (),
-        operating=operating or (), assets=asset or (), pretrain_on=pretrain_on or (),
+        operating=operating or (), assets=asset or (), all_of=all_of, pretrain_on=pretrain_on or (),
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
             augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,
@@ -335,6 +340,7 @@ def explain(
     every: Every = None,
     signal: Signal = None,
     asset: Assets = None,
+    all_of: AllOf = None,
 ) -> Outcome:
     """Say what is away from normal at one moment, alarm or not: score, bands, indicators, shaft and bearing."""
     from unlabeled.pipelines import _sensors_explain as job
@@ -345,7 +351,15 @@ def explain(
         machine_class=machine_class, unit=unit,
     )  # fmt: skip
     return job.explain(
-        inputs, model=model, out=out, moment=moment, fs=fs, every=every, signal=signal or (), assets=asset or ()
+        inputs,
+        model=model,
+        out=out,
+        moment=moment,
+        fs=fs,
+        every=every,
+        signal=signal or (),
+        assets=asset or (),
+        all_of=all_of,
     )
 
 

@@ -36,6 +36,7 @@ def fit(
     signal: Sequence[str] = (),
     operating: Sequence[str] = (),
     assets: Sequence[str] = (),
+    all_of: str | None = None,
     pretrain_on: Sequence[Path] = (),
     encoder: Path | None = None,
     template: MachineMonitor | None = None,
@@ -71,7 +72,17 @@ def fit(
     known_states = None if labels is None else read_states(labels)
     skipped: list[tuple[str, str]] = []
     recordings = pre.told(
-        read(*inputs, fs=fs, every=every, signal=signal, operating=operating, assets=assets, left_out=skipped), skipped
+        read(
+            *inputs,
+            fs=fs,
+            every=every,
+            signal=signal,
+            operating=operating,
+            assets=assets,
+            all_of=all_of,
+            left_out=skipped,
+        ),
+        skipped,
     )
     recordings = recordings if since is None else _since(recordings, since, skipped)
     alone = len(recordings) == 1 and not skipped
@@ -177,12 +188,23 @@ def score(
     every: float | None = None,
     signal: Sequence[str] = (),
     assets: Sequence[str] = (),
+    all_of: str | None = None,
 ) -> Outcome:
     """Scores snapshots with a fitted model; says for each machine whether it is in alarm, and why."""
     skipped: list[tuple[str, str]] = []
     operating = files.operating_of(model)
     recordings = pre.told(
-        read(*inputs, fs=fs, every=every, signal=signal, operating=operating, assets=assets, left_out=skipped), skipped
+        read(
+            *inputs,
+            fs=fs,
+            every=every,
+            signal=signal,
+            operating=operating,
+            assets=assets,
+            all_of=all_of,
+            left_out=skipped,
+        ),
+        skipped,
     )
     alone = len(recordings) == 1 and not skipped
     machines: list[pages.Machine] = []

@@ -1,13 +1,17 @@
 """Files to recordings: waveform snapshots and condition-indicator trends."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
 
 from unlabeled.core.errors import DataError
 from unlabeled.sensors import _formats, _sql, _trends, _waveforms
-from unlabeled.sensors.recording import Recording
+from unlabeled.sensors._parted import Parted, Shelf
+from unlabeled.sensors.recording import Recording, joined
 
 SUFFIXES = (*_formats.SUFFIXES, ".parquet", ".csv")
 
@@ -20,6 +24,7 @@ def read(
     signal: Sequence[str] = (),
     operating: Sequence[str] = (),
     assets: Sequence[str] = (),
+    all_of: str | None = None,
     left_out: list[tuple[str, str]] | None = None,
 ) -> list[Recording]:
     """Reads one recording a machine from files or folders of files.
@@ -44,6 +49,9 @@ def read(
             load or temperature. They are no indicators; what is normal depends on them.
         running_column: column that is false while the machine stands still.
         assets: only these machines.
+        all_of: all files are parts of this machine's record, whatever they are called, and hold one machine each. They
+            are put in order of time, and waveforms are read again as they are asked for: no more than two files are in
+            memory at once.
         left_out: takes the name of each file that cannot be read, and why, while the others are read all the same;
             without it the first such file is an error.
 
@@ -52,9 +60,14 @@ def read(
     """
     unread: list[tuple[str, str]] = []
     recordings: list[Recording] = []
+
+    def one(path: Path) -> list[Recording]:
+        return _one(path, fs, every, running_column, signal, operating)
+
+    shelf = Shelf(lambda path: [found.values for found in one(path)])
     for path in files_in(inputs):
         try:
-            recordings += _one(path, fs, every, running_column, signal, operating)
+            recordings += one(path) if all_of is None else _on(shelf, path, one(path))
         except DataError as error:
             if left_out is None:
                 raise
@@ -63,6 +76,8 @@ def read(
         raise DataError("; ".join(why for _, why in unread))
     if left_out is not None:
         left_out += unread
+    if all_of is not None:
+        recordings = [joined(of_one(recordings, all_of))]
     known = [r.asset for r in recordings]
     if assets:
         missing = sorted(set(assets) - set(known))
@@ -74,6 +89,27 @@ def read(
     if twice:
         raise DataError(f"machine {', '.join(twice)} occurs in more than one input: rename, or give one at a time")
     return recordings
+
+
+def of_one(recordings: Sequence[Recording], asset: str) -> list[Recording]:
+    """As recordings of this machine, whatever their files call it.
+
+    Raises:
+        DataError: a file holds several.
+    """
+    several = [path for path, count in Counter(one.source for one in recordings).items() if count > 1]
+    if several:
+        raise DataError(f"{several[0]} holds several machines: --all-of says that all are one")
+    return [replace(one, asset=asset) for one in recordings]
+
+
+def _on(shelf: Shelf, path: Path, found: Sequence[Recording]) -> list[Recording]:
+    """With waveforms that stay in their file until they are asked for."""
+    return [
+        replace(one, values=cast(Any, Parted.whole(shelf, path, number, one.values)))
+        if one.kind == "waveform" else one
+        for number, one in enumerate(found)
+    ]  # fmt: skip
 
 
 def files_in(inputs: Sequence[str | Path]) -> list[Path]:

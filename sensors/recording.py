@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from unlabeled.core.errors import DataError
+from unlabeled.sensors._parted import Parted
 
 Kind = Literal["waveform", "trend"]
 NORMAL_SHARE = 0.25
@@ -28,7 +29,8 @@ class Recording:
 
     Attributes:
         asset: its name.
-        values: waveforms (n, samples, axes) or indicators (n, indicators), float32.
+        values: waveforms (n, samples, axes) or indicators (n, indicators), float32; waveforms of a record that lies in
+            many files are read as they are asked for (:mod:`~unlabeled.sensors._parted`).
         names: of the axes or the indicators.
         hours: (n,) since the first snapshot, strictly increasing.
         fs: sampling rate in Hz; ``None`` for a trend.
@@ -81,8 +83,9 @@ class Recording:
         """The snapshots ``which``, in order; times still count from the first snapshot of the whole."""
         clock = None if self.clock is None else self.clock[which]
         conditions = None if self.conditions is None else self.conditions[which]
-        parts = {name: getattr(self, name)[which] for name in ("values", "hours", "running", "flaws", "index")}
-        return replace(self, clock=clock, conditions=conditions, **parts)
+        parts = {name: getattr(self, name)[which] for name in ("hours", "running", "flaws", "index")}
+        values = self.values.select(which) if isinstance(self.values, Parted) else self.values[which]
+        return replace(self, values=values, clock=clock, conditions=conditions, **parts)
 
     def since(self, moment: str) -> "Recording":
         """What came from a date (or so many hours after the first snapshot) on; times count from there, so that it has
@@ -161,7 +164,9 @@ def joined(parts: Sequence[Recording]) -> Recording:
             )
             raise DataError(f"{first.source} and {one.source} are not alike: {said}")
     clock = np.concatenate([one.clock for one in parts if one.clock is not None]).astype("datetime64[ns]")
+    every = len(clock)
     clock, order = np.unique(clock, return_index=True)
+    twice = [f"{every - len(clock)} row(s) left out: of a moment that another file has"] if len(clock) < every else []
     conditions = [one.conditions for one in parts if one.conditions is not None]
     return replace(
         first,
@@ -169,14 +174,20 @@ def joined(parts: Sequence[Recording]) -> Recording:
         hours=(clock - clock[0]) / np.timedelta64(1, "s") / 3600,
         conditions=np.concatenate(conditions)[order] if conditions else None,
         skipped=tuple(skip for one in parts for skip in one.skipped),
-        notes=tuple(dict.fromkeys(note for one in parts for note in one.notes)),
+        notes=tuple(dict.fromkeys([*(note for one in parts for note in one.notes), *twice])),
         source=", ".join(dict.fromkeys(one.source for one in parts)),
         failure_h=None,
         index=np.arange(len(clock)),
-        values=np.concatenate([one.values for one in parts])[order],
+        values=_joined([one.values for one in parts], order),
         running=np.concatenate([one.running for one in parts])[order],
         flaws=np.concatenate([one.flaws for one in parts])[order],
     )
+
+
+def _joined(parts: Sequence[Any], order: NDArray[np.int64]) -> Any:
+    if all(isinstance(one, Parted) for one in parts):
+        return Parted.joined(parts).select(order)
+    return np.concatenate(parts)[order]
 
 
 def _shown(recording: Recording, name: str) -> object:
