@@ -7,7 +7,7 @@ fine-tune it. Ours, the same network from scratch and PCA + regression get the s
 intervals are over all patients, paired for the gain.
 
 What is done is kept in ``--cache``, so an interrupted run goes on where it was; numbers of labels are taken in the
-order given, each over all folds before the next.
+order given, each over all folds before the next. Rows of other numbers, which an earlier run left in the results, stay.
 """
 
 import argparse
@@ -147,18 +147,22 @@ def _judged(
 
 
 def _write(given: argparse.Namespace, images: ImageSet, fold: NDArray[np.int64], counts: list[str]) -> None:
-    rows = [
-        row
-        for k in sorted(counts, key=lambda k: 10**9 if k == "all" else int(k))
-        for row in _rows(given, images, fold, k)
-    ]
+    hardware = ", ".join(str(value) for value in describe_hardware().values())
+    rows = [{**row, "hardware": hardware} for k in counts for row in _rows(given, images, fold, k)]
     facts = {
         "command": "python benchmarks/folds.py --cache FOLDER",
         "data": {"pictures": len(images), "patients": len(set(images.patients)), "fingerprint": images.fingerprint()},
-        "hardware": describe_hardware(),
         "versions": {"python": platform.python_version(), "torch": version("torch"), "monai": version("monai")},
-        "rows": rows,
     }
+    before = given.out / "folds.json"
+    if before.exists():
+        known = json.loads(before.read_text(encoding="utf-8"))
+        assert known["data"] == facts["data"], "the results are of other data"
+        rows += [row for row in known["rows"] if row["labels"] not in counts]
+    rows.sort(
+        key=lambda row: (10**9 if row["labels"] == "all" else int(str(row["labels"])), METHODS.index(row["method"]))
+    )
+    facts["rows"] = rows
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "folds.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     (given.out / "folds.md").write_text(_markdown(facts, rows), encoding="utf-8")
@@ -203,7 +207,7 @@ def _markdown(facts: dict[str, object], rows: list[dict[str, object]]) -> str:
         "",
         f"Data: {facts['data']}. `{facts['command']}`. One pretraining and one fine-tuning a fold (seed = fold). "
         "AUROC: mean over the five folds, Student's 95 % interval over them; the others: all judged pictures together, "
-        f"95 % bootstrap interval over patients. Hardware: {facts['hardware']}. Versions: {facts['versions']}.",
+        f"95 % bootstrap interval over patients. Hardware: {_hardware(rows)}. Versions: {facts['versions']}.",
         "",
         "| labels | method | AUROC | accuracy | balanced accuracy | calibration error | accuracy of ours against it, "
         "relative, % | errors of ours against it |",
@@ -219,6 +223,15 @@ def _markdown(facts: dict[str, object], rows: list[dict[str, object]]) -> str:
             + " |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _hardware(rows: list[dict[str, object]]) -> str:
+    """What each number of labels was measured on."""
+    of: dict[object, list[str]] = {}
+    for row in rows:
+        labels = of.setdefault(row["hardware"], [])
+        labels += [str(row["labels"])] if str(row["labels"]) not in labels else []
+    return "; ".join(f"{name} ({', '.join(labels)} labels)" for name, labels in of.items())
 
 
 def _cell(estimate: object, *, scale: float = 1, form: str = ".3f") -> str:
