@@ -96,7 +96,7 @@ def abstention(rows: Sequence[Referring], finding: str) -> "Figure":
     _bars(left, aside, [row.alarmed for row in rows], OTHERS[0], label=f"of no {finding}, called ill")
     left.plot(stated, stated, ":", color="#999999", label="as stated")
     left.set(xlabel="stated error rate", ylabel="share called wrongly")
-    left.legend(frameon=False)
+    left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0))  # lines may run anywhere inside
     _bars(right, stated, [row.referred for row in rows], OURS)
     right.set(xlabel="stated error rate", ylabel="share referred", ylim=(0, 1.02))
     return figure
