@@ -19,6 +19,7 @@ from unlabeled.sensors import report as pages
 from unlabeled.sensors.alarms import DANGER_FROM
 from unlabeled.sensors.bearings import Bearing
 from unlabeled.sensors.harmonics import Harmonic
+from unlabeled.sensors.readers import Dates
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.severity import Severity, Unit, severities
 from unlabeled.sensors.stream import UNJUDGED
@@ -54,6 +55,7 @@ def explain(
     signal: Sequence[str] = (),
     assets: Sequence[str] = (),
     all_of: str | None = None,
+    dates: Dates | None = None,
 ) -> Outcome:
     """Explains one moment of each machine.
 
@@ -71,6 +73,7 @@ def explain(
             operating=files.operating_of(model),
             assets=assets,
             all_of=all_of,
+            dates=dates,
         )
     )
     machines, left_out, parent = [], [], None

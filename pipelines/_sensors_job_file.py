@@ -14,6 +14,7 @@ import numpy as np
 from unlabeled.core.errors import DataError
 from unlabeled.pipelines._sensors_secrets import LOOPBACK, secret_of
 from unlabeled.pipelines._sensors_source_settings import Kafka, Mqtt, Opcua, OpcuaNode, check_port
+from unlabeled.sensors._clock import Dates
 from unlabeled.sensors.alarms import AlarmRule
 from unlabeled.sensors.stream import NewRegime
 
@@ -30,6 +31,7 @@ class Folder:
         fs: sampling rate in Hz, where the files do not say.
         signal: arrays or channels that are the vibration, where no usual name tells.
         operating: columns or arrays that say how the machine is run, as for ``sensors fit --operating``.
+        dates: ``day-first`` or ``month-first`` of dates such as 05/02/2024, where no row of a file tells.
         settled_seconds: a file that has not changed for so long is whole; 0 where files are renamed into the folder.
     """
 
@@ -38,6 +40,7 @@ class Folder:
     fs: float | None = None
     signal: tuple[str, ...] = ()
     operating: tuple[str, ...] = ()
+    dates: str | None = None
     settled_seconds: float = 2.0
 
 
@@ -223,6 +226,8 @@ def read(path: Path) -> Job:
     for one in watched:
         if not one.path.is_dir():
             raise DataError(f"{path}: the watched folder {one.path} does not exist")
+        if one.dates is not None and one.dates not in get_args(Dates):
+            raise DataError(f"{path}: folders.dates is {' or '.join(get_args(Dates))}, got {one.dates!r}")
     twice = {one.path for one in watched if [other.path for other in watched].count(one.path) > 1}
     if twice:
         raise DataError(f"{path}: {', '.join(sorted(map(str, twice)))} is watched twice")

@@ -14,7 +14,7 @@ from unlabeled.pipelines._sensors_models import print_of
 from unlabeled.pipelines.jobs import Outcome
 from unlabeled.sensors import report as pages
 from unlabeled.sensors.monitor import MachineMonitor
-from unlabeled.sensors.readers import files_in, of_one, read
+from unlabeled.sensors.readers import Dates, files_in, of_one, read
 from unlabeled.sensors.recording import Recording, joined
 from unlabeled.sensors.stream import UNJUDGED
 from unlabeled.sensors.vouched import Vouched, learn
@@ -46,6 +46,7 @@ def learn_stretch(
     fs: float | None = None,
     every: float | None = None,
     signal: Sequence[str] = (),
+    dates: Dates | None = None,
 ) -> Outcome:
     """Writes ``out``/<machine>, a model that knows the stretch too; with ``anew``, that knows nothing else.
 
@@ -58,7 +59,7 @@ def learn_stretch(
         DataError: no such stretch, files that do not belong together, or one that is refused.
     """
     left_out: list[str] = []
-    parts = _read(inputs, model, stretch, left_out, fs=fs, every=every, signal=signal)
+    parts = _read(inputs, model, stretch, left_out, fs=fs, every=every, signal=signal, dates=dates)
     recording = joined(parts)
     folder = files.model_of(recording.asset, model)
     monitor = MachineMonitor.load(folder)
@@ -111,6 +112,7 @@ def _read(
     fs: float | None,
     every: float | None,
     signal: Sequence[str],
+    dates: Dates | None,
 ) -> list[Recording]:
     """What each file has of the stretch, of one machine."""
     name = stretch.all_of or stretch.asset
@@ -118,7 +120,7 @@ def _read(
     found: list[Recording] = []
     for path in files_in(inputs):
         try:
-            found += read(path, fs=fs, every=every, signal=signal, operating=operating)
+            found += read(path, fs=fs, every=every, signal=signal, operating=operating, dates=dates)
         except DataError as error:  # a folder that a job watches may hold what it refused
             left_out.append(f"{path.name} is left out: {error}")
     if stretch.all_of is not None:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from unlabeled.pipelines._sensors_webhook import Hook, forget
 from unlabeled.pipelines.jobs import Outcome
 from unlabeled.sensors import read as read_recordings
 from unlabeled.sensors.logbook import CLEARED, Logbook
-from unlabeled.sensors.readers import SUFFIXES
+from unlabeled.sensors.readers import SUFFIXES, Dates
 from unlabeled.sensors.recording import Recording
 
 _UNFINISHED = (".part", ".tmp", ".crdownload")
@@ -360,7 +360,8 @@ def _may_be_read(name: str) -> bool:
 
 
 def _read(folder: Folder, path: Path) -> list[Recording]:
-    recordings = read_recordings(path, fs=folder.fs, signal=folder.signal, operating=folder.operating)
+    dates = cast(Dates | None, folder.dates)  # looked at when the job file was read
+    recordings = read_recordings(path, fs=folder.fs, signal=folder.signal, operating=folder.operating, dates=dates)
     if folder.asset is None:
         return recordings
     if len(recordings) > 1:

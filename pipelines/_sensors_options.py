@@ -1,7 +1,7 @@
 """Options that several of ``unlabeled sensors``' commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +24,10 @@ AllOf = Annotated[
         help="All files are parts of this machine's record (a file a day, say), whatever they are called: they are put "
         "in order of time, and no more than two are in memory at once.",
     ),
+]
+Dates = Annotated[
+    Literal["day-first", "month-first"] | None,
+    typer.Option(help="What comes first in dates such as 05/02/2024, where no row of a file tells."),
 ]
 Signal = Annotated[
     list[str] | None,

@@ -7,7 +7,7 @@ import typer
 
 from unlabeled.pipelines import cli_sensors_learn
 from unlabeled.pipelines._cost import BesideRandom, DryRun, Price, Watts
-from unlabeled.pipelines._sensors_options import SMALLEST, AllOf, Every, Inputs, Rate, Signal
+from unlabeled.pipelines._sensors_options import SMALLEST, AllOf, Dates, Every, Inputs, Rate, Signal
 from unlabeled.pipelines.jobs import Outcome
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def fit(
     operating: Operating = None,
     asset: Assets = None,
     all_of: AllOf = None,
+    dates: Dates = None,
     pretrain_on: Fleet = None,
     encoder: Annotated[
         Path | None, typer.Option(help="Take the encoder that this folder holds instead of pretraining one.")
@@ -168,7 +169,7 @@ def fit(
 
     return jobs.fit(
         inputs, out=out, normal_share=normal_share, normal_until=normal_until, since=since, fs=fs, every=every,
-        signal=signal or (), operating=operating or (), assets=asset or (), all_of=all_of,
+        signal=signal or (), operating=operating or (), assets=asset or (), all_of=all_of, dates=dates,
         pretrain_on=pretrain_on or (), encoder=encoder,
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
@@ -236,12 +237,21 @@ def score(
     signal: Signal = None,
     asset: Assets = None,
     all_of: AllOf = None,
+    dates: Dates = None,
 ) -> Outcome:
     """Score snapshots: state, score and its parts for each, alarms, and why."""
     from unlabeled.pipelines import sensors as jobs
 
     return jobs.score(
-        inputs, model=model, out=out, fs=fs, every=every, signal=signal or (), assets=asset or (), all_of=all_of
+        inputs,
+        model=model,
+        out=out,
+        fs=fs,
+        every=every,
+        signal=signal or (),
+        assets=asset or (),
+        all_of=all_of,
+        dates=dates,
     )
 
 
@@ -262,6 +272,7 @@ def backtest(
     operating: Operating = None,
     asset: Assets = None,
     all_of: AllOf = None,
+    dates: Dates = None,
     pretrain_on: Fleet = None,
     steps: Steps = 200,
     task: PretextTask = "masked",
@@ -301,7 +312,7 @@ def backtest(
     return jobs.replay(
         inputs, out=out, normal_share=normal_share, normal_until=normal_until, failure_at=failure_at,
         healthy=healthy or (), running_column=running_column, fs=fs, every=every, signal=signal or (),
-        operating=operating or (), assets=asset or (), all_of=all_of, pretrain_on=pretrain_on or (),
+        operating=operating or (), assets=asset or (), all_of=all_of, dates=dates, pretrain_on=pretrain_on or (),
         template=_template(
             steps=steps, task=task, masking=masking, mask_ratio=mask_ratio, temperature=temperature,
             augmentation=augmentation, shaft_hz=shaft_hz, bearing=bearing, lr=learning_rate, random_state=seed,
@@ -341,6 +352,7 @@ def explain(
     signal: Signal = None,
     asset: Assets = None,
     all_of: AllOf = None,
+    dates: Dates = None,
 ) -> Outcome:
     """Say what is away from normal at one moment, alarm or not: score, bands, indicators, shaft and bearing."""
     from unlabeled.pipelines import _sensors_explain as job
@@ -360,6 +372,7 @@ def explain(
         signal=signal or (),
         assets=asset or (),
         all_of=all_of,
+        dates=dates,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unlabeled.pipelines._sensors_options import Every, Inputs, Rate, Signal
+from unlabeled.pipelines._sensors_options import Dates, Every, Inputs, Rate, Signal
 from unlabeled.pipelines.jobs import Outcome
 
 
@@ -33,11 +33,12 @@ def learn(
     fs: Rate = None,
     every: Every = None,
     signal: Signal = None,
+    dates: Dates = None,
 ) -> Outcome:
     """Learn a stretch that somebody vouches for: a new regime beside what is known, or a machine after its repair."""
     from unlabeled.pipelines import _sensors_learn as job
 
     return job.learn_stretch(
         inputs, model=model, out=out, stretch=job.Stretch(since=since, until=until, asset=asset, all_of=all_of),
-        anew=replace, beyond_too=beyond_too, fs=fs, every=every, signal=signal or (),
+        anew=replace, beyond_too=beyond_too, fs=fs, every=every, signal=signal or (), dates=dates,
     )  # fmt: skip

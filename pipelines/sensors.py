@@ -17,7 +17,7 @@ from unlabeled.pipelines.jobs import Outcome
 from unlabeled.sensors import report as pages
 from unlabeled.sensors.baselines import applied
 from unlabeled.sensors.monitor import MachineMonitor
-from unlabeled.sensors.readers import read
+from unlabeled.sensors.readers import Dates, read
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
 from unlabeled.sensors.states import asked_of, read_states
 from unlabeled.sensors.stream import UNJUDGED
@@ -37,6 +37,7 @@ def fit(
     operating: Sequence[str] = (),
     assets: Sequence[str] = (),
     all_of: str | None = None,
+    dates: Dates | None = None,
     pretrain_on: Sequence[Path] = (),
     encoder: Path | None = None,
     template: MachineMonitor | None = None,
@@ -80,6 +81,7 @@ def fit(
             operating=operating,
             assets=assets,
             all_of=all_of,
+            dates=dates,
             left_out=skipped,
         ),
         skipped,
@@ -189,6 +191,7 @@ def score(
     signal: Sequence[str] = (),
     assets: Sequence[str] = (),
     all_of: str | None = None,
+    dates: Dates | None = None,
 ) -> Outcome:
     """Scores snapshots with a fitted model; says for each machine whether it is in alarm, and why."""
     skipped: list[tuple[str, str]] = []
@@ -202,6 +205,7 @@ def score(
             operating=operating,
             assets=assets,
             all_of=all_of,
+            dates=dates,
             left_out=skipped,
         ),
         skipped,

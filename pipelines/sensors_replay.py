@@ -18,7 +18,7 @@ from unlabeled.sensors import report as pages
 from unlabeled.sensors import simulate
 from unlabeled.sensors.backtest import Replay, backtest, with_failure
 from unlabeled.sensors.monitor import MachineMonitor
-from unlabeled.sensors.readers import read
+from unlabeled.sensors.readers import Dates, read
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
 from unlabeled.sensors.savings import Costs
 
@@ -38,6 +38,7 @@ def replay(
     operating: Sequence[str] = (),
     assets: Sequence[str] = (),
     all_of: str | None = None,
+    dates: Dates | None = None,
     pretrain_on: Sequence[Path] = (),
     template: MachineMonitor | None = None,
     costs: Costs | None = None,
@@ -62,6 +63,7 @@ def replay(
             running_column=running_column,
             assets=assets,
             all_of=all_of,
+            dates=dates,
             left_out=skipped,
         ),
         skipped,

@@ -5,7 +5,7 @@ a date that begins with its year (ISO 8601 and what is close to it), a number of
 (``5 Feb 2024``), or one of numbers that ends with its year (``05/02/2024``), of which day or month comes first.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from unlabeled.core.errors import DataError
 from unlabeled.sensors.recording import Skip
 
+# What comes first of a date that ends with its year.
+Dates = Literal["day-first", "month-first"]
 # Why a row is left out.
 UNREADABLE = "timestamp cannot be read"
 TIME_NAMES = ("timestamp", "timestamps", "time", "t_s", "datetime", "date")
@@ -138,11 +140,14 @@ def find(names: list[str], *, source: str) -> str:
     raise DataError(f"{source}: no time column; name one of its columns {' or '.join(TIME_NAMES[:4])} (has {names})")
 
 
-def read(times: NDArray, *, source: str) -> Times:
+def read(times: NDArray, *, source: str, dates: Dates | None = None) -> Times:
     """Reads a whole column of times: seconds as numbers (since 1970 where all of them lie between 2001 and 2262, from
     whatever moment otherwise), dates, or texts of either.
 
     Texts that are not written as the first legible one are illegible, as are dates before 1678 or after 2261.
+
+    Args:
+        dates: of dates that end with their year, what comes first; without it a row has to tell.
 
     Raises:
         DataError: most texts are illegible; days and months cannot be told apart, or come now in one order and now in
@@ -162,7 +167,7 @@ def read(times: NDArray, *, source: str) -> Times:
     if inside in ("datetime", "datetime64", "date"):
         return _dates(given, _utc(cells), there)
     texts = cells.where(there, "").map(str).str.strip()
-    return _texts(given, texts, source)
+    return _texts(given, texts, source, dates)
 
 
 def _numbers(given: NDArray, seconds: NDArray[np.float64], source: str, illegible: NDArray | None = None) -> Times:
@@ -194,14 +199,15 @@ def _dates(given: NDArray, clock: NDArray, there: NDArray[np.bool_], notes: tupl
     return Times(given, seconds, exact, there & ~held, own=False, notes=notes)
 
 
-def _texts(given: NDArray, texts: pd.Series, source: str) -> Times:
+def _texts(given: NDArray, texts: pd.Series, source: str, dates: Dates | None) -> Times:
     there = (texts != "").to_numpy(dtype=bool)
     iso = _year_first(texts)
     if (np.isnat(iso) & there).any():
         numbers = pd.to_numeric(texts.where(texts.str.fullmatch(_NUMBER)), errors="coerce").to_numpy(dtype=np.float64)
         named = _either(_rewritten(texts, _DAY_AND_NAME), _rewritten(texts, _NAME_AND_DAY))
         day, month = _rewritten(texts, _DAY_FIRST), _rewritten(texts, _MONTH_FIRST)
-        legible = (~np.isnat(iso), np.isfinite(numbers), ~np.isnat(named), ~np.isnat(_either(day, month)))
+        said = {"day-first": day, "month-first": month, None: _either(day, month)}[dates]
+        legible = (~np.isnat(iso), np.isfinite(numbers), ~np.isnat(named), ~np.isnat(said))
         first = [int(np.flatnonzero(one)[0]) if one.any() else len(texts) for one in legible]
         way = int(np.argmin(first))
         wrong = np.flatnonzero(there & ~legible[way])
@@ -216,6 +222,8 @@ def _texts(given: NDArray, texts: pd.Series, source: str) -> Times:
         if way == 2:
             return _dates(given, named, there)
         if way == 3:
+            if dates is not None:
+                return _dates(given, said, there)
             clock, notes = _one_order(day, month, texts, source)
             return _dates(given, clock, there, notes)
     return _dates(given, iso, there)
@@ -237,7 +245,7 @@ def _one_order(day: NDArray, month: NDArray, texts: pd.Series, source: str) -> t
     if len(unlike):
         raise DataError(
             f"{source}, row {unlike[0]}: dates like {texts[unlike[0]]!r} may have the day or the month first, and no "
-            "row tells which: write them as 2024-02-05 (ISO 8601)"
+            "row tells which: say --dates day-first or month-first, or write them as 2024-02-05 (ISO 8601)"
         )
     return day, ()
 

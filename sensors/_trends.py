@@ -44,7 +44,12 @@ def unit_column(table: pd.DataFrame) -> str | None:
 
 
 def read_table(
-    table: pd.DataFrame, path: Path, *, running_column: str, operating: Sequence[str] = ()
+    table: pd.DataFrame,
+    path: Path,
+    *,
+    running_column: str,
+    operating: Sequence[str] = (),
+    dates: _clock.Dates | None = None,
 ) -> list[Recording]:
     """One recording a machine.
 
@@ -55,7 +60,7 @@ def read_table(
     table = table.reset_index(drop=True)
     time = _clock.find([str(c) for c in table.columns], source=source)
     # Of all machines at once: days and months may be told apart by the rows of another one.
-    times = _clock.read(table[time].to_numpy(), source=source)
+    times = _clock.read(table[time].to_numpy(), source=source, dates=dates)
     asset, unit = asset_column(table), unit_column(table)
     check_operating(operating, [str(c) for c in table.columns], source)
     aside = {

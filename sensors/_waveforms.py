@@ -32,6 +32,7 @@ def read_arrays(
     every: float | None,
     signal: Sequence[str] = (),
     operating: Sequence[str] = (),
+    dates: _clock.Dates | None = None,
 ) -> list[Recording]:
     """One machine from the arrays of a file (:func:`~unlabeled.sensors._formats.arrays`)."""
     values, names = _signal(content, path, signal)
@@ -60,7 +61,7 @@ def read_arrays(
             path.stem,
             values,
             rates,
-            _clock.order(_clock.read(times, source=str(path)), source=str(path)),
+            _clock.order(_clock.read(times, source=str(path), dates=dates), source=str(path)),
             names=names,
             source=str(path),
             running=content.get("running"),
@@ -81,6 +82,7 @@ def read_table(
     every: float | None,
     signal: Sequence[str] = (),
     operating: Sequence[str] = (),
+    dates: _clock.Dates | None = None,
 ) -> list[Recording]:
     """Machines from a table: a list a snapshot in one or more columns (those of ``signal``, or all), or one sample a
     row (columns ``snapshot`` and ``sample``)."""
@@ -91,7 +93,7 @@ def read_table(
     unit, lists, asset = unit_column(table), list_columns(table), asset_column(table)
     whole = [(path.stem, table)] if asset is None else [(asset_name(k), g) for k, g in table.groupby(asset, sort=False)]
     groups = whole if lists else [(name, _gather(g, path, skip=asset, operating=operating)) for name, g in whole]
-    times = _table_times([group for _, group in groups], every, source)
+    times = _table_times([group for _, group in groups], every, source, dates)
     recordings = []
     for (name, group), (_, all_of_it), own in zip(groups, whole, times, strict=True):
         said = "" if unit is None else units.common(all_of_it[unit].unique(), source=f"{path}, {name}")
@@ -115,12 +117,14 @@ def read_table(
     return recordings
 
 
-def _table_times(groups: Sequence[pd.DataFrame], every: float | None, source: str) -> list[_clock.Times]:
+def _table_times(
+    groups: Sequence[pd.DataFrame], every: float | None, source: str, dates: _clock.Dates | None
+) -> list[_clock.Times]:
     """Of each machine, read in one way for all of them."""
     if every is not None and not set(map(str.lower, groups[0].columns)) & set(_clock.TIME_NAMES):
         return [_clock.read(np.arange(len(group)) * every, source=source) for group in groups]
     name = _clock.find([str(c) for c in groups[0].columns], source=source)
-    times = _clock.read(pd.concat([group[name] for group in groups]).to_numpy(), source=source)
+    times = _clock.read(pd.concat([group[name] for group in groups]).to_numpy(), source=source, dates=dates)
     ends = np.cumsum([len(group) for group in groups])
     return [times.at(np.arange(end - len(group), end)) for group, end in zip(groups, ends, strict=True)]
 

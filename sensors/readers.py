@@ -10,6 +10,7 @@ import pandas as pd
 
 from unlabeled.core.errors import DataError
 from unlabeled.sensors import _formats, _sql, _trends, _waveforms
+from unlabeled.sensors._clock import Dates
 from unlabeled.sensors._parted import Parted, Shelf
 from unlabeled.sensors.recording import Recording, joined
 
@@ -25,6 +26,7 @@ def read(
     operating: Sequence[str] = (),
     assets: Sequence[str] = (),
     all_of: str | None = None,
+    dates: Dates | None = None,
     left_out: list[tuple[str, str]] | None = None,
 ) -> list[Recording]:
     """Reads one recording a machine from files or folders of files.
@@ -52,6 +54,7 @@ def read(
         all_of: all files are parts of this machine's record, whatever they are called, and hold one machine each. They
             are put in order of time, and waveforms are read again as they are asked for: no more than two files are in
             memory at once.
+        dates: whether the day or the month comes first in dates such as 05/02/2024; without it a row has to tell.
         left_out: takes the name of each file that cannot be read, and why, while the others are read all the same;
             without it the first such file is an error.
 
@@ -62,7 +65,7 @@ def read(
     recordings: list[Recording] = []
 
     def one(path: Path) -> list[Recording]:
-        return _one(path, fs, every, running_column, signal, operating)
+        return _one(path, fs, every, running_column, signal, operating, dates)
 
     shelf = Shelf(lambda path: [found.values for found in one(path)])
     for path in files_in(inputs):
@@ -143,10 +146,17 @@ def _one(
     running_column: str,
     signal: Sequence[str],
     operating: Sequence[str],
+    dates: Dates | None,
 ) -> list[Recording]:
     if path.suffix.lower() in _formats.SUFFIXES:
         return _waveforms.read_arrays(
-            path, _formats.arrays(path, signal), fs=fs, every=every, signal=signal, operating=operating
+            path,
+            _formats.arrays(path, signal),
+            fs=fs,
+            every=every,
+            signal=signal,
+            operating=operating,
+            dates=dates,
         )
     try:
         if path.suffix.lower() == _sql.SUFFIX:
@@ -162,7 +172,7 @@ def _one(
     if table.empty:
         raise DataError(f"{path} holds no rows")
     if _waveforms.is_long(table) or _waveforms.list_columns(table):
-        return _waveforms.read_table(table, path, fs=fs, every=every, signal=signal, operating=operating)
+        return _waveforms.read_table(table, path, fs=fs, every=every, signal=signal, operating=operating, dates=dates)
     if signal:
         raise DataError(f"{path} is a table of indicators, of which each is judged: leave --signal out")
-    return _trends.read_table(table, path, running_column=running_column, operating=operating)
+    return _trends.read_table(table, path, running_column=running_column, operating=operating, dates=dates)

@@ -57,6 +57,23 @@ def test_days_and_months_that_cannot_be_told_apart_are_refused(by: str) -> None:
         times(["13/02/2024", "02/14/2024"])
 
 
+def test_which_comes_first_can_be_said() -> None:
+    cells = ["05/02/2024", "07/02/2024 06:00"]
+    for said, expected in (
+        ("day-first", ["2024-02-05T00", "2024-02-07T06"]),
+        ("month-first", ["2024-05-02T00", "2024-07-02T06"]),
+    ):
+        found = _clock.read(np.array(cells, dtype=object), source="f.csv", dates=said)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(found.clock, np.array(expected, dtype="datetime64[ns]"))  # type: ignore[arg-type]
+    cells = ["05/02/2024", "06/02/2024", "02/13/2024"]
+    found = _clock.read(np.array(cells, dtype=object), source="f.csv", dates="day-first")
+    assert found.illegible.tolist() == [False, False, True]
+    with pytest.raises(DataError, match="row 0: '02/13/2024' is neither a number of seconds nor a date"):
+        _clock.read(np.array(["02/13/2024", "02/14/2024"], dtype=object), source="f.csv", dates="day-first")
+    iso = _clock.read(np.array(["2024-02-05", "2024-02-06"], dtype=object), source="f.csv", dates="month-first")
+    np.testing.assert_array_equal(iso.clock, np.array(["2024-02-05", "2024-02-06"], dtype="datetime64[ns]"))  # type: ignore[arg-type]
+
+
 def test_iso_8601_of_any_precision_and_over_a_change_of_summer_time() -> None:
     found = times(["2024-03-31T00:59:59.5+01:00", "2024-03-31T03:00:00.1234567+02:00", "2024-03-31T01:30Z", None])
     assert found.clock is not None

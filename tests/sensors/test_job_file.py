@@ -31,6 +31,7 @@ NODE = '\n[[opcua.nodes]]\nnode = "ns=2;s=x"\nasset = "a"\n'
         ('models = 3\n[[folders]]\npath = "in"', "models is 3, expected a path"),
         ('models = "m"\n[[folders]]\npath = "none"', "none does not exist"),
         ('models = "m"\n[[folders]]\npath = "in"\n[[folders]]\npath = "in"', "is watched twice"),
+        ('models = "m"\n[[folders]]\npath = "in"\ndates = "iso"', "dates is day-first or month-first, got 'iso'"),
         ('models = "m"\n[mqtt]\nport = 1', "does not say mqtt.host"),
         ('models = "m"\n[mqtt]\nhost = "h"\nport = "x"', "mqtt.port is 'x', expected a number above 0"),
         ('models = "m"\n[mqtt]\nhost = "h"\ntls = 1', "mqtt.tls is 1, expected true or false"),

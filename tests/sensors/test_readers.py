@@ -353,6 +353,22 @@ def test_days_and_months_are_told_apart_over_all_machines_of_a_file(tmp_path: Pa
         np.testing.assert_array_equal(one.clock, expected.to_numpy())
 
 
+def test_which_comes_first_in_dates_can_be_said(tmp_path: Path) -> None:
+    """A file a day has no row that tells, for twelve days of each month."""
+    table = pd.DataFrame({"time": ["05/02/2024 06:00", "05/02/2024 07:00"], "rms": [1.0, 2.0]})
+    table.to_csv(tmp_path / "a.csv", index=False)
+    lists = [list(RNG.normal(size=600)) for _ in range(2)]
+    table.assign(rms=pd.Series(lists), fs=1000.0).to_parquet(tmp_path / "b.parquet")
+    np.savez(tmp_path / "c.npz", acc=acc(2), fs=1000, timestamps=table["time"].to_numpy(dtype=str))
+    for name in ("a.csv", "b.parquet", "c.npz"):
+        with pytest.raises(DataError, match="say --dates day-first or month-first"):
+            read(tmp_path / name)
+        for said, day in (("day-first", "2024-02-05T06"), ("month-first", "2024-05-02T06")):
+            (one,) = read(tmp_path / name, dates=said)  # type: ignore[arg-type]
+            assert one.clock is not None
+            assert one.clock[0] == np.datetime64(day)
+
+
 def test_seconds_since_1970_have_dates_and_a_failure_on_the_same_scale(tmp_path: Path) -> None:
     (one,) = read(
         npz(tmp_path / "a.npz", acc=acc(), fs=1000, t_s=1.7e9 + 3600 * np.arange(6), failure_t_s=1.7e9 + 9000)
