@@ -10,6 +10,7 @@ from unlabeled.core.report import Verdict
 from unlabeled.pipelines import _ablation as ablation
 from unlabeled.pipelines import _cost as cost
 from unlabeled.pipelines import _sensors_files as files
+from unlabeled.pipelines import _sensors_parallel as scores
 from unlabeled.pipelines import _sensors_pretraining as pre
 from unlabeled.pipelines import _sensors_summary as summary
 from unlabeled.pipelines._sensors_pretraining import EXPERIMENT
@@ -214,16 +215,21 @@ def score(
     machines: list[pages.Machine] = []
     parent = None
     used: dict[str, Path] = {}
+    work: list[tuple[Recording, Path]] = []
     for recording in recordings:
         try:
-            folder = files.model_of(recording.asset, model)
-            monitor = MachineMonitor.load(folder)
-            table = monitor.score(recording)
+            work.append((recording, files.model_of(recording.asset, model)))
         except DataError as error:
             if alone:
                 raise
             skipped.append((recording.asset, str(error)))
+    for (recording, folder), table in zip(work, scores.tables(work), strict=True):
+        if isinstance(table, DataError):
+            if alone:
+                raise table
+            skipped.append((recording.asset, str(table)))
             continue
+        monitor = MachineMonitor.load(folder)
         parent = parent or monitor.pretraining_run_
         used[recording.asset] = folder
         rows = monitor.period_.stop
