@@ -14,6 +14,7 @@ first run.
 import argparse
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,7 @@ def main() -> None:
                 simulate.fleet(healthy=5, failing=0, seed=1000 + fleet, plan=PLAN)
             )
             for machine in simulate.fleet(healthy=2, failing=2, seed=2000 + fleet, plan=PLAN):
+                machine = replace(machine, asset=f"new {machine.asset}")  # another one than the fleet's of that name
                 rows += [judged(encoder, machine, fleet=fleet, known=known) for known in (None, *FEW)]
     facts = {"fleets": given.fleets, "hardware": describe_hardware(), "rows": rows}
     given.out.mkdir(parents=True, exist_ok=True)

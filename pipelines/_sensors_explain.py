@@ -22,6 +22,7 @@ from unlabeled.sensors.harmonics import Harmonic
 from unlabeled.sensors.readers import Dates
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.severity import Severity, Unit, severities
+from unlabeled.sensors.spares import WITHOUT
 from unlabeled.sensors.stream import UNJUDGED
 
 
@@ -165,7 +166,10 @@ def _severity(
         raise DataError(f"{recording.asset} says that it is in {recording.unit}, --unit says {unit}: leave --unit out")
     if unit is None and recording.unit in get_args(Unit):
         unit = cast(Unit, recording.unit)
-    sound = np.flatnonzero(~table["state"].isin(UNJUDGED).to_numpy())[-moment.last :]
+    whole = ~table["state"].isin(UNJUDGED) & ~table["reason"].str.startswith(WITHOUT)
+    sound = np.flatnonzero(whole.to_numpy())[-moment.last :]
+    if not len(sound):
+        raise DataError(f"{recording.asset}: no snapshot with all of its sensors, of which a severity could be said")
     return severities(
         recording.values[sound], axes=recording.names, fs=recording.fs, unit=unit,
         machine_class=moment.machine_class, shaft_hz=shaft_hz,

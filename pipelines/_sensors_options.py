@@ -22,7 +22,7 @@ AllOf = Annotated[
         "--all-of",
         metavar="ASSET",
         help="All files are parts of this machine's record (a file a day, say), whatever they are called: they are put "
-        "in order of time, and no more than two are in memory at once.",
+        "in order of time and read one after another, never all at once.",
     ),
 ]
 Dates = Annotated[

@@ -25,6 +25,7 @@ from unlabeled.pipelines._sensors_secrets import LOOPBACK, secret_of
 from unlabeled.sensors.alarms import HOURS_PER_MONTH, LEVELS
 from unlabeled.sensors.alarms import level as level_of
 from unlabeled.sensors.logbook import CLEARED, Case, Logbook
+from unlabeled.sensors.spares import WITHOUT
 from unlabeled.sensors.stream import UNJUDGED
 
 SHOWN = 300  # readings in a trend
@@ -127,8 +128,8 @@ def metrics(book: Logbook) -> bytes:
                 ),
                 "cannot_judge": ("1 where the last reading cannot be judged", lambda m: float(not m.judged)),
                 "sensor_broken": (
-                    "1 where the last reading was judged without a sensor that is broken",
-                    lambda m: float(m.judged and bool(m.reason)),
+                    "1 where a sensor was broken at the last reading, and the others are listened to",
+                    lambda m: float(m.reason.startswith(WITHOUT)),
                 ),
                 "last_reading_timestamp_seconds": (
                     "Date of the last reading",

@@ -56,7 +56,12 @@ def grid(monitor: "MachineMonitor", pictures: NDArray) -> None:
 
 def ordered(monitor: "MachineMonitor", recording: Recording) -> Recording:
     """With its axes or indicators in the order that the monitor knows them in, where they are the same ones."""
-    names, wanted = recording.names, getattr(monitor, "names_", recording.names)
+    return in_order(recording, getattr(monitor, "names_", recording.names))
+
+
+def in_order(recording: Recording, wanted: tuple[str, ...]) -> Recording:
+    """With its axes or indicators in this order, where they are the same ones."""
+    names = recording.names
     if names == wanted or len(set(names)) < len(names) or set(names) != set(wanted):
         return recording
     columns = [names.index(name) for name in wanted]

@@ -21,7 +21,7 @@ from unlabeled.sensors.prior import Begun, Prior
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.spares import Spare
 from unlabeled.sensors.stream import fused
-from unlabeled.sensors.views import MIN_REFERENCE, Look, Scaling, departure, look_under_conditions
+from unlabeled.sensors.views import MIN_REFERENCE, Look, Scaling, departure, look, look_under_conditions
 
 if TYPE_CHECKING:
     from unlabeled.sensors.monitor import MachineMonitor
@@ -57,10 +57,11 @@ def fit(
         recording, rows=stop, window=monitor.window, share=1 - CALIBRATION_SHARE, find=monitor.find_regimes
     )
     if cut < MIN_REFERENCE or len(seen.rows) - cut < MIN_CALIBRATION:
-        known = getattr(monitor, "prior_", None)
+        known: Prior | None = getattr(monitor, "prior_", None)
+        known = None if known is None else known.but(recording.asset)
         why_not = known.unfit(monitor, recording, len(seen.rows)) if known is not None else ""
         if known is not None and not why_not:
-            _begin(monitor, recording, seen, known, stop)
+            _begin(monitor, _checks.in_order(recording, known.names), known, stop)
             return
         why = views.refusals(recording, rows=stop, window=monitor.window, normal=monitor.conditional_)
         raise DataError(
@@ -76,7 +77,8 @@ def fit(
     _checks.grid(monitor, pictures)
     _note(monitor, recording, seen.rows[:cut], stop)
     if recording.fs is not None and monitor.shaft_hz is not None:
-        monitor.harmonics_ = Normal.of(recording.values[seen.rows], fs=recording.fs, shaft_hz=monitor.shaft_hz)
+        normal = recording.rows(seen.rows).values
+        monitor.harmonics_ = Normal.of(normal, fs=recording.fs, shaft_hz=monitor.shaft_hz)
     monitor.period_ = Period(calibration=int(seen.rows[cut]), stop=stop)
     monitor.plain_rules_ = usual_rules(recording, normal_rows=stop)
     embedding, error = monitor.encode(pictures)
@@ -94,8 +96,9 @@ def fit(
     monitor.spares_ = spares.fit(monitor, recording, seen, cut, reach=reach)
 
 
-def _begin(monitor: "MachineMonitor", recording: Recording, seen: Look, known: Prior, stop: int) -> None:
+def _begin(monitor: "MachineMonitor", recording: Recording, known: Prior, stop: int) -> None:
     """Starts from the fleet's prior: only where this machine's own normal lies is its own."""
+    seen = look(recording, rows=stop, window=monitor.window)
     monitor.scaling_, pictures, indicators, cut = known.begin(seen.pictures, seen.indicators)
     _checks.grid(monitor, pictures)
     _note(monitor, recording, seen.rows, stop)
@@ -115,7 +118,7 @@ def _note(monitor: "MachineMonitor", recording: Recording, rows: NDArray[np.int6
     monitor.asset_, monitor.kind_, monitor.fs_ = recording.asset, recording.kind, recording.fs
     monitor.names_, monitor.unit_ = recording.names, recording.unit
     waveforms = recording.kind == "waveform"
-    monitor.offset_ = Offset.of(recording.values[rows]) if waveforms else None
+    monitor.offset_ = Offset.of(recording.rows(rows).values) if waveforms else None
     monitor.samples_ = recording.values.shape[1] if waveforms else None
     monitor.data_fingerprint_ = fingerprint.of_array(recording.values[:stop])
 

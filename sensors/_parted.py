@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unlabeled.core.errors import DataError
+
 Values = NDArray[np.float32]
 _KEPT = 2  # files: one that ends, and the one that goes on
 
@@ -21,17 +23,33 @@ class Shelf:
 
     def __init__(self, read: Callable[[Path], Sequence[Values]]) -> None:
         self._read = read
+        self._prints: dict[Path, tuple[int, int] | None] = {}
         self._kept: OrderedDict[tuple[Path, int], Values] = OrderedDict()
 
+    def note(self, path: Path) -> None:
+        """Notes what a file is like now: rows of one that changes later would be others."""
+        self._prints[path] = _print(path)
+
     def values(self, path: Path, number: int) -> Values:
+        """Raises a DataError where the file is not what it was."""
         key = (path, number)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
         while len(self._kept) >= _KEPT:
             self._kept.popitem(last=False)
+        if _print(path) != self._prints[path]:
+            raise DataError(f"{path} has changed, or is gone, since it was first read: start again")
         self._kept[key] = self._read(path)[number]
         return self._kept[key]
+
+
+def _print(path: Path) -> tuple[int, int] | None:
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_size, about.st_mtime_ns
 
 
 class Parted:

@@ -56,7 +56,8 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
     }
     prior = getattr(monitor, "prior_", None)
     if prior is not None and not hasattr(monitor, "threshold_"):  # a fitted monitor has no more use for it
-        manifest["prior"] = list(prior.machines)
+        manifest["prior"] = {"machines": list(prior.machines), "names": list(prior.names), "fs": prior.fs,
+                             "unit": prior.unit}  # fmt: skip
         for number in range(len(prior.machines)):
             for name in _OF_PRIOR:
                 tensors[f"prior.{number}.{name}"] = torch.from_numpy(getattr(prior, name)[number])
@@ -92,13 +93,16 @@ def save(monitor: "MachineMonitor", folder: str | Path, *, pretraining_run: str 
     return checkpoints.save(folder, kind=KIND, tensors=tensors, manifest=manifest)
 
 
-def _prior(tensors: Mapping[str, Tensor], machines: Sequence[str]) -> Prior | None:
-    if not machines:
+def _prior(tensors: Mapping[str, Tensor], told: Mapping[str, Any] | None) -> Prior | None:
+    if told is None:
         return None
-    stored = {
-        name: tuple(tensors[f"prior.{number}.{name}"].numpy() for number in range(len(machines))) for name in _OF_PRIOR
-    }
-    return Prior(machines=tuple(machines), **stored)
+    machines = range(len(told["machines"]))
+    pictures, indicators = (
+        tuple(tensors[f"prior.{number}.{name}"].numpy() for number in machines) for name in _OF_PRIOR
+    )
+    return Prior(
+        tuple(told["machines"]), pictures, indicators, names=tuple(told["names"]), fs=told["fs"], unit=told["unit"]
+    )
 
 
 def _of_spare(spare: Spare) -> dict[str, Any]:
@@ -180,7 +184,7 @@ def load(cls: "type[MachineMonitor]", folder: str | Path) -> "MachineMonitor":
     monitor.fleet_, monitor.pretrained_ = manifest["fleet"], manifest["pretrained"]
     monitor.history_ = History(curves={k: [(a, b) for a, b in v] for k, v in manifest["curves"].items()})
     monitor.pretraining_run_ = manifest["pretraining_run"]
-    monitor.prior_ = _prior(tensors, manifest.get("prior", []))
+    monitor.prior_ = _prior(tensors, manifest.get("prior"))
     if fitted:
         for name in _FITTED:
             setattr(monitor, name, fitted[name])

@@ -188,7 +188,7 @@ def measure(values_nsa: NDArray, *, fs: float, shaft_hz: float) -> Levels:
     window = np.hanning(length + 1)[:-1, None]
     power = np.empty((n, bins, axes))
     for i in range(n):
-        x = values_nsa[i, : count * length].astype(np.float64).reshape(count, length, axes)
+        x = values_nsa[i][: count * length].astype(np.float64).reshape(count, length, axes)
         x = (x - x.mean(axis=1, keepdims=True)) * window
         power[i] = (np.abs(np.fft.rfft(x, axis=1)[:, :bins]) ** 2).mean(axis=0) * 4 / window.sum() ** 2
     three = power.copy()

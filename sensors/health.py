@@ -118,7 +118,8 @@ class Offset:
     @classmethod
     def of(cls, snapshots_nsa: NDArray) -> "Offset":
         """Of snapshots of the normal period."""
-        mean_na, alternating_na = _mean_and_rms(snapshots_nsa)
+        every = [_mean_and_rms(snapshot[None]) for snapshot in snapshots_nsa]  # they may lie in many files
+        mean_na, alternating_na = (np.concatenate(one) for one in zip(*every, strict=True))
         alternating = np.maximum(alternating_na.mean(axis=0), 1e-12)
         limit = np.maximum(SHIFT, SHIFT_SPREADS * mean_na.std(axis=0) / alternating)
         return cls(tuple(mean_na.mean(axis=0).tolist()), tuple(alternating.tolist()), tuple(limit.tolist()))

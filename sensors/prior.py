@@ -11,7 +11,7 @@ Shape suffixes: n snapshot, m machine, c channel, h row of the picture, w column
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -59,6 +59,9 @@ class Prior:
 
     Attributes:
         machines: their names.
+        names: of their axes or indicators, in order.
+        fs: sampling rate of waveforms, in Hz; ``None`` for trends.
+        unit: of the values, as far as the files said one.
         pictures: (n, C, H, W) of each.
         indicators: (n, I) of each.
     """
@@ -66,12 +69,16 @@ class Prior:
     machines: tuple[str, ...]
     pictures: tuple[Floats, ...]
     indicators: tuple[Floats, ...]
+    names: tuple[str, ...]
+    fs: float | None
+    unit: str
 
     @classmethod
     def of(cls, fleet: Sequence[Recording], normal: Sequence[int], *, window: int) -> "Prior | None":
-        """Of the first ``normal`` rows of each; ``None`` where fewer than three machines give enough, or conditions say
-        how they are run."""
-        if any(recording.conditions is not None for recording in fleet):
+        """Of the first ``normal`` rows of each; ``None`` where fewer than three machines give enough, are measured in
+        different ways, or conditions say how they are run."""
+        ways = {(recording.kind, recording.names, recording.fs, recording.unit) for recording in fleet}
+        if len(ways) != 1 or any(recording.conditions is not None for recording in fleet):
             return None
         names, pictures, indicators = [], [], []
         for recording, rows in zip(fleet, normal, strict=True):
@@ -83,10 +90,30 @@ class Prior:
             names.append(recording.asset)
             pictures.append(seen.pictures[kept])
             indicators.append(seen.indicators[kept])
-        return cls(tuple(names), tuple(pictures), tuple(indicators)) if len(names) >= FEWEST_MACHINES else None
+        first = fleet[0]
+        found = cls(tuple(names), tuple(pictures), tuple(indicators), first.names, first.fs, first.unit)
+        return found if len(names) >= FEWEST_MACHINES else None
+
+    def but(self, asset: str) -> "Prior":
+        """Without a machine, which is no other one than itself."""
+        kept = [m for m, name in enumerate(self.machines) if name != asset]
+        return replace(
+            self,
+            machines=tuple(self.machines[m] for m in kept),
+            pictures=tuple(self.pictures[m] for m in kept),
+            indicators=tuple(self.indicators[m] for m in kept),
+        )
 
     def unfit(self, monitor: "MachineMonitor", recording: Recording, snapshots: int) -> str:
         """Why a machine cannot start from it; empty where it can."""
+        if len(self.machines) < FEWEST_MACHINES:
+            return f"the fleet's prior is of fewer than {FEWEST_MACHINES} other machines"
+        if set(recording.names) != set(self.names) or (recording.fs is None) != (self.fs is None):
+            return f"the fleet's prior is of {', '.join(self.names)}"
+        if recording.fs is not None and self.fs is not None and abs(recording.fs / self.fs - 1) > 1e-3:
+            return f"the fleet's prior is of {self.fs:g} Hz, this machine is sampled at {recording.fs:g} Hz"
+        if recording.unit and self.unit and recording.unit != self.unit:
+            return f"the fleet's prior is in {self.unit}, this machine in {recording.unit}"
         if snapshots < FEWEST_SNAPSHOTS:
             return f"{FEWEST_SNAPSHOTS} are needed to start from the fleet's prior"
         if recording.conditions is not None or monitor.find_regimes:

@@ -12,7 +12,7 @@ from unlabeled.core.errors import DataError
 from unlabeled.sensors import _formats, _sql, _trends, _waveforms
 from unlabeled.sensors._clock import Dates
 from unlabeled.sensors._parted import Parted, Shelf
-from unlabeled.sensors.recording import Recording, joined
+from unlabeled.sensors.recording import Recording, alike, joined
 
 SUFFIXES = (*_formats.SUFFIXES, ".parquet", ".csv")
 
@@ -52,8 +52,8 @@ def read(
         running_column: column that is false while the machine stands still.
         assets: only these machines.
         all_of: all files are parts of this machine's record, whatever they are called, and hold one machine each. They
-            are put in order of time, and waveforms are read again as they are asked for: no more than two files are in
-            memory at once.
+            are put in order of time, and waveforms are read again as they are asked for: no more than two files are kept
+            in memory. With ``left_out``, files that are measured otherwise than the earliest are left out too.
         dates: whether the day or the month comes first in dates such as 05/02/2024; without it a row has to tell.
         left_out: takes the name of each file that cannot be read, and why, while the others are read all the same;
             without it the first such file is an error.
@@ -68,8 +68,9 @@ def read(
         return _one(path, fs, every, running_column, signal, operating, dates)
 
     shelf = Shelf(lambda path: [found.values for found in one(path)])
-    for path in files_in(inputs):
+    for path in {path.resolve(): path for path in files_in(inputs)}.values():
         try:
+            shelf.note(path)
             recordings += one(path) if all_of is None else _on(shelf, path, one(path))
         except DataError as error:
             if left_out is None:
@@ -80,7 +81,12 @@ def read(
     if left_out is not None:
         left_out += unread
     if all_of is not None:
-        recordings = [joined(of_one(recordings, all_of))]
+        parts = of_one(recordings, all_of)
+        if left_out is not None:
+            parts, odd = alike(parts)
+            unread += odd
+            left_out += odd
+        recordings = [joined(parts)]
     known = [r.asset for r in recordings]
     if assets:
         missing = sorted(set(assets) - set(known))

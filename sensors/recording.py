@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -153,16 +154,9 @@ def joined(parts: Sequence[Recording]) -> Recording:
         return parts[0]
     first = parts[0]
     for one in parts:
-        if one.clock is None:
-            raise DataError(f"{one.source or one.asset} has no dates, without which files cannot be put in order")
-        wrong = [name for name in ("asset", "names", "fs", "unit", "condition_names")
-                 if getattr(one, name) != getattr(first, name)]  # fmt: skip
-        wrong += ["samples"] if one.values.shape[1:] != first.values.shape[1:] and not wrong else []
-        if wrong:
-            said = "; ".join(
-                f"{name.replace('_', ' ')} {_shown(first, name)} and {_shown(one, name)}" for name in wrong
-            )
-            raise DataError(f"{first.source} and {one.source} are not alike: {said}")
+        why = _unlike(first, one)
+        if why:
+            raise DataError(why)
     clock = np.concatenate([one.clock for one in parts if one.clock is not None]).astype("datetime64[ns]")
     every = len(clock)
     clock, order = np.unique(clock, return_index=True)
@@ -176,12 +170,50 @@ def joined(parts: Sequence[Recording]) -> Recording:
         skipped=tuple(skip for one in parts for skip in one.skipped),
         notes=tuple(dict.fromkeys([*(note for one in parts for note in one.notes), *twice])),
         source=", ".join(dict.fromkeys(one.source for one in parts)),
-        failure_h=None,
+        failure_h=_failure(parts, clock[0]),
         index=np.arange(len(clock)),
         values=_joined([one.values for one in parts], order),
         running=np.concatenate([one.running for one in parts])[order],
         flaws=np.concatenate([one.flaws for one in parts])[order],
     )
+
+
+def alike(parts: Sequence[Recording]) -> tuple[list[Recording], list[tuple[str, str]]]:
+    """Those that :func:`joined` would take beside the earliest with dates, and the others' files with the reason."""
+    dated = [one for one in parts if one.clock is not None]
+    if len(parts) < 2 or not dated:
+        return list(parts), []
+    first = min(dated, key=lambda one: np.datetime64(one.clock[0], "ns") if one.clock is not None else 0)
+    whys = [(one, _unlike(first, one)) for one in parts]
+    return [one for one, why in whys if not why], [(Path(one.source).name, why) for one, why in whys if why]
+
+
+def _unlike(first: Recording, one: Recording) -> str:
+    """Why it cannot be a part of the record that the first is a part of."""
+    if one.clock is None:
+        return f"{one.source or one.asset} has no dates, without which files cannot be put in order"
+    wrong = [name for name in ("asset", "names", "fs", "unit", "condition_names")
+             if getattr(one, name) != getattr(first, name)]  # fmt: skip
+    wrong += ["samples"] if one.values.shape[1:] != first.values.shape[1:] and not wrong else []
+    said = "; ".join(f"{name.replace('_', ' ')} {_shown(first, name)} and {_shown(one, name)}" for name in wrong)
+    return f"{first.source} and {one.source} are not alike: {said}" if wrong else ""
+
+
+def _failure(parts: Sequence[Recording], begin: np.datetime64) -> float | None:
+    """Hours after the beginning of the whole, where the parts that tell of a failure agree.
+
+    Raises:
+        DataError: they do not.
+    """
+    told = {
+        (one.source, float((one.clock[0].astype("datetime64[ns]") - begin) / np.timedelta64(1, "s")) / 3600 + failure)
+        for one in parts
+        if one.clock is not None and (failure := one.failure_h) is not None
+    }
+    hours = [moment for _, moment in told]
+    if hours and max(hours) - min(hours) > 1 / 3600:
+        raise DataError(f"{', '.join(sorted(source for source, _ in told))} tell of failures at different times")
+    return hours[0] if hours else None
 
 
 def _joined(parts: Sequence[Any], order: NDArray[np.int64]) -> Any:

@@ -319,10 +319,6 @@ def _unjudged(section: Section, machines: Sequence[Machine], skipped: Sequence[t
             counts[asset, kind] = counts.get((asset, kind), 0) + 1
     if skipped:
         section.table(["left out as a whole", "reason"], [[name, reason] for name, reason in skipped])
-    for machine in machines:
-        reasons = machine.table["reason"][~machine.table["state"].isin(UNJUDGED)]
-        for what, count in reasons[reasons != ""].str.split(" (", regex=False).str[0].value_counts().items():
-            section.text(f"{machine.recording.asset}: {count} snapshots were judged {what}.")
     if not rows:
         section.text("Of the others, every snapshot was judged." if skipped else "None: every snapshot was judged.")
         return

@@ -91,8 +91,10 @@ def zone(velocity: float, machine_class: str) -> str:
     """A, B, C or D; what lies on a boundary belongs to the better one.
 
     Raises:
-        DataError: an unknown class.
+        DataError: an unknown class, or no number.
     """
+    if not np.isfinite(velocity):
+        raise DataError(f"a velocity of {velocity} mm/s is in no zone: the axis holds samples that are no numbers")
     if machine_class not in BOUNDARIES:
         raise DataError(f"classes of machines are {', '.join(BOUNDARIES)}, got {machine_class!r}")
     return "ABCD"[sum(velocity > end for end in BOUNDARIES[machine_class])]

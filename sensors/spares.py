@@ -2,8 +2,9 @@
 
 What is seen of the broken axis (of a trend: indicator) is set to the mean of the normal period, and the rest is put on
 the scale of a normal period that was seen in the same way: embeddings, distances, spreads and threshold are taken once
-more for each that may be missing. Such a snapshot can raise an alarm and never ends one: what the broken one would say
-is not known.
+more for each that may be missing. Such snapshots can raise an alarm, smoothed and counted by themselves, and say
+nothing else: what the broken one would say is not known, so that they end no alarm, and that they are quiet is no
+all-clear. A well machine with a broken sensor "cannot be judged", and is listened to.
 
 Shape suffixes: n snapshot, c channel (axis), h row of the picture (of a trend: indicator), w column, i indicator.
 """
@@ -24,6 +25,7 @@ from unlabeled.sensors.views import Look, departure
 if TYPE_CHECKING:
     from unlabeled.sensors.monitor import MachineMonitor
 
+WITHOUT = "without "  # how a reason begins that names what is broken
 # Rows of a trend's normal period that are embedded once more for each indicator: many indicators make do with fewer.
 _ROWS, _FEWEST, _MOST = 4000, 60, 200
 
@@ -37,8 +39,8 @@ class Spare:
         cut: how much of that comes before the calibration part.
         normal: the scale of the score's parts.
         gain: brings its scores to the monitor's own threshold.
-        level: of the other axes; ``None`` where the monitor has none, or takes conditions or a drift out of it, and of
-            a trend whose level is the one that is missing.
+        level: of the other axes; ``None`` where the monitor has none, or takes conditions out of it, and of a
+            trend whose level is the one that is missing.
     """
 
     embedding: NDArray[np.float64]
@@ -54,7 +56,8 @@ def fit(
     monitor: "MachineMonitor", recording: Recording, seen: Look, cut: int, *, reach: Callable[[Spare, Look], float]
 ) -> dict[int, Spare]:
     """By the number of the axis or indicator that is missing, where there are several. None where regimes were found,
-    which may be told apart by that very one, nor where too little is left for a budget of false alarms.
+    which may be told apart by that very one, where a drift is followed, which would stand still meanwhile, nor where
+    too little is left for a budget of false alarms.
 
     Args:
         monitor: fitted on all of them.
@@ -64,7 +67,7 @@ def fit(
         reach: the threshold that scores without one would have by themselves, of a look at which part of the period.
     """
     count, kind = len(recording.names), recording.kind
-    if count < 2 or monitor.finds_regimes:
+    if count < 2 or monitor.finds_regimes or monitor.drift:
         return {}
     if kind == "trend":
         seen, cut = _some(
@@ -112,7 +115,7 @@ def overall_without(signal_sa: NDArray, broken: Collection[int]) -> float:
 
 def told(broken: Mapping[int, str], names: Sequence[str]) -> str:
     """In words, what a snapshot was judged without; empty where it was judged whole."""
-    return "; ".join(f"without {names[number]}: {why}" for number, why in broken.items())
+    return "; ".join(f"{WITHOUT}{names[number]}: {why}" for number, why in broken.items())
 
 
 def _some(seen: Look, cut: int, *, most: int, all_late: bool) -> tuple[Look, int]:
@@ -129,7 +132,7 @@ def _some(seen: Look, cut: int, *, most: int, all_late: bool) -> tuple[Look, int
 def _level(monitor: "MachineMonitor", recording: Recording, seen: Look, number: int) -> Level | None:
     if recording.kind == "trend":
         return None if level_column(recording.names) == number else monitor.level_
-    if monitor.level_ is None or monitor.conditional_ is not None or monitor.drift:
+    if monitor.level_ is None or monitor.conditional_ is not None:
         return None
     overall = np.array([overall_without(recording.values[row], (number,)) for row in seen.rows])
     return Level.of(overall, names=recording.names, waveform=True, threshold=monitor.threshold_)

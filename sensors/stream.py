@@ -47,6 +47,8 @@ class Stream:
         self._view = monitor.view()
         self._alarm = AlarmState(rule or monitor.rule, self.threshold)
         self._drift = Drift(limit=monitor.drift, over=monitor.drift_over) if monitor.drift else None
+        # What was heard while something was broken, and what that was.
+        self._others, self._broken = AlarmState(self._alarm.rule, self.threshold), list[int]()
 
     @property
     def on(self) -> bool:
@@ -60,13 +62,18 @@ class Stream:
 
     def memory(self) -> dict[str, Any]:
         """All that it remembers, as plain JSON: a new stream that recalls it goes on as this one would."""
-        own = {"view": self._view.memory(), "alarm": self._alarm.memory()}
+        own: dict[str, Any] = {"view": self._view.memory(), "alarm": self._alarm.memory()}
+        if self._broken:
+            own |= {"broken": self._broken, "others": self._others.memory()}
         return own if self._drift is None else {**own, "drift": self._drift.memory()}
 
     def recall(self, memory: Mapping[str, Any]) -> "Stream":
         """Goes on from :meth:`memory`."""
         self._view.recall(memory["view"])
         self._alarm.recall(memory["alarm"])
+        self._broken = list(memory.get("broken", ()))
+        if self._broken:
+            self._others.recall(memory["others"])
         if self._drift is not None:
             self._drift.recall(memory.get("drift", {}))
         return self
@@ -99,17 +106,28 @@ class Stream:
         outside = float(departure(steady.indicators, monitor.kind_))
         parts = monitor.parts(embedding, error, outside, overall, gain=seen.gain, spare=spare)
         score = fused(parts, monitor.level_ if spare is None else spare.level)
-        why = told(seen.broken, monitor.names_)
-        if seen.broken and self._alarm.on and score <= self.threshold:
-            # What the broken axis would say is not known: no all-clear.
-            return self._unjudged(why)
+        if seen.broken:
+            return self._by_the_others(seen, score, parts)
         smoothed, on = self._alarm.push(score)
         judged = {"state": "alarm" if on else "normal", "alarm": on, "score": score, "smoothed": smoothed, **parts}
         if self._drift is not None:
-            if not on and not seen.broken and smoothed <= self.threshold:
+            if not on and smoothed <= self.threshold:
                 self._drift.follow(found)
             judged["drift"] = self._drift.used
-        return {**judged, "reason": why, **({} if seen.regime is None else {"regime": seen.regime})}
+        return {**judged, "reason": "", **({} if seen.regime is None else {"regime": seen.regime})}
+
+    def _by_the_others(self, seen: Seen, score: float, parts: Mapping[str, float]) -> dict[str, Any]:
+        """An alarm, if those that are not broken say so often enough by themselves, which only whole snapshots end;
+        else nothing: what the broken one would say is not known."""
+        broken = sorted(seen.broken)
+        if broken != self._broken:
+            self._broken, self._others = broken, AlarmState(self._alarm.rule, self.threshold)
+        smoothed, on = self._others.push(score)
+        why = told(seen.broken, self.monitor.names_)
+        self._alarm.on = self._alarm.on or on
+        if not on or smoothed <= self.threshold:
+            return self._unjudged(why)
+        return {"state": "alarm", "alarm": True, "score": score, "smoothed": smoothed, **parts, "reason": why}
 
     def _level(self, seen: Seen) -> float:
         """Spreads from the normal mean; 0 where no level is looked at."""

@@ -12,6 +12,7 @@ from unlabeled.core.errors import DataError
 from unlabeled.pipelines import sensors as jobs
 from unlabeled.sensors import MachineMonitor, Recording, simulate
 from unlabeled.sensors.prior import Begun, Prior, _moments, posterior
+from unlabeled.sensors.recording import make
 
 PLAN = simulate.Plan(days=20, every_h=3, fault_days=6)
 
@@ -29,7 +30,7 @@ def taught(fleet: list[Recording]) -> MachineMonitor:
 @pytest.fixture(scope="module")
 def newcomers() -> list[Recording]:
     """Two that stay well and two that fail, none of them seen before."""
-    return simulate.fleet(healthy=2, failing=2, seed=12, plan=PLAN)
+    return [replace(one, asset=f"new {one.asset}") for one in simulate.fleet(healthy=2, failing=2, seed=12, plan=PLAN)]
 
 
 def test_a_mean_is_between_its_own_and_the_fleets_by_hand() -> None:
@@ -73,7 +74,7 @@ def test_well_newcomers_are_quiet_and_failing_ones_are_found(
 def test_with_thirty_snapshots_a_machine_has_a_normal_of_its_own(
     taught: MachineMonitor, newcomers: list[Recording]
 ) -> None:
-    some = newcomers[0].rows(slice(0, 31))
+    some = newcomers[0].rows(slice(0, 30))
     assert copy.deepcopy(taught).fit(some, normal_share=1.0).begun_ is None
 
 
@@ -111,6 +112,60 @@ def test_it_says_why_it_cannot_begin(taught: MachineMonitor, newcomers: list[Rec
     budgeted = copy.deepcopy(taught).set_params(false_alarms=1.0)
     with pytest.raises(DataError, match="no budget of false alarms can be met by the fleet's prior"):
         budgeted.fit(machine.rows(slice(0, 9)), normal_share=1.0)
+
+
+def test_a_newcomer_that_is_measured_otherwise_is_refused(taught: MachineMonitor, newcomers: list[Recording]) -> None:
+    few = newcomers[0].rows(slice(0, 9))
+    assert few.fs is not None
+    for other, why in (
+        (replace(few, values=few.values[..., :1], names=few.names[:1]), "the fleet's prior is of horizontal, vertical"),
+        (replace(few, values=few.values[:, ::2], fs=few.fs / 2), "of 12800 Hz, this machine is sampled at 6400 Hz"),
+        (make("t", np.zeros((40, 2)), np.arange(40), names=few.names), "the fleet's prior is of horizontal, vertical"),
+    ):
+        with pytest.raises(DataError, match=why):
+            copy.deepcopy(taught).fit(other, normal_until=float(other.hours[min(20, len(other) - 1)]))
+    meant = copy.deepcopy(taught)
+    assert meant.prior_ is not None
+    meant.prior_ = replace(meant.prior_, unit="g")
+    with pytest.raises(DataError, match="the fleet's prior is in g, this machine in mm/s"):
+        meant.fit(replace(few, unit="mm/s"), normal_share=1.0)
+
+
+def test_a_machine_of_the_fleet_is_no_other_one(taught: MachineMonitor, fleet: list[Recording]) -> None:
+    few = fleet[1].rows(slice(0, 9))
+    monitor = copy.deepcopy(taught).fit(few, normal_share=1.0)
+    assert monitor.begun_ == Begun(machines=tuple(r.asset for r in fleet if r is not fleet[1]), own=9)
+    small = copy.deepcopy(taught)
+    assert small.prior_ is not None
+    small.prior_ = small.prior_.but(fleet[0].asset).but(fleet[2].asset)
+    with pytest.raises(DataError, match="of fewer than 3 other machines"):
+        small.fit(few, normal_share=1.0)
+
+
+def trend(name: str, seed: int, *, fault: bool = False) -> Recording:
+    """Machines about means of their own; a fault moves the first indicator from row 200 on."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=3) * 5 + 0.3 * rng.normal(size=(300, 3))
+    values[:, 0] += 0.05 * np.clip(np.arange(300) - 200, 0, None) * fault
+    return make(name, values, np.arange(300) / 6, names=("rms", "temperature", "current"))
+
+
+def test_a_trend_starts_from_its_fleet_whatever_the_order_of_its_columns() -> None:
+    fleet = [trend(f"m{seed}", seed) for seed in range(5)]
+    encoder = MachineMonitor(steps=60, dim=32, depth=2).pretrain(fleet, normal_share=0.5)
+    for fault in (False, True):
+        new = trend("new", 9, fault=fault)
+        turned = replace(new, values=new.values[:, [2, 0, 1]], names=("current", "rms", "temperature"))
+        tables = []
+        for one in (new, turned):
+            monitor = copy.deepcopy(encoder).fit(one.rows(slice(0, 25)), normal_share=1.0)
+            assert monitor.begun_ is not None
+            assert monitor.begun_.own == 10  # from the 16th row on a trend is seen
+            tables.append(monitor.score(one))
+        pd.testing.assert_frame_equal(tables[0], tables[1])
+        alarms = tables[0].index[tables[0]["alarm"]]
+        assert (len(alarms) > 0) == fault
+        assert not fault or 200 < alarms[0] < 260
 
 
 def test_two_machines_are_no_fleet(fleet: list[Recording]) -> None:
