@@ -52,8 +52,8 @@ def read(
         running_column: column that is false while the machine stands still.
         assets: only these machines.
         all_of: all files are parts of this machine's record, whatever they are called, and hold one machine each. They
-            are put in order of time, and waveforms are read again as they are asked for: no more than two files are kept
-            in memory. With ``left_out``, files that are measured otherwise than the earliest are left out too.
+            are put in order of time, and waveforms are read again as they are asked for: no more than two files are
+            kept in memory. With ``left_out``, files that are measured otherwise than the earliest are left out too.
         dates: whether the day or the month comes first in dates such as 05/02/2024; without it a row has to tell.
         left_out: takes the name of each file that cannot be read, and why, while the others are read all the same;
             without it the first such file is an error.
