@@ -164,6 +164,7 @@ def audit_on(
         details={
             "pictures": len(unseen),
             "gaps": found.gaps,
+            "pairs_compared": found.groups.compared,
             "shortcuts": found.shortcuts,
             "leans": found.leans,
             "verdict": report.verdict.tone,

@@ -1,5 +1,6 @@
 """The page of ``unlabeled medical run``: what each stage did, and where its own page is."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def run_page(done: dict[str, dict[str, Any]], out: Path, *, left_out: bool, synt
             "pictures": intake["kept"] + (0 if left_out else intake["flagged"]),
             "labels learnt from": tuned["labels"],
             "pictures that judge": tuned["unseen"],
-            "gaps between groups": sum(len(audit["gaps"]) for audit in audits),
+            "gaps between groups": _gaps(audits),
         },
         synthetic=synthetic,
         run_id=list(done.values())[-1]["run_id"],
@@ -40,6 +41,12 @@ def run_page(done: dict[str, dict[str, Any]], out: Path, *, left_out: bool, synt
         if own is not None and (out / own).exists():
             section.note(f"Its own page: {own}; its run: {stage['run_id']}")
     return page
+
+
+def _gaps(audits: Sequence[Mapping[str, Any]]) -> int | str:
+    """How many stand; of nothing compared, that is no number."""
+    compared = any(audit.get("pairs_compared", 1) for audit in audits)
+    return sum(len(audit["gaps"]) for audit in audits) if compared else "not compared"
 
 
 def _page_of(stage: str) -> str | None:

@@ -42,7 +42,8 @@ def intake(
         typer.Option(
             help="CSV with a column label (or of the finding) and one that names files, patients (patient_id), studies "
             "(StudyInstanceUID) or accession numbers as the hospital knows them: translated into the store's "
-            "labels.csv. Columns age, sex, view, device and site fill in what tags do not say, and win over them."
+            "labels.csv. Columns age, sex, view, device and site fill in what tags do not say, and win over them; a "
+            "film of which no tag says that it is frontal is refused all the same."
         ),
     ] = None,
     finding: Findings = [PNEUMONIA],  # noqa: B006 - never changed

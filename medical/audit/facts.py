@@ -191,7 +191,6 @@ def _of_results(audit: Audit, finding: str) -> dict[str, str]:
         among=labels == 1,
     )
     told = [f"{s.name} {s.found.auroc}" for s in audit.label_probes if s.found is not None]
-    by = ", ".join(name.replace("_", " ") for name in audit.unseen.attributes)
     lost = [f"{o.name} {o.auroc}" for o in audit.occluded]
     return {
         "metrics": "AUROC, average precision, sensitivity and specificity at two thresholds, balanced accuracy, "
@@ -201,21 +200,28 @@ def _of_results(audit: Audit, finding: str) -> dict[str, str]:
         "from those of both: MOVER); of the calibration error, draws turned round the number, because noise only "
         "raises it; differences are paired; gaps between groups and probes are corrected for their number (Holm).",
         "performance": ", ".join(f"{name} {overall[name]}" for name in names) + ".",
-        "fairness": f"{len(audit.groups.groups)} groups by {by} and their "
-        f"intersections, at least {audit.groups.least} patients of either class; "
-        + (("gaps that stand: " + "; ".join(audit.gaps)) if audit.gaps else "no gap stands after correction")
-        + "."
-        if audit.unseen.attributes
-        else "",
+        "fairness": _fairness(audit),
         "robustness": f"AUROC of the label from what is no lung: {'; '.join(told) or 'not measured'}. The model with "
         f"parts left out: {'; '.join(lost)}.",
         "explanation": f"Heat maps by leaving patches out; tested on {maps.pictures} pictures: deletion gain "
         f"{maps.faithful.deletion_gain}, insertion gain {maps.faithful.insertion_gain}; on {maps.compared} pictures: "
         f"rank correlation with maps of a randomised model {maps.randomised}.",
-        "failures": f"{percent(missed)} of {finding} is missed at the plain threshold; groups in which more "
-        "is missed are in the table of groups.",
+        "failures": f"{percent(missed)} of {finding} is missed at the plain threshold"
+        + ("; groups in which more is missed are in the table of groups." if audit.groups.groups else "."),
         "limits": " ".join(LIMITS),
     }
+
+
+def _fairness(audit: Audit) -> str:
+    """Nothing, where no two groups could be compared: that is no result."""
+    if not audit.groups.compared:
+        return ""
+    by = ", ".join(name.replace("_", " ") for name in audit.unseen.attributes)
+    found = "gaps that stand: " + "; ".join(audit.gaps) if audit.gaps else "no gap stands after correction"
+    return (
+        f"{len(audit.groups.groups)} groups by {by} and their intersections, {audit.groups.compared} pairs of those "
+        f"with at least {audit.groups.least} patients of either class compared; {found}."
+    )
 
 
 def _sentence(text: str) -> str:

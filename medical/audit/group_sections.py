@@ -53,8 +53,8 @@ def _groups(report: Report, audit: Audit) -> None:
     single = [g for g in found.groups if " x " not in g.attribute]
     if not single:
         section.text(
-            "No groups: nothing is known of the people on the pictures. Give a table of labels with columns such as "
-            "age, sex, view, device, site."
+            "No groups: nothing that differs is known of the people on the pictures. Give a table of labels with "
+            "columns such as age, sex, view, device, site."
         )
         return
     if found.overall.estimates and any(g.estimates for g in single):
@@ -108,8 +108,13 @@ def _at_point(section: Section, audit: Audit) -> None:
     section.table(
         ["group", *(name.replace(" at the 95 % point", "") for name in shown)],
         [[row[0], *row[2:]] for row in group_rows([found.overall, *single], shown)],  # counts stand above
-        note="Underdiagnosis and specificity at this point are among what groups are compared by above; shares "
-        f"referred and out of distribution are not. A group needs {found.least} patients with and {found.least} "
+        note=(
+            "Underdiagnosis and specificity at this point are among what groups are compared by above; shares "
+            "referred and out of distribution are not. "
+            if found.compared
+            else ""
+        )
+        + f"A group needs {found.least} patients with and {found.least} "
         "without the finding.",
     )
 

@@ -86,7 +86,7 @@ def audit_report(
         facts={
             "AUROC": str(audit.overall["AUROC"]),
             "pictures": len(audit.unseen),
-            "gaps that stand": len(audit.gaps),
+            "gaps that stand": len(audit.gaps) if audit.groups.compared else "not compared",
             "suspicious shortcuts": len(audit.shortcuts) + len(audit.leans),
             "items filled in": sum(f for f, _ in filled),
             "items open": sum(o for _, o in filled),

@@ -260,3 +260,21 @@ def test_attributes_that_are_known_of_nobody_are_missing_data(model: PneumoniaMo
     told = known(model, nobody, (), Flow(skipped=0, unlabelled=0, learnt=0, aside=0, judged=40))["missing"]
     count = len(nobody.unseen)
     assert all(f"{name} is unknown of {count} of {count}" in told for name in ("age band", "sex", "view", "site"))
+
+
+def test_groups_of_which_none_could_be_compared_are_no_result(model: PneumoniaModel, phantoms: ImageSet) -> None:
+    """Not on the page, and in no list that an ethics board reads."""
+    seen = phantoms.take(~first_half(phantoms))
+    flow = Flow(skipped=0, unlabelled=0, learnt=0, aside=0, judged=len(seen))
+    half = replace(seen, attributes={**seen.attributes, "sex": np.where(np.arange(len(seen)) % 2, "F", "M")})
+    for least, compared in ((5, True), (1000, False)):
+        found = measure(model, half, least=least, shuffles=2, samples=20, pictures=4)
+        assert (found.groups.compared > 0) == compared
+        fairness = known(model, found, (), flow)["fairness"]
+        html = rendered(model, found, flow)
+        assert ("pairs of those with at least 5 patients" in fairness) == compared
+        assert (fairness == "") == (not compared)
+        assert ("no gap stands" in html or "gaps that stand: " in html) == compared
+        assert (">not compared<" in html) == (not compared)
+        assert ("groups could not be compared" in html) == (not compared)
+        assert ("are among what groups are compared by" in html) == compared
