@@ -18,7 +18,7 @@ from unlabeled.pipelines import _sensors_files as files
 from unlabeled.pipelines._collapse import last_healthy
 from unlabeled.sensors import report as pages
 from unlabeled.sensors.monitor import MachineMonitor
-from unlabeled.sensors.readers import read
+from unlabeled.sensors.readers import RUNNING, Dates, read
 from unlabeled.sensors.recording import Recording
 from unlabeled.sensors.states import Asked
 from unlabeled.sensors.tasks import check_bearing
@@ -149,15 +149,27 @@ def alike(one: Recording, other: Recording) -> bool:
 
 def fleet_of(
     inputs: Sequence[Path],
+    skipped: list[tuple[str, str]],
+    *,
     fs: float | None,
     every: float | None,
     signal: Sequence[str],
     operating: Sequence[str],
-    skipped: list[tuple[str, str]],
+    assets: Sequence[str] = (),
+    all_of: str | None = None,
+    dates: Dates | None = None,
+    running_column: str = RUNNING,
 ) -> list[Recording]:
-    """What the encoder is to learn from; files that cannot be read join ``skipped``."""
+    """Machines from files (:func:`~unlabeled.sensors.readers.read`), with what is to be said of them; files that cannot
+    be read join ``skipped``."""
     unread: list[tuple[str, str]] = []
-    fleet = told(read(*inputs, fs=fs, every=every, signal=signal, operating=operating, left_out=unread), unread)
+    fleet = told(
+        read(
+            *inputs, fs=fs, every=every, signal=signal, operating=operating, assets=assets, all_of=all_of, dates=dates,
+            running_column=running_column, left_out=unread,
+        ),
+        unread,
+    )  # fmt: skip
     skipped += unread
     return fleet
 

@@ -243,16 +243,9 @@ def score(
     from unlabeled.pipelines import sensors as jobs
 
     return jobs.score(
-        inputs,
-        model=model,
-        out=out,
-        fs=fs,
-        every=every,
-        signal=signal or (),
-        assets=asset or (),
-        all_of=all_of,
+        inputs, model=model, out=out, fs=fs, every=every, signal=signal or (), assets=asset or (), all_of=all_of,
         dates=dates,
-    )
+    )  # fmt: skip
 
 
 @app.command()
@@ -363,17 +356,9 @@ def explain(
         machine_class=machine_class, unit=unit,
     )  # fmt: skip
     return job.explain(
-        inputs,
-        model=model,
-        out=out,
-        moment=moment,
-        fs=fs,
-        every=every,
-        signal=signal or (),
-        assets=asset or (),
-        all_of=all_of,
-        dates=dates,
-    )
+        inputs, model=model, out=out, moment=moment, fs=fs, every=every, signal=signal or (), assets=asset or (),
+        all_of=all_of, dates=dates,
+    )  # fmt: skip
 
 
 @app.command()

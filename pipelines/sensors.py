@@ -18,7 +18,7 @@ from unlabeled.pipelines.jobs import Outcome
 from unlabeled.sensors import report as pages
 from unlabeled.sensors.baselines import applied
 from unlabeled.sensors.monitor import MachineMonitor
-from unlabeled.sensors.readers import Dates, read
+from unlabeled.sensors.readers import Dates
 from unlabeled.sensors.recording import NORMAL_SHARE, Recording
 from unlabeled.sensors.states import asked_of, read_states
 from unlabeled.sensors.stream import UNJUDGED
@@ -73,23 +73,22 @@ def fit(
         ablation.check(template.masking, hides=template.task in HIDING)
     known_states = None if labels is None else read_states(labels)
     skipped: list[tuple[str, str]] = []
-    recordings = pre.told(
-        read(
-            *inputs,
-            fs=fs,
-            every=every,
-            signal=signal,
-            operating=operating,
-            assets=assets,
-            all_of=all_of,
-            dates=dates,
-            left_out=skipped,
-        ),
+    recordings = pre.fleet_of(
+        inputs,
         skipped,
+        fs=fs,
+        every=every,
+        signal=signal,
+        operating=operating,
+        assets=assets,
+        all_of=all_of,
+        dates=dates,
     )
     recordings = recordings if since is None else _since(recordings, since, skipped)
     alone = len(recordings) == 1 and not skipped
-    fleet = pre.fleet_of(pretrain_on, fs, every, signal, operating, skipped) if pretrain_on else recordings
+    fleet = recordings
+    if pretrain_on:
+        fleet = pre.fleet_of(pretrain_on, skipped, fs=fs, every=every, signal=signal, operating=operating, dates=dates)
     taught = [r.normal_rows(share=normal_share, until=summary.hours_of(normal_until, r)) for r in fleet]
     if not pretrain_on:  # a machine's own calibration part is kept from the encoder too
         taught = [template.teaching_rows(r, normal_rows=n) for r, n in zip(fleet, taught, strict=True)]
@@ -197,19 +196,16 @@ def score(
     """Scores snapshots with a fitted model; says for each machine whether it is in alarm, and why."""
     skipped: list[tuple[str, str]] = []
     operating = files.operating_of(model)
-    recordings = pre.told(
-        read(
-            *inputs,
-            fs=fs,
-            every=every,
-            signal=signal,
-            operating=operating,
-            assets=assets,
-            all_of=all_of,
-            dates=dates,
-            left_out=skipped,
-        ),
+    recordings = pre.fleet_of(
+        inputs,
         skipped,
+        fs=fs,
+        every=every,
+        signal=signal,
+        operating=operating,
+        assets=assets,
+        all_of=all_of,
+        dates=dates,
     )
     alone = len(recordings) == 1 and not skipped
     machines: list[pages.Machine] = []

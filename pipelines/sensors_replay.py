@@ -53,27 +53,18 @@ def replay(
     """
     template = template or MachineMonitor()
     skipped: list[tuple[str, str]] = []
-    recordings = pre.told(
-        read(
-            *inputs,
-            fs=fs,
-            every=every,
-            signal=signal,
-            operating=operating,
-            running_column=running_column,
-            assets=assets,
-            all_of=all_of,
-            dates=dates,
-            left_out=skipped,
-        ),
-        skipped,
-    )
+    recordings = pre.fleet_of(
+        inputs, skipped, fs=fs, every=every, signal=signal, operating=operating, assets=assets, all_of=all_of,
+        dates=dates, running_column=running_column,
+    )  # fmt: skip
     if failure_at is not None:
         recordings = [with_failure(r, summary.hours_of(failure_at, r) or 0.0) for r in recordings]
     unknown = sorted(set(healthy) - {r.asset for r in recordings})
     if unknown:
         raise DataError(f"no machine {', '.join(unknown)} to be counted as healthy")
-    extra = pre.fleet_of(pretrain_on, fs, every, signal, operating, skipped) if pretrain_on else []
+    extra = []
+    if pretrain_on:
+        extra = pre.fleet_of(pretrain_on, skipped, fs=fs, every=every, signal=signal, operating=operating, dates=dates)
     if dry_run:
         budgets = []
         for recording in recordings:

@@ -14,6 +14,7 @@ from unlabeled.sensors._clock import Dates
 from unlabeled.sensors._parted import Parted, Shelf
 from unlabeled.sensors.recording import Recording, alike, joined
 
+RUNNING = "running"  # the column that is false while a machine stands, unless another is named
 SUFFIXES = (*_formats.SUFFIXES, ".parquet", ".csv")
 
 
@@ -21,7 +22,7 @@ def read(
     *inputs: str | Path,
     fs: float | None = None,
     every: float | None = None,
-    running_column: str = "running",
+    running_column: str = RUNNING,
     signal: Sequence[str] = (),
     operating: Sequence[str] = (),
     assets: Sequence[str] = (),
